@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figure beside a peer measured in the same run and keeps the raw numbers."""

@@ -1,0 +1,1 @@
+"""Face. FastAPI in and out, nothing else."""

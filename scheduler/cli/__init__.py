@@ -1,0 +1,1 @@
+"""Face. The `shisuan` command."""

@@ -1,0 +1,1 @@
+"""PURE. Where and when together: from_snapshot, apply, plan."""

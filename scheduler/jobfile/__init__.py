@@ -1,0 +1,1 @@
+"""SHELL. Job files: pydantic schema, errors that point, planning into the model."""

@@ -1,0 +1,1 @@
+"""PURE. How much: usage records and their conservation."""

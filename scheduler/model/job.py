@@ -1,0 +1,156 @@
+"""What users ask for: Job → Step → Task (frame, tile, chunk, array element) or Gang (ranks that start together)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler.model.ranges import Ranges
+
+
+class JobKind(StrEnum):
+    """The kinds of job file. Training follows."""
+
+    COMMAND = "CommandJob"
+    RENDER = "RenderJob"
+    TRANSCODE = "TranscodeJob"
+    PIPELINE = "Pipeline"
+
+
+class StepKind(StrEnum):
+    """Which planner in ``pipelines/`` expands a step's tasks, and which runner a worker uses."""
+
+    COMMAND = "command"
+    SCENE = "scene"
+    """Run a seeded scene script in Blender and publish the .blend."""
+    RENDER = "render"
+    TRANSCODE = "transcode"
+
+
+class JobState(StrEnum):
+    """A state exists only if a job can wait in it; it is derived from the steps, never set by hand."""
+
+    HELD = "held"
+    WAITING = "waiting"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    """Cancelled by a user; its attempts are being stopped."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """No verb but ``retry`` changes the job any more."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one task, or one rank of a gang, holds while it runs. ``cards`` and ``card_milli`` exclude each other."""
+
+    cpu_milli: int = 1_000
+    memory_mib: int = 512
+    scratch_mib: int = 0
+    cards: int = 0
+    """Whole cards (or, with ``mig_profile``, MIG instances)."""
+    card_milli: int = 0
+    """Thousandths of one card: a software fraction, 1–999."""
+    card_models: tuple[str, ...] = ()
+    """Any of these catalogue ids; empty means any model."""
+    card_memory_mib: int = 0
+    """Least measured memory per card."""
+    mig_profile: str = ""
+    features: tuple[str, ...] = ()
+    """Catalogue features every card must have, e.g. ``nvenc:h264``, ``nvdec:hevc-4:2:2``, ``rt``."""
+    labels: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[str, ...] = ()
+    same_island: bool = False
+    """All cards of a rank in one NVLink island."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Tasks of one shape. Task ``i`` is expanded from ``spec`` and ``i`` by the kind's planner, so tasks cost nothing."""
+
+    name: str
+    kind: StepKind
+    count: int = 1
+    """Number of tasks; indices are ``0 … count-1``."""
+    ranks: int = 1
+    """1: tasks. More: each task is a gang whose ranks start together on separate allocations, or not at all."""
+    resources: Resources = Resources()
+    needs: tuple[str, ...] = ()
+    """Steps of the same job that must have succeeded entirely."""
+    retries: int = 2
+    """Further attempts after a failure. Attempts lost to the park do not count."""
+    timeout_ms: int = 0
+    """0: none."""
+    grace_ms: int = 10_000
+    """Between SIGTERM and SIGKILL."""
+    max_parallel: int = 0
+    """Tasks of this step at once; 0: no limit."""
+    chunk: int = 0
+    """Most tasks in one lease; 0: the engine decides from measured run times."""
+    lane: str = "pool"
+    warm_key: str = ""
+    """Tasks of equal key gain from a process that already served one (a resident Blender with the scene loaded)."""
+    spec: str = "{}"
+    """Canonical JSON for the planner; the engine does not read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """As submitted; never changes afterwards."""
+
+    id: str
+    """``j`` and a number, in order of submission."""
+    name: str
+    tenant: str
+    queue: str
+    kind: JobKind
+    steps: tuple[Step, ...]
+    submitted_ms: int
+    priority: int = 50
+    """0–100, higher first within a queue."""
+    deadline_ms: int = 0
+    """0: none. Instant by which the job should have finished."""
+    after: tuple[str, ...] = ()
+    """Jobs that must have succeeded first."""
+    request_id: str = ""
+    """Idempotency key given by the client; unique per tenant."""
+    source: str = ""
+    """The job file as submitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Progress of one step. Every index is in exactly one of waiting, running, succeeded, failed, cancelled."""
+
+    name: str
+    waiting: Ranges = Ranges()
+    running: Ranges = Ranges()
+    succeeded: Ranges = Ranges()
+    failed: Ranges = Ranges()
+    cancelled: Ranges = Ranges()
+    attempts: tuple[tuple[int, int, int], ...] = ()
+    """Sorted ``(index, attempts made, of which counted against retries)``, for indices whose count is not (1, 0)
+    after success nor (0, 0) before the first attempt."""
+    run_ms_mean: int = 0
+    """Running mean of successful tasks' run time, for chunk sizes and predictions; 0: none yet."""
+    run_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job and where it stands: what the database holds and the engine starts from."""
+
+    job: Job
+    state: JobState
+    steps: tuple[StepRecord, ...]
+    held: bool = False
+    cancelled: bool = False
+    reason: str = ""
+    """Why it failed or was cancelled, in a sentence for its owner."""
+    started_ms: int = 0
+    finished_ms: int = 0

@@ -1,0 +1,82 @@
+"""Hardware as the scheduler sees it: nodes, and the devices on them. A MIG instance is a device of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Lane(StrEnum):
+    """Which kind of runtime may use a node."""
+
+    POOL = "pool"
+    """Our own runners on a long-lived Ray cluster."""
+    JOB = "job"
+    """One Ray cluster per job, for users' own programs."""
+    ANY = "any"
+    """One machine, both lanes on the embedded Ray; isolates less."""
+
+
+class DeviceKind(StrEnum):
+    """What a device is."""
+
+    CARD = "card"
+    MIG = "mig"
+
+
+class Health(StrEnum):
+    """Whether a device may take work."""
+
+    OK = "ok"
+    QUARANTINED = "quarantined"
+
+
+class NodeState(StrEnum):
+    """Whether a node may take work."""
+
+    READY = "ready"
+    CORDONED = "cordoned"
+    """Keeps what runs, takes nothing new."""
+    LOST = "lost"
+    """Its agent stopped answering; what ran there is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One schedulable device. ``id`` is the NVML UUID (``SIM-...`` for simulated cards)."""
+
+    id: str
+    model: str
+    """Catalogue id, e.g. ``H100-SXM-80GB``; ``unknown`` when the catalogue has no such board."""
+    kind: DeviceKind = DeviceKind.CARD
+    index: int = 0
+    """Position on the node, for people; never used as a key."""
+    memory_mib: int = 0
+    """Measured, not nominal."""
+    parent: str = ""
+    """UUID of the card a MIG instance lies on."""
+    profile: str = ""
+    """MIG profile, e.g. ``1g.10gb``."""
+    island: str = ""
+    """NVLink island; devices of equal non-empty island reach each other over NVLink."""
+    simulated: bool = False
+    """Declared for trying out; shown as such everywhere and never billed."""
+    health: Health = Health.OK
+    health_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One machine. Capacities are totals offered to jobs, not what is free now."""
+
+    name: str
+    cpu_milli: int
+    memory_mib: int
+    scratch_mib: int = 0
+    devices: tuple[Device, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[str, ...] = ()
+    rack: str = ""
+    lane: Lane = Lane.ANY
+    state: NodeState = NodeState.READY
+    state_reason: str = ""

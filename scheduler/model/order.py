@@ -1,0 +1,118 @@
+"""What crosses to a worker and comes back: orders and reports. Plain values; every field survives JSON.
+
+The control plane expands a lease into one LeaseOrder per rank; the agent answers with Reports, each numbered
+per agent, kept on disk until acknowledged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler.model.lease import AttemptState
+from scheduler.model.node import Node
+
+
+class RunnerKind(StrEnum):
+    """How the agent runs a task."""
+
+    PROCESS = "process"
+    """A child process per task: ``argv``."""
+    RESIDENT = "resident"
+    """A long-lived child that takes one request per task: ``argv`` starts it, ``request`` is written to its stdin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOrder:
+    """One attempt of one task (one rank of it, in a gang)."""
+
+    attempt_id: str
+    number: int
+    """Fencing number of the outputs."""
+    runner: RunnerKind = RunnerKind.PROCESS
+    argv: tuple[str, ...]
+    request: str = ""
+    """One line of JSON for a resident runner. ``{work}`` in argv, request and env values means the attempt's work folder."""
+    env: tuple[tuple[str, str], ...] = ()
+    """The whole environment the runner gets beside PATH, HOME, LANG and the card variables."""
+    reads: tuple[str, ...] = ()
+    """Files and folders the runner may read."""
+    output_dir: str = ""
+    """URI of the folder outputs are published into; empty: the task publishes nothing."""
+    outputs: tuple[str, ...] = ()
+    """Names, relative to the work folder and to ``output_dir``, that must exist after success; ``*`` publishes all files found."""
+    timeout_ms: int = 0
+    grace_ms: int = 10_000
+    token: str = ""
+    """Short-lived token of this attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOrder:
+    """Run these tasks one after the other on these devices."""
+
+    lease_id: str
+    tenant: str
+    node: str
+    rank: int = 0
+    ranks: int = 1
+    devices: tuple[str, ...] = ()
+    simulated: bool = False
+    """The devices do not exist: do not put them into CUDA_VISIBLE_DEVICES."""
+    cpu_milli: int = 1_000
+    memory_mib: int = 0
+    warm_key: str = ""
+    roots: tuple[str, ...] = ()
+    """The tenant's storage roots."""
+    tasks: tuple[TaskOrder, ...] = ()
+
+
+class ReportKind(StrEnum):
+    """What an agent or the bridge tells."""
+
+    NODE = "node"
+    """A node is there, with these facts."""
+    NODE_GONE = "node_gone"
+    STARTED = "started"
+    PROGRESS = "progress"
+    FINISHED = "finished"
+    RUNTIME_DOWN = "runtime_down"
+    """The Ray cluster or the bridge died; it is being restarted."""
+    RUNTIME_UP = "runtime_up"
+    """Executor is connected; every agent's unacknowledged reports follow, then ``inventory`` says what each agent runs."""
+    INVENTORY = "inventory"
+    """The leases an agent knows, sent after it (re)connects: a lease the database has on this node and the agent has not is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One message from the executor. ``cursor`` is opaque; acknowledge it once the fact is recorded."""
+
+    kind: ReportKind
+    at_ms: int = 0
+    """Worker's wall clock."""
+    cursor: str = ""
+    node: str = ""
+    facts: Node | None = None
+    lease_id: str = ""
+    attempt_id: str = ""
+    rank: int = 0
+    progress_milli: int = 0
+    """0–1000."""
+    message: str = ""
+    state: AttemptState | None = None
+    exit_code: int | None = None
+    outputs: tuple[str, ...] = ()
+    result: str = ""
+    """Canonical JSON from the runner."""
+    leases: tuple[str, ...] = ()
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Part of an attempt's log. ``end`` says the attempt is over and nothing follows."""
+
+    text: str
+    next_offset: int
+    end: bool

@@ -1,0 +1,104 @@
+"""What the engine decides: a tuple of actions, and a Wait with typed reasons for every task that does not start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler.model.lease import Lease
+from scheduler.model.node import Lane
+
+
+class ReasonKind(StrEnum):
+    """Why a step's next task is not starting now."""
+
+    HELD = "held"
+    DEPENDENCY = "dependency"
+    PARALLEL_LIMIT = "parallel_limit"
+    CAPACITY = "capacity"
+    """Enough of it exists, but others hold it now."""
+    NEVER_FITS = "never_fits"
+    """No node, even empty, could run it."""
+    HEALTH = "health"
+    """It would fit if cordoned nodes or quarantined cards came back."""
+    ORDER = "order"
+    """Resources are free but someone ahead in order will take them this cycle."""
+    RETRY_LATER = "retry_later"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One true statement about why a task waits."""
+
+    kind: ReasonKind
+    resource: str = ""
+    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, label, taint, lane, island."""
+    message: str = ""
+    """A sentence with the numbers in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Grant this lease and start its attempts."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End a lease because its job was cancelled."""
+
+    lease_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preempt:
+    """End a lease for someone more entitled; its tasks wait again, free of charge since the last checkpoint."""
+
+    lease_id: str
+    for_job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Keep these nodes draining for a gang until ``until_ms``."""
+
+    job_id: str
+    step: str
+    nodes: tuple[str, ...]
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convert:
+    """Move a node to another lane after it drained."""
+
+    node: str
+    lane: Lane
+    cost_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A step that has waiting tasks which do not start now."""
+
+    job_id: str
+    step: str
+    tasks: int
+    position: int
+    """1: next in the order of this cycle."""
+    reasons: tuple[Reason, ...]
+
+
+Action = Start | Stop | Preempt | Reserve | Convert
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One cycle's decision. Actions are applied in order."""
+
+    now_ms: int
+    actions: tuple[Action, ...] = ()
+    waits: tuple[Wait, ...] = ()

@@ -1,0 +1,1 @@
+"""PURE. Where: cluster view, hard fit with reasons, score, gangs."""

@@ -1,0 +1,1 @@
+"""PURE. When: life cycles, order, fair share."""

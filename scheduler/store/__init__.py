@@ -1,0 +1,1 @@
+"""SHELL. SQLAlchemy tables, the append-only journal, the outbox."""

@@ -1,0 +1,1 @@
+"""Face. Server-rendered status page."""
