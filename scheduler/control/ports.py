@@ -1,5 +1,7 @@
-"""The doors the control plane needs, as structural Protocols. ``scheduler/wiring.py`` names who stands behind them;
-``tests/contract`` proves that the fake and the real one fit."""
+"""The doors the control plane needs, as structural Protocols.
+
+``scheduler/wiring.py`` names who stands behind them; ``tests/contract`` proves that the fake and the real one fit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ class Clock(Protocol):
 
 
 class Executor(Protocol):
-    """Runs attempts. It reports at least once; the control plane applies idempotently and acknowledges after recording."""
+    """Runs attempts. It reports at least once; the control plane applies idempotently, records, then acknowledges."""
 
     def start(self, orders: Sequence[LeaseOrder]) -> None:
         """Begin these leases. Orders of one gang come in one call. Returns at once; repeating an order is harmless."""

@@ -1,4 +1,4 @@
-"""The journal's alphabet: every recorded fact. Events are versioned; upcasters in ``scheduler/store`` read old versions.
+"""The journal's alphabet: every recorded fact. Events are versioned; ``scheduler/store`` upcasts old versions.
 
 An event's ``at_ms`` is the service's clock, which never runs backwards in one journal.
 """

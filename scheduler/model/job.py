@@ -71,7 +71,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Tasks of one shape. Task ``i`` is expanded from ``spec`` and ``i`` by the kind's planner, so tasks cost nothing."""
+    """Tasks of one shape. The kind's planner expands task ``i`` from ``spec`` and ``i``: waiting tasks cost nothing."""
 
     name: str
     kind: StepKind

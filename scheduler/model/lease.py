@@ -49,7 +49,10 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """Resources held from ``granted_ms`` until closed. ``attempts`` run in order; a gang has one attempt, many allocations."""
+    """Resources held from ``granted_ms`` until closed.
+
+    ``attempts`` run in order; a gang has one attempt and many allocations.
+    """
 
     id: str
     """``l`` and a number, in order of granting."""

@@ -32,7 +32,7 @@ class TaskOrder:
     runner: RunnerKind = RunnerKind.PROCESS
     argv: tuple[str, ...]
     request: str = ""
-    """One line of JSON for a resident runner. ``{work}`` in argv, request and env values means the attempt's work folder."""
+    """One line of JSON for a resident runner. In argv, request and env, ``{work}`` is the attempt's work folder."""
     env: tuple[tuple[str, str], ...] = ()
     """The whole environment the runner gets beside PATH, HOME, LANG and the card variables."""
     reads: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class TaskOrder:
     output_dir: str = ""
     """URI of the folder outputs are published into; empty: the task publishes nothing."""
     outputs: tuple[str, ...] = ()
-    """Names, relative to the work folder and to ``output_dir``, that must exist after success; ``*`` publishes all files found."""
+    """Names below ``{work}/outputs``, kept below ``output_dir``, that must exist after success; ``*``: all found."""
     timeout_ms: int = 0
     grace_ms: int = 10_000
     token: str = ""
@@ -79,9 +79,10 @@ class ReportKind(StrEnum):
     RUNTIME_DOWN = "runtime_down"
     """The Ray cluster or the bridge died; it is being restarted."""
     RUNTIME_UP = "runtime_up"
-    """Executor is connected; every agent's unacknowledged reports follow, then ``inventory`` says what each agent runs."""
+    """Executor is connected; every agent's unacknowledged reports follow, then its INVENTORY says what it runs."""
     INVENTORY = "inventory"
-    """The leases an agent knows, sent after it (re)connects: a lease the database has on this node and the agent has not is lost."""
+    """The leases an agent knows, sent after it (re)connects: a lease that the database has open there and the agent
+    does not know is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

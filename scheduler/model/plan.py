@@ -32,7 +32,8 @@ class Reason:
 
     kind: ReasonKind
     resource: str = ""
-    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, label, taint, lane, island."""
+    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, label, taint,
+    lane, island."""
     message: str = ""
     """A sentence with the numbers in it."""
 

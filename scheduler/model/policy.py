@@ -10,7 +10,7 @@ class Policy:
     """Given to ``Engine.plan`` as an argument, so that a replay knows it."""
 
     chunk_target_ms: int = 1_000
-    """Tasks measured to be shorter than this are leased several at a time: one second of work hides the ~10 ms of a cycle."""
+    """Tasks measured shorter than this are leased several at a time: a second of work hides the ~10 ms of a cycle."""
     chunk_max: int = 64
     """No lease carries more tasks than this, so that a lost agent costs little."""
     max_lost_attempts: int = 20

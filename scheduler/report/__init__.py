@@ -1,0 +1,1 @@
+"""Face. Pictures and tables of what happened: Gantt, contact sheet, usage."""
