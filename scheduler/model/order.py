@@ -45,6 +45,8 @@ class TaskOrder:
     grace_ms: int = 10_000
     token: str = ""
     """Short-lived token of this attempt."""
+    literal: bool = False
+    """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell text may say ``${work}``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
