@@ -24,3 +24,86 @@ result (frame count, rate, duration) and ends with ``shisuan_done: {json}`` and 
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from pipelines.render import threads
+from pipelines.request import Template, line
+from scheduler.model import codec
+from scheduler.model.job import Job, Step
+from scheduler.model.lease import attempt_id
+from scheduler.model.order import TaskOrder
+
+CODECS = ("h264",)
+"""What the encode runner really does today."""
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+CONTAINERS = (".mp4", ".mov", ".mkv")
+ALL_FRAMES = -1
+
+
+class Source(StrEnum):
+    """What is encoded."""
+
+    PATTERN = "pattern"
+    FOLDER = "folder"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscodeSpec:
+    """``Step.spec`` of a TRANSCODE step."""
+
+    source: Source
+    input: str
+    """Absolute path."""
+    first: int = ALL_FRAMES
+    last: int = ALL_FRAMES
+    """Included: this is how the runner's request counts."""
+    step: int = 1
+    fps: str = ""
+    codec: str = CODECS[0]
+    crf: int = 18
+    preset: str = "medium"
+    expect_frames: int = 0
+    file: str
+    """File name of the film."""
+    output_dir: str
+    reads: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=256)
+def decode(spec: str) -> TranscodeSpec:
+    """A TRANSCODE step's spec."""
+    value: TranscodeSpec = codec.loads(TranscodeSpec, spec)
+    return value
+
+
+def order(job: Job, step: Step, index: int, number: int) -> TaskOrder:
+    """Attempt ``number`` of the one task."""
+    spec = decode(step.spec)
+    request = {
+        "source": spec.source.value,
+        "input": spec.input,
+        "first": spec.first,
+        "last": spec.last,
+        "step": spec.step,
+        "fps": spec.fps,
+        "codec": spec.codec,
+        "crf": spec.crf,
+        "preset": spec.preset,
+        "threads": threads(step),
+        "out": Template(f"{{work}}/outputs/{spec.file}"),
+        "expect_frames": spec.expect_frames,
+    }
+    return TaskOrder(
+        attempt_id=attempt_id(job.id, step.name, index, number),
+        number=number,
+        argv=("{python}", "{encode_runner}", line(request)),
+        reads=spec.reads,
+        output_dir=spec.output_dir,
+        outputs=(spec.file,),
+        timeout_ms=step.timeout_ms,
+        grace_ms=step.grace_ms,
+    )
