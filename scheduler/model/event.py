@@ -122,6 +122,15 @@ class AttemptStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptsSeen:
+    """Signs of life of running attempts, recorded now and then: what a later LOST is metered by."""
+
+    at_ms: int
+    """When the agent saw them run, not after now."""
+    attempt_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFinished:
     """The attempt ended. The lease closes with its last attempt."""
 
@@ -155,6 +164,7 @@ Event = (
     | LeaseGranted
     | LeaseStopping
     | AttemptStarted
+    | AttemptsSeen
     | AttemptFinished
     | UsageSealed
 )

@@ -134,8 +134,13 @@ class StepRecord:
     failed: Ranges = Ranges()
     cancelled: Ranges = Ranges()
     attempts: tuple[tuple[int, int, int], ...] = ()
-    """Sorted ``(index, attempts made, of which counted against retries)``, for indices whose count is not (1, 0)
-    after success nor (0, 0) before the first attempt."""
+    """Sorted ``(index, attempts made, of which counted against retries)``, only where it is not what the index's state
+    implies: ``(0, 0)`` for waiting and cancelled, ``(1, 0)`` for running and succeeded (read with
+    ``scheduler.queueing.tasks.tries``)."""
+    lost: tuple[tuple[int, int], ...] = ()
+    """Sorted ``(index, times lost to the park)`` for indices that were lost at all and have not succeeded since."""
+    warm_nodes: tuple[str, ...] = ()
+    """Nodes that last ran tasks of a step with a ``warm_key``, latest first, a few at most."""
     run_ms_mean: int = 0
     """Running mean of successful tasks' run time, for chunk sizes and predictions; 0: none yet."""
     run_count: int = 0
@@ -150,6 +155,8 @@ class JobRecord:
     steps: tuple[StepRecord, ...]
     held: bool = False
     cancelled: bool = False
+    failing: bool = False
+    """A task has no retries left: nothing more starts, what runs is being stopped. Cleared by a retry."""
     reason: str = ""
     """Why it failed or was cancelled, in a sentence for its owner."""
     started_ms: int = 0

@@ -89,7 +89,7 @@ class Wait:
     step: str
     tasks: int
     position: int
-    """1: next in the order of this cycle."""
+    """1: next in the order of this cycle; 0: not in the order at all (held, or waiting for others to finish)."""
     reasons: tuple[Reason, ...]
 
 
