@@ -1,0 +1,50 @@
+# Every target sets itself up. The two that matter: make demo, make test.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python -P
+PYTEST := $(PY) -m pytest
+TORCH_VERSION := 2.13.0
+
+.PHONY: help setup demo test lint soak test-gpu torch bench-loop lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: ## render a film on this machine and show what happened (about 6 minutes after downloads)
+	@bin/setup
+	@.venv/bin/shisuan demo
+
+test: ## lint, types, import contracts and the test suite (up to 15 minutes on 2 cores)
+	@bin/setup test
+	@$(MAKE) --no-print-directory lint
+	@$(PYTEST) -m "not soak and not gpu"
+
+lint:
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --cache-dir build/import-linter
+
+soak: ## the heavy counts (up to 25 minutes on 2 cores)
+	@bin/setup test
+	@$(PYTEST) -m "soak" --timeout 1800
+
+test-gpu: ## what needs a real NVIDIA card
+	@bin/setup test
+	@$(PYTEST) -m gpu
+
+bench-loop: ## overhead per task, submit speed, memory -> build/bench/loop.json
+	@bin/setup test
+	@$(PY) -m benchmarks.loop
+
+torch: ## PyTorch, pinned by version: the CUDA build with an NVIDIA driver, else the CPU build
+	@bin/setup
+	@if [ -e /proc/driver/nvidia/version ]; then .venv/bin/python -m pip install "torch==$(TORCH_VERSION)"; \
+	else .venv/bin/python -m pip install "torch==$(TORCH_VERSION)+cpu"; fi
+
+lock: ## resolve the dependencies again (a deliberate act: review the diff)
+	@bin/setup
+	@.venv/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --universal --generate-hashes --no-header -q -o requirements.lock
+
+clean: ## remove what was built, keep the environments
+	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache
