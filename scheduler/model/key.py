@@ -20,7 +20,7 @@ class ApiKey:
     """One key. ``expires_ms`` and ``revoked_ms`` are Unix time in ms; 0: never."""
 
     id: str
-    """``k`` and a number; safe to show and to log."""
+    """``k`` and eight hex digits; safe to show and to log."""
     tenant: str
     role: Role = Role.TENANT
     label: str = ""

@@ -1,0 +1,48 @@
+"""The journal's rows and their chain: SHA-256 over a row and its predecessor's hash, so that any change shows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.model.codec import encode
+from scheduler.model.event import EVENT_VERSION, Event
+from scheduler.store.tables import to_json
+
+GENESIS = bytes(32)
+"""``prev_hash`` of the first row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRow:
+    """One row as stored; ``body`` is canonical JSON."""
+
+    seq: int
+    at_ms: int
+    kind: str
+    version: int
+    body: str
+    prev_hash: bytes
+    hash: bytes
+
+
+def link(*, seq: int, at_ms: int, kind: str, version: int, body: str, prev_hash: bytes) -> bytes:
+    """The row's hash. The head is one line of plain integers and a name, so no two rows share a spelling."""
+    head = f"{seq} {at_ms} {kind} {version}\n".encode()
+    return hashlib.sha256(prev_hash + head + body.encode()).digest()
+
+
+def rows_of(events: Sequence[Event], head_seq: int, head_hash: bytes) -> list[JournalRow]:
+    """Rows that continue a journal which ends at ``head_seq`` with ``head_hash``."""
+    rows: list[JournalRow] = []
+    for seq, event in enumerate(events, head_seq + 1):
+        kind, body = type(event).__name__, to_json(encode(event))
+        own = link(seq=seq, at_ms=event.at_ms, kind=kind, version=EVENT_VERSION, body=body, prev_hash=head_hash)
+        rows.append(
+            JournalRow(
+                seq=seq, at_ms=event.at_ms, kind=kind, version=EVENT_VERSION, body=body, prev_hash=head_hash, hash=own
+            )
+        )
+        head_hash = own
+    return rows

@@ -1,0 +1,124 @@
+"""Connections: one that writes, a few that read and never block it, on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from scheduler.model.errors import StoreError
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long a SQLite statement waits for another process's transaction before it fails."""
+READERS = 8
+
+
+class Database:
+    """A writing and a reading engine on one database. Raises StoreError when the URL or the database is unusable."""
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
+        self._writer = _engine(self.url, size=1, reads=False)
+        self._reader = _engine(self.url, size=READERS, reads=True)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction that may write; committed at the end of the block, rolled back on any exception.
+
+        On SQLite it takes the write lock at once, so it cannot fail half-way because somebody else wrote.
+        """
+        with translated(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent view of the database; writing in it is refused."""
+        with translated(), self._reader.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database library's errors into StoreError, with the database's own words."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreError(f"database: {str(cause).strip()}") from error
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+        backend = url.get_backend_name()
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise StoreError(f"not a database URL: {text!r} (sqlite:////path/file or postgresql+psycopg://…)") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise StoreError(f"unsupported database {backend!r} (sqlite or postgresql)")
+    if backend == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise StoreError("SQLite needs a file: readers and the writer are separate connections")
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    return url
+
+
+def _engine(url: URL, *, size: int, reads: bool) -> sa.Engine:
+    options: dict[str, Any] = {
+        "pool_size": size,
+        "max_overflow": 0,
+        "pool_timeout": 60,
+        "pool_reset_on_return": "rollback",
+    }
+    if url.get_backend_name() == "sqlite":
+        # isolation_level None: the driver begins no transactions of its own; the "begin" hook below does.
+        engine = sa.create_engine(url, connect_args={"isolation_level": None, "check_same_thread": False}, **options)
+        sa.event.listen(engine, "connect", _read_pragmas if reads else _write_pragmas)
+        sa.event.listen(engine, "begin", _begin if reads else _begin_immediate)
+        return engine
+    if reads:
+        return sa.create_engine(
+            url, isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}, **options
+        )
+    return sa.create_engine(url, isolation_level="READ COMMITTED", **options)
+
+
+def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        # Without it INSERT OR REPLACE would delete rows past the triggers that protect them.
+        "recursive_triggers = ON",
+        "trusted_schema = OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _read_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""Schema changes, in order. Run by scheduler.store.schema; a released one is never edited."""

@@ -1,0 +1,208 @@
+"""What the engine starts from, and what people ask for. Every read is one consistent view and blocks no writer."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from scheduler.model.codec import decode
+from scheduler.model.errors import NotFound
+from scheduler.model.event import Event
+from scheduler.model.job import JobRecord, JobState, StepRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.node import Node
+from scheduler.model.queue import Queue, Tenant
+from scheduler.model.snapshot import Snapshot
+from scheduler.model.usage import UsageRecord
+from scheduler.store import rows, tables
+from scheduler.store.database import Database
+from scheduler.store.upcast import read_event
+
+JOURNAL_PAGE = 2_000
+"""Rows per statement while the journal is read to its end, so that memory stays small."""
+MOST = 10_000
+"""No list is longer than this; ask again from its end."""
+
+
+class Reads:
+    """The reading half of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self) -> Snapshot:
+        """All jobs, open leases and their attempts, in the engine's order. Raises StoreError on a damaged row."""
+        with self._database.read() as connection:
+            meta = connection.execute(sa.select(tables.meta)).one()
+            return Snapshot(
+                at_ms=meta.at_ms,
+                next_job=meta.next_job,
+                next_lease=meta.next_lease,
+                queues=_named(connection, tables.queues, Queue),
+                tenants=_named(connection, tables.tenants, Tenant),
+                nodes=_named(connection, tables.nodes, Node),
+                jobs=_job_records(connection, _all_jobs().order_by(tables.jobs.c.number)),
+                leases=_leases(connection, tables.leases.c.closed_ms == 0),
+                attempts=_open_attempts(connection),
+            )
+
+    def job(self, job_id: str) -> JobRecord:
+        """One job with its steps. Raises NotFound."""
+        with self._database.read() as connection:
+            found = _job_records(connection, _all_jobs().where(tables.jobs.c.id == job_id))
+        if not found:
+            raise NotFound(f"no job {job_id!r}")
+        return found[0]
+
+    def jobs(
+        self, *, tenant: str = "", states: Sequence[JobState] = (), before: str = "", limit: int = 100
+    ) -> tuple[JobRecord, ...]:
+        """Newest first, ``limit`` at a time; the page after this one starts ``before`` its last job's id."""
+        jobs = tables.jobs.c
+        statement = _all_jobs().order_by(jobs.number.desc()).limit(min(limit, MOST))
+        if tenant:
+            statement = statement.where(jobs.tenant == tenant)
+        if states:
+            statement = statement.where(jobs.state.in_([s.value for s in states]))
+        if before:
+            statement = statement.where(jobs.number < rows.number_of(before))
+        with self._database.read() as connection:
+            return _job_records(connection, statement)
+
+    def job_of_request(self, tenant: str, request_id: str) -> str:
+        """Id of the job that this tenant's request made, or "" when there is none."""
+        jobs = tables.jobs.c
+        wanted = sa.select(jobs.id).where(jobs.tenant == tenant, jobs.request_id == request_id)
+        with self._database.read() as connection:
+            found: str | None = connection.scalar(wanted) if request_id else None
+        return found or ""
+
+    def leases(
+        self, *, job_id: str = "", tenant: str = "", start_ms: int = 0, end_ms: int = 0, after: str = "",
+        limit: int = MOST,
+    ) -> tuple[LeaseRecord, ...]:  # fmt: skip
+        """Open and closed ones, by number, that held something in ``[start_ms, end_ms)`` (0: no bound)."""
+        leases = tables.leases.c
+        wanted: list[Any] = [leases.job_id == job_id] if job_id else []
+        wanted += [leases.tenant == tenant] if tenant else []
+        wanted += [sa.or_(leases.closed_ms == 0, leases.closed_ms > start_ms)] if start_ms else []
+        wanted += [leases.granted_ms < end_ms] if end_ms else []
+        wanted += [leases.number > rows.number_of(after)] if after else []
+        with self._database.read() as connection:
+            return _leases(connection, sa.and_(sa.true(), *wanted), limit)
+
+    def attempts(
+        self, job_id: str, *, step: str = "", after: tuple[str, int, int] | None = None, limit: int = MOST
+    ) -> tuple[AttemptRecord, ...]:
+        """A job's attempts by step, index and number; ``after`` is that triple of the page's last one."""
+        attempts = tables.attempts.c
+        place = (attempts.step, attempts.task_index, attempts.number)
+        statement = sa.select(tables.attempts).where(attempts.job_id == job_id).order_by(*place).limit(min(limit, MOST))
+        if step:
+            statement = statement.where(attempts.step == step)
+        if after:
+            statement = statement.where(sa.tuple_(*place) > sa.tuple_(*[sa.literal(part) for part in after]))
+        with self._database.read() as connection:
+            return tuple(rows.attempt_record(row) for row in connection.execute(statement))
+
+    def attempt(self, attempt_id: str) -> AttemptRecord:
+        """One attempt. Raises NotFound."""
+        wanted = sa.select(tables.attempts).where(tables.attempts.c.id == attempt_id)
+        with self._database.read() as connection:
+            found = connection.execute(wanted).first()
+        if found is None:
+            raise NotFound(f"no attempt {attempt_id!r}")
+        return rows.attempt_record(found)
+
+    def usage(
+        self, *, job_id: str = "", tenant: str = "", start_ms: int = 0, end_ms: int = 0, after: int = 0,
+        limit: int = MOST,
+    ) -> tuple[UsageRecord, ...]:  # fmt: skip
+        """Records that touch ``[start_ms, end_ms)`` (0: no bound), in the order they were sealed.
+
+        ``after`` skips that many rows' worth of journal: pass the number :meth:`usage_seq` gives for the last record.
+        """
+        usage = tables.usage.c
+        wanted: list[Any] = [usage.job_id == job_id] if job_id else []
+        wanted += [usage.tenant == tenant] if tenant else []
+        wanted += [usage.end_ms > start_ms] if start_ms else []
+        wanted += [usage.start_ms < end_ms] if end_ms else []
+        wanted += [usage.seq > after] if after else []
+        statement = sa.select(tables.usage).where(*wanted).order_by(usage.seq).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            return tuple(rows.usage_record(row) for row in connection.execute(statement))
+
+    def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Every event with a number above ``after``, lifted to today's version. Raises StoreError on a damaged row."""
+        for row in _journal_rows(self._database, after):
+            yield row.seq, read_event(row.kind, row.version, json.loads(row.body))
+
+    def journal_tail(self, limit: int = 100) -> tuple[tuple[int, Event], ...]:
+        """The newest events, oldest of them first."""
+        newest = sa.select(tables.journal).order_by(tables.journal.c.seq.desc()).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            found = connection.execute(newest).all()
+        return tuple((row.seq, read_event(row.kind, row.version, json.loads(row.body))) for row in reversed(found))
+
+    def outbox(self, after: int = 0, limit: int = 1_000) -> tuple[tuple[int, Event], ...]:
+        """What the park's ledger has not read yet: ``(number, event)`` above ``after``, in order."""
+        outbox = tables.outbox.c
+        wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            found = connection.execute(wanted).all()
+        return tuple((row.seq, read_event(row.kind, row.version, json.loads(row.body))) for row in found)
+
+
+def _journal_rows(database: Database, after: int) -> Iterator[rows.Row]:
+    journal = tables.journal
+    while True:
+        page = sa.select(journal).where(journal.c.seq > after).order_by(journal.c.seq).limit(JOURNAL_PAGE)
+        with database.read() as connection:
+            found = connection.execute(page).all()
+        yield from found
+        if len(found) < JOURNAL_PAGE:
+            return
+        after = found[-1].seq
+
+
+def _all_jobs() -> sa.Select[Any]:
+    journal = tables.journal.c
+    return sa.select(
+        tables.jobs,
+        journal.kind.label("event_kind"),
+        journal.version.label("event_version"),
+        journal.body.label("event_body"),
+    ).outerjoin(tables.journal, journal.seq == tables.jobs.c.submitted_seq)
+
+
+def _job_records(connection: sa.Connection, statement: sa.Select[Any]) -> tuple[JobRecord, ...]:
+    heads = connection.execute(statement).all()
+    wanted = statement.with_only_columns(tables.jobs.c.id).order_by(None)
+    if statement._limit_clause is not None:  # a page: name its jobs instead of ordering twice
+        wanted = sa.select(tables.jobs.c.id).where(tables.jobs.c.id.in_([head.id for head in heads]))
+    steps: dict[str, list[StepRecord]] = defaultdict(list)
+    found = sa.select(tables.steps).where(tables.steps.c.job_id.in_(wanted)).order_by(tables.steps.c.position)
+    for row in connection.execute(found):
+        steps[row.job_id].append(rows.step_record(row))
+    return tuple(rows.job_record(head, steps[head.id]) for head in heads)
+
+
+def _leases(connection: sa.Connection, wanted: Any, limit: int | None = None) -> tuple[LeaseRecord, ...]:
+    statement = sa.select(tables.leases).where(wanted).order_by(tables.leases.c.number).limit(limit)
+    return tuple(rows.lease_record(row) for row in connection.execute(statement))
+
+
+def _open_attempts(connection: sa.Connection) -> tuple[AttemptRecord, ...]:
+    leases, attempts = tables.leases, tables.attempts
+    statement = sa.select(attempts).join(leases, leases.c.id == attempts.c.lease_id).where(leases.c.closed_ms == 0)
+    found = [rows.attempt_record(row) for row in connection.execute(statement)]
+    return tuple(sorted(found, key=lambda a: a.id))
+
+
+def _named(connection: sa.Connection, table: sa.Table, cls: type[Any]) -> tuple[Any, ...]:
+    found = [decode(cls, json.loads(row.body)) for row in connection.execute(sa.select(table))]
+    return tuple(sorted(found, key=lambda record: record.name))

@@ -1,0 +1,246 @@
+"""The schema, once, for SQLite and PostgreSQL. ``migrations/`` builds it; a test proves that both agree.
+
+Rules: integers only, no floats (SQLite tables are STRICT, so a float or a text in a number's place is refused);
+booleans are 0/1; instants are Unix ms with 0 for "not yet"; free text from users and runners is kept as JSON text,
+because it may hold what a database's text may not (NUL, lone surrogates from file names).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Whole = BigInteger().with_variant(Integer(), "sqlite")
+"""A signed 64-bit integer on both databases."""
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON that any database's text column takes: only what UTF-8 cannot hold is escaped."""
+    out = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        out.encode()
+    except UnicodeEncodeError:  # a lone surrogate, as os.fsdecode makes from a file name that is not UTF-8
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return out
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value (a string, a list) in a text column; loses nothing of any Python string."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: D102 (SQLAlchemy's hook)
+        return None if value is None else to_json(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: D102 (likewise)
+        return None if value is None else json.loads(value)
+
+
+def _table(name: str, *parts: Any) -> Table:
+    return Table(name, metadata, *parts, sqlite_strict=True)
+
+
+def _whole(name: str, **options: Any) -> Column[int]:
+    return Column(name, Whole, nullable=False, **options)
+
+
+def _text(name: str, **options: Any) -> Column[str]:
+    return Column(name, Text, nullable=False, **options)
+
+
+def _json(name: str, **options: Any) -> Column[Any]:
+    return Column(name, Json, nullable=False, **options)
+
+
+def _flag(name: str) -> tuple[Column[int], CheckConstraint]:
+    return _whole(name), CheckConstraint(f"{name} IN (0, 1)", name=name)
+
+
+meta = _table(
+    "meta",
+    _whole("id", primary_key=True, autoincrement=False),
+    _whole("epoch"),
+    _text("owner"),
+    _whole("at_ms"),
+    _whole("next_job"),
+    _whole("next_lease"),
+    _whole("head_seq"),
+    Column("head_hash", LargeBinary, nullable=False),
+    Column("token_secret", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+"""One row: the writer's epoch, the engine's counters, the journal's end, the secret that signs attempt tokens."""
+
+journal = _table(
+    "journal",
+    _whole("seq", primary_key=True, autoincrement=False),
+    _whole("at_ms"),
+    _text("kind"),
+    _whole("version"),
+    _text("body"),
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+"""Append-only. ``seq`` has no gaps; ``hash`` covers the row and ``prev_hash``, so that any change shows."""
+
+queues = _table("queues", _text("name", primary_key=True), _text("body"))
+tenants = _table("tenants", _text("name", primary_key=True), _text("body"))
+nodes = _table("nodes", _text("name", primary_key=True), _text("body"))
+
+jobs = _table(
+    "jobs",
+    _text("id", primary_key=True),
+    _whole("number"),
+    _text("tenant"),
+    _text("queue"),
+    _text("kind"),
+    _json("request_id"),
+    _whole("submitted_ms"),
+    Column("submitted_seq", Whole, nullable=True),
+    _text("job"),
+    _text("state"),
+    *_flag("held"),
+    *_flag("cancelled"),
+    _json("reason"),
+    _whole("started_ms"),
+    _whole("finished_ms"),
+    UniqueConstraint("number"),
+    Index("uq_jobs_tenant_request_id", "tenant", "request_id", unique=True,
+          sqlite_where=text("request_id <> '\"\"'"), postgresql_where=text("request_id <> '\"\"'")),
+    Index("ix_jobs_tenant_state_number", "tenant", "state", "number"),
+    Index("ix_jobs_state_number", "state", "number"),
+)  # fmt: skip
+"""``job`` is the body as submitted; it is empty where journal row ``submitted_seq`` (JobSubmitted) carries it, so
+that a job file of megabytes is kept once."""
+
+steps = _table(
+    "steps",
+    _text("job_id", primary_key=True),
+    _whole("position", primary_key=True, autoincrement=False),
+    _text("name"),
+    _json("waiting"),
+    _json("running"),
+    _json("succeeded"),
+    _json("failed"),
+    _json("cancelled"),
+    _json("attempts"),
+    _whole("run_ms_mean"),
+    _whole("run_count"),
+    UniqueConstraint("job_id", "name"),
+)
+"""Progress of one step; index sets are ``[[start, end], …]``, so 100,000 waiting tasks cost a few bytes."""
+
+leases = _table(
+    "leases",
+    _text("id", primary_key=True),
+    _whole("number"),
+    _text("job_id"),
+    _text("step"),
+    _text("tenant"),
+    _whole("granted_ms"),
+    _whole("closed_ms"),
+    *_flag("stopping"),
+    _text("lease"),
+    UniqueConstraint("number"),
+    Index("ix_leases_job_id_number", "job_id", "number"),
+    Index("ix_leases_granted_ms", "granted_ms"),
+    Index("ix_leases_open", "number", sqlite_where=text("closed_ms = 0"), postgresql_where=text("closed_ms = 0")),
+)
+"""Who holds what from when to when; ``closed_ms`` is 0 while open."""
+
+attempts = _table(
+    "attempts",
+    _text("id", primary_key=True),
+    _text("lease_id"),
+    _text("job_id"),
+    _text("step"),
+    _whole("task_index"),
+    _whole("number"),
+    _text("state"),
+    _whole("started_ms"),
+    _whole("heartbeat_ms"),
+    _whole("finished_ms"),
+    Column("exit_code", Whole, nullable=True),
+    _json("reason"),
+    _json("outputs"),
+    _json("facts"),
+    UniqueConstraint("job_id", "step", "task_index", "number"),
+    Index("ix_attempts_lease_id", "lease_id"),
+)
+
+usage = _table(
+    "usage",
+    _text("id", primary_key=True),
+    _whole("seq"),
+    _text("lease_id"),
+    _text("job_id"),
+    _text("step"),
+    _text("tenant"),
+    _text("queue"),
+    _whole("start_ms"),
+    _whole("end_ms"),
+    _text("bucket"),
+    _json("free_reason"),
+    _json("devices"),
+    _json("quantities"),
+    *_flag("simulated"),
+    _json("evidence"),
+    CheckConstraint("start_ms <= end_ms", name="interval"),
+    Index("ix_usage_job_id_start_ms", "job_id", "start_ms"),
+    Index("ix_usage_tenant_start_ms", "tenant", "start_ms"),
+    Index("ix_usage_start_ms", "start_ms"),
+)
+"""Append-only. ``seq`` is the journal row that sealed it."""
+
+outbox = _table(
+    "outbox",
+    _whole("seq", primary_key=True, autoincrement=False),
+    _text("kind"),
+    _whole("version"),
+    _text("body"),
+)
+"""Append-only. What the park's ledger is told, in order; ``seq`` is the journal row it comes from."""
+
+api_keys = _table(
+    "api_keys",
+    _text("id", primary_key=True),
+    _text("tenant"),
+    _text("role"),
+    _text("sha256"),
+    _json("label"),
+    _whole("created_ms"),
+    _whole("expires_ms"),
+    _whole("revoked_ms"),
+    UniqueConstraint("sha256"),
+    CheckConstraint("role IN ('tenant', 'operator')", name="role"),
+)
+"""Never journaled: a key is a credential, not a fact of the park."""
+
+APPEND_ONLY = ("journal", "usage", "outbox")
+"""Tables whose rows triggers protect from UPDATE and DELETE on both databases."""

@@ -1,0 +1,151 @@
+"""One cycle's facts in one transaction: the epoch check, journal rows, records, usage and outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from scheduler.model.errors import StaleEpoch, StoreError
+from scheduler.model.event import EVENT_VERSION, Event, JobSubmitted, UsageSealed
+from scheduler.model.job import JobRecord
+from scheduler.model.snapshot import Changes
+from scheduler.store import rows, tables
+from scheduler.store.chain import JournalRow, rows_of
+from scheduler.store.database import Database
+
+LEASE_PROGRESS = ("closed_ms", "stopping")
+ATTEMPT_PROGRESS = ("state", "started_ms", "heartbeat_ms", "finished_ms", "exit_code", "reason", "outputs", "facts")
+STEP_PROGRESS = (
+    "waiting", "running", "succeeded", "failed", "cancelled", "attempts", "run_ms_mean", "run_count",
+)  # fmt: skip
+JOB_PROGRESS = ("state", "held", "cancelled", "reason", "started_ms", "finished_ms")
+
+
+class Writer:
+    """Builds each statement once and remembers what it last wrote of every unfinished job.
+
+    A job of many steps changes one of them at a time: rows equal to what this writer wrote before are left alone.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
+        self._queues = _upsert(insert, tables.queues, ["name"], ("body",))
+        self._tenants = _upsert(insert, tables.tenants, ["name"], ("body",))
+        self._nodes = _upsert(insert, tables.nodes, ["name"], ("body",))
+        self._jobs = _upsert(insert, tables.jobs, ["id"], JOB_PROGRESS)
+        self._steps = _upsert(insert, tables.steps, ["job_id", "position"], STEP_PROGRESS)
+        self._leases = _upsert(insert, tables.leases, ["id"], LEASE_PROGRESS)
+        self._attempts = _upsert(insert, tables.attempts, ["id"], ATTEMPT_PROGRESS)
+        self._written: dict[str, JobRecord] = {}
+
+    def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
+        """All of it or nothing. Returns the journal's last number.
+
+        Raises StaleEpoch when another process holds a larger epoch, StoreError when the database refuses.
+        """
+        with self._database.write() as connection:
+            head_seq, head_hash = _claim(connection, epoch, changes)
+            journal = rows_of(events, head_seq, head_hash)
+            if journal:
+                head_seq = journal[-1].seq
+                _append(connection, journal)
+            self._write_records(connection, journal, events, changes)
+            _seal(connection, journal, events)
+        self._remember(changes.jobs)
+        return head_seq
+
+    def _write_records(
+        self, connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event], changes: Changes
+    ) -> None:
+        _many(connection, self._queues, [rows.named_values(r) for r in changes.queues])
+        _many(connection, self._tenants, [rows.named_values(r) for r in changes.tenants])
+        _many(connection, self._nodes, [rows.named_values(r) for r in changes.nodes])
+        submitted = {e.job.id: row.seq for e, row in zip(events, journal, strict=True) if isinstance(e, JobSubmitted)}
+        self._write_jobs(connection, submitted, changes.jobs)
+        _many(connection, self._leases, [rows.lease_values(r) for r in changes.leases])
+        _many(connection, self._attempts, [rows.attempt_values(r) for r in changes.attempts])
+
+    def _write_jobs(self, connection: sa.Connection, submitted: dict[str, int], records: Sequence[JobRecord]) -> None:
+        heads, steps = [], []
+        for record in records:
+            before = self._written.get(record.job.id)
+            if before is None:
+                heads.append(rows.job_values(record, submitted.get(record.job.id)))
+            elif rows.job_progress(before) != rows.job_progress(record):
+                # The body is not updated, so it need not be encoded: any text does.
+                heads.append(rows.job_values(record, -1))
+            for at, step in enumerate(record.steps):
+                if before is None or before.steps[at] != step:
+                    steps.append(rows.step_values(record.job.id, at, step))
+        _many(connection, self._jobs, heads)
+        _many(connection, self._steps, steps)
+
+    def _remember(self, records: Iterable[JobRecord]) -> None:
+        for record in records:
+            if record.state.is_final:
+                self._written.pop(record.job.id, None)
+            else:
+                self._written[record.job.id] = record
+
+
+def _upsert(insert: Any, table: sa.Table, key: list[str], progress: Sequence[str]) -> Any:
+    statement = insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=key, set_={name: getattr(statement.excluded, name) for name in progress}
+    )
+
+
+def _many(connection: sa.Connection, statement: Any, values: list[rows.Values]) -> None:
+    if values:
+        connection.execute(statement, values)
+
+
+def _claim(connection: sa.Connection, epoch: int, changes: Changes) -> tuple[int, bytes]:
+    """Check and lock the epoch's row, write the counters; returns the journal's end."""
+    meta = tables.meta
+    found = connection.execute(
+        sa.update(meta)
+        .where(meta.c.id == 1, meta.c.epoch == epoch)
+        .values(at_ms=changes.at_ms, next_job=changes.next_job, next_lease=changes.next_lease)
+        .returning(meta.c.head_seq, meta.c.head_hash)
+    ).first()
+    if found is None:
+        raise StaleEpoch(f"another process took the epoch after {epoch}; nothing was written")
+    return found.head_seq, found.head_hash
+
+
+def _append(connection: sa.Connection, journal: Sequence[JournalRow]) -> None:
+    connection.execute(
+        tables.journal.insert(),
+        [
+            {
+                "seq": row.seq, "at_ms": row.at_ms, "kind": row.kind, "version": row.version, "body": row.body,
+                "prev_hash": row.prev_hash, "hash": row.hash,
+            }
+            for row in journal
+        ],
+    )  # fmt: skip
+    end = journal[-1]
+    connection.execute(sa.update(tables.meta).values(head_seq=end.seq, head_hash=end.hash))
+
+
+def _seal(connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event]) -> None:
+    """Usage and its outbox rows. A record that is already there, equal, is left out; another content is an error."""
+    sealed = {
+        e.record.id: (e.record, row) for e, row in zip(events, journal, strict=True) if isinstance(e, UsageSealed)
+    }
+    if not sealed:
+        return
+    known = connection.execute(sa.select(tables.usage).where(tables.usage.c.id.in_(list(sealed)))).all()
+    for found in known:
+        record, _ = sealed.pop(found.id)
+        if rows.usage_record(found) != record:
+            raise StoreError(f"usage {found.id} is already sealed with other content; it is never edited")
+    _many(connection, tables.usage.insert(), [rows.usage_values(record, row.seq) for record, row in sealed.values()])
+    _many(connection, tables.outbox.insert(), [
+        {"seq": row.seq, "kind": row.kind, "version": EVENT_VERSION, "body": row.body} for _, row in sealed.values()
+    ])  # fmt: skip
