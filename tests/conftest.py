@@ -1,0 +1,30 @@
+"""Fixtures shared by suites."""
+
+import pytest
+
+from tests.postgres import NoPostgres, Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A real PostgreSQL, one per test run; ``new_database()`` gives a URL."""
+    try:
+        server = Postgres()
+    except NoPostgres as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """URL of a fresh, empty PostgreSQL database."""
+    return postgres_server.new_database()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def store_url(request, tmp_path):
+    """URL of a fresh, empty database: once on SQLite, once on PostgreSQL."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_url")
+    return f"sqlite:///{tmp_path / 'shisuan.db'}"
