@@ -10,6 +10,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -19,18 +20,9 @@ T = TypeVar("T")
 
 def encode(value: object, *, tagged: bool = False) -> Any:
     """A JSON value. With ``tagged``, a dataclass carries its class name under ``"is"``."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, tuple):
-        return [encode(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out: dict[str, Any] = {"is": type(value).__name__} if tagged else {}
-        for field, default, union in _encoders(type(value)):
-            item = getattr(value, field)
-            if default is dataclasses.MISSING or item != default:
-                out[field] = encode(item, tagged=union)
-        return out
-    return value
+    cls: type[Any] = type(value)
+    out = _encoder(cls)(value)
+    return {"is": cls.__name__} | out if tagged and dataclasses.is_dataclass(cls) else out
 
 
 def decode(cls: Any, data: Any) -> Any:
@@ -49,9 +41,29 @@ def loads(cls: type[T] | Any, text: str | bytes) -> Any:
 
 
 @cache
-def _encoders(cls: type) -> tuple[tuple[str, object, bool], ...]:
+def _encoder(cls: type) -> Callable[[Any], Any]:
+    # One look-up per value: every recorded fact passes here.
+    if issubclass(cls, Enum):
+        return lambda value: value.value
+    if issubclass(cls, tuple):
+        return lambda value: [encode(item) for item in value]
+    return _class_encoder(cls) if dataclasses.is_dataclass(cls) else lambda value: value
+
+
+def _class_encoder(cls: type) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(cls)
-    return tuple((f.name, f.default, _is_class_union(hints[f.name])) for f in dataclasses.fields(cls))
+    fields = tuple((f.name, f.default, _is_class_union(hints[f.name])) for f in dataclasses.fields(cls))
+
+    def encode_class(value: object) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, default, union in fields:
+            item = getattr(value, name)
+            if default is dataclasses.MISSING or item != default:
+                plain = type(item)
+                out[name] = item if plain is str or plain is int else encode(item, tagged=union)
+        return out
+
+    return encode_class
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.model.codec import encode
 from scheduler.model.event import EVENT_VERSION, Event
@@ -14,8 +14,7 @@ GENESIS = bytes(32)
 """``prev_hash`` of the first row."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalRow:
+class JournalRow(NamedTuple):
     """One row as stored; ``body`` is canonical JSON."""
 
     seq: int

@@ -23,6 +23,14 @@ STEP_PROGRESS = (
 )  # fmt: skip
 JOB_PROGRESS = ("state", "held", "cancelled", "reason", "started_ms", "finished_ms")
 
+_CLAIM = (
+    sa.update(tables.meta)
+    .where(tables.meta.c.id == 1, tables.meta.c.epoch == sa.bindparam("held"))
+    .values({name: sa.bindparam(name) for name in ("at_ms", "next_job", "next_lease")})
+    .returning(tables.meta.c.head_seq, tables.meta.c.head_hash)
+)
+_MOVE_HEAD = sa.update(tables.meta).values({name: sa.bindparam(name) for name in ("head_seq", "head_hash")})
+
 
 class Writer:
     """Builds each statement once and remembers what it last wrote of every unfinished job.
@@ -106,31 +114,18 @@ def _many(connection: sa.Connection, statement: Any, values: list[rows.Values]) 
 
 def _claim(connection: sa.Connection, epoch: int, changes: Changes) -> tuple[int, bytes]:
     """Check and lock the epoch's row, write the counters; returns the journal's end."""
-    meta = tables.meta
-    found = connection.execute(
-        sa.update(meta)
-        .where(meta.c.id == 1, meta.c.epoch == epoch)
-        .values(at_ms=changes.at_ms, next_job=changes.next_job, next_lease=changes.next_lease)
-        .returning(meta.c.head_seq, meta.c.head_hash)
-    ).first()
+    values = {
+        "held": epoch, "at_ms": changes.at_ms, "next_job": changes.next_job, "next_lease": changes.next_lease,
+    }  # fmt: skip
+    found = connection.execute(_CLAIM, values).first()
     if found is None:
         raise StaleEpoch(f"another process took the epoch after {epoch}; nothing was written")
     return found.head_seq, found.head_hash
 
 
 def _append(connection: sa.Connection, journal: Sequence[JournalRow]) -> None:
-    connection.execute(
-        tables.journal.insert(),
-        [
-            {
-                "seq": row.seq, "at_ms": row.at_ms, "kind": row.kind, "version": row.version, "body": row.body,
-                "prev_hash": row.prev_hash, "hash": row.hash,
-            }
-            for row in journal
-        ],
-    )  # fmt: skip
-    end = journal[-1]
-    connection.execute(sa.update(tables.meta).values(head_seq=end.seq, head_hash=end.hash))
+    connection.execute(tables.journal.insert(), [row._asdict() for row in journal])
+    connection.execute(_MOVE_HEAD, {"head_seq": journal[-1].seq, "head_hash": journal[-1].hash})
 
 
 def _seal(connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event]) -> None:
