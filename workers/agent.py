@@ -1,0 +1,234 @@
+"""The agent of one node and one tenant, without Ray: takes orders, runs them, keeps its reports until acknowledged.
+
+Callers' threads only touch the table and the outbox. Everything that runs is driven by one loop thread, which is also
+the only one that spawns: the kernel's parent-death signal follows the spawning thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from scheduler.model.errors import ExecutorError, NotFound
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
+from workers import procfs
+from workers.confine import choose
+from workers.lease_run import LeaseRun
+from workers.outbox import Outbox
+from workers.recovery import recover
+from workers.resident import Residents
+from workers.site import Site, attempt_name, now_ms
+from workers.table import LeaseKey, Table
+from workers.tools import Tools, find_tools
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_MS = 10_000
+LOCK_WAIT_S = 10.0
+DISK_THREADS = 4
+PREEMPT_WORD = "preempt"
+"""A stop whose reason begins with this ends attempts as PREEMPTED, any other as CANCELLED."""
+
+
+class Agent:
+    """All methods may be called from any thread. Building one kills what an earlier agent of this folder left behind.
+
+    Raises ExecutorError when another agent holds the folder.
+    """
+
+    def __init__(self, *, node: str, tenant: str, home: Path, confinement: str = "auto", tools: Tools | None = None,
+                 heartbeat_ms: int = HEARTBEAT_MS, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self.node, self.tenant = node, tenant
+        self._folder = home / "nodes" / node / tenant
+        for name in ("work", "logs"):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._lock_fd = _lock(self._folder / "lock", lock_wait_s)
+        self._tools = tools or find_tools()
+        self._confinement = choose(confinement, self._folder, self._tools)
+        self._table = Table(self._folder / "table.log")
+        self._outbox = Outbox(self._table)
+        recover(self._table, self._folder, node=node, tenant=tenant, uid=self._confinement.uid)
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="shisuan-disk")
+        self._site = Site(
+            node=node, tenant=tenant, folder=self._folder, table=self._table, outbox=self._outbox, tools=self._tools,
+            confinement=self._confinement, disk=self._disk,
+        )
+        self._runs: dict[LeaseKey, LeaseRun] = {}
+        self._residents = Residents(self._site.work, self._tools, self._confinement)
+        self._heartbeat_ms = heartbeat_ms
+        self._beat_ms = now_ms()
+        self._orders = threading.Lock()
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._drive, name="shisuan-agent", daemon=True)
+        self._thread.start()
+
+    # -- any thread ----------------------------------------------------------------------------------------------
+
+    def submit(self, orders: Sequence[LeaseOrder]) -> None:
+        """Take orders; known leases are ignored. They are on disk when this returns.
+
+        Raises ExecutorError for another tenant's order or after close, OSError when the disk refuses.
+        """
+        for order in orders:
+            if order.tenant != self.tenant or order.node != self.node:
+                raise ExecutorError(f"lease {order.lease_id} is for {order.tenant} on {order.node}, "
+                                    f"this agent serves {self.tenant} on {self.node}")
+            for task in order.tasks:
+                attempt_name(task.attempt_id, order.rank)
+        with self._orders:
+            if self._closed:
+                raise ExecutorError("the agent is closed")
+            fresh = self._table.accept(orders)
+            if fresh:
+                self._table.sync()
+                self._loop.call_soon_threadsafe(self._launch, fresh)
+
+    def stop(self, lease_ids: Sequence[str], reason: str) -> None:
+        """SIGTERM, grace, SIGKILL, all ranks that are here. Unknown and finished leases are ignored."""
+        wanted = frozenset(lease_ids)
+        with self._orders:  # behind every submit that came before
+            if not self._closed:
+                self._loop.call_soon_threadsafe(self._stop, wanted, reason)
+
+    def poll(self, after_cursor: str = "", wait_ms: int = 0, limit: int = 1_000) -> tuple[Report, ...]:
+        """Unacknowledged reports later than ``after_cursor`` in order, then newest progress; waits for the first one.
+
+        Progress reports have no cursor and are told once.
+        """
+        return self._outbox.take(after_cursor, wait_ms, limit)
+
+    def acknowledge(self, cursors: Sequence[str]) -> None:
+        """These reports are recorded elsewhere. Unknown ones are ignored."""
+        self._table.acknowledge(cursors)
+
+    def inventory(self) -> Report:
+        """The leases this agent knows: running, or finished and not acknowledged."""
+        return Report(kind=ReportKind.INVENTORY, at_ms=now_ms(), node=self.node, tenant=self.tenant,
+                      leases=self._table.lease_ids())
+
+    def read_log(self, attempt_id: str, offset: int = 0, limit: int = 64 * 1024) -> LogChunk:
+        """Part of an attempt's output from byte ``offset``. Raises NotFound for an attempt that never ran here."""
+        path, open_ranks = self._log_of(attempt_id)
+        data = b""
+        if path is not None:
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(limit)
+        text, used = decode_part(data)
+        return LogChunk(text=text, next_offset=offset + used, end=not open_ranks and used == len(data) < limit)
+
+    def heartbeat(self) -> int:
+        """When the loop last turned, in ms: an agent whose loop hangs answers calls but is not alive."""
+        return self._beat_ms
+
+    def level(self) -> str:
+        """A sentence for ``doctor``: how runners are kept apart here."""
+        return self._confinement.sentence
+
+    def close(self) -> None:
+        """Kill what runs (its attempts are reported LOST by the next agent) and let go of the folder."""
+        with self._orders:
+            if self._closed:
+                return
+            self._closed = True
+        self._outbox.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._disk.shutdown(wait=True)
+        self._table.close()
+        os.close(self._lock_fd)
+
+    # -- loop thread ---------------------------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._beat)
+        self._loop.run_forever()
+        children = [run.kill() for run in self._runs.values()]
+        self._residents.close()
+        procfs.kill_all(lambda: set(procfs.marked(str(self._site.work))) if children else set())
+        self._loop.close()
+
+    def _launch(self, orders: tuple[LeaseOrder, ...]) -> None:
+        for order in orders:
+            key = (order.lease_id, order.rank)
+            run = self._runs[key] = LeaseRun(self._site, self._residents, order)
+            task = self._loop.create_task(run.run())
+            task.add_done_callback(lambda done, key=key: self._ended(key, done))
+
+    def _ended(self, key: LeaseKey, done: asyncio.Task[None]) -> None:
+        del self._runs[key]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            # The table refuses (disk full, broken): what was not recorded cannot be told. Recovery reports it as lost.
+            _log.critical("lease %s: the attempt table cannot be written: %r", key[0], error)
+            os.abort()
+
+    def _stop(self, lease_ids: frozenset[str], reason: str) -> None:
+        state = AttemptState.PREEMPTED if reason.startswith(PREEMPT_WORD) else AttemptState.CANCELLED
+        for (lease_id, _), run in list(self._runs.items()):
+            if lease_id in lease_ids:
+                run.stop(state, reason)
+
+    def _beat(self) -> None:
+        self._beat_ms = now_ms()
+        for run in self._runs.values():
+            run.heartbeat(self._heartbeat_ms)
+        self._loop.call_later(min(1.0, self._heartbeat_ms / 1_000), self._beat)
+
+    # -- logs ----------------------------------------------------------------------------------------------------
+
+    def _log_of(self, attempt_id: str) -> tuple[Path | None, bool]:
+        """The log of the lowest rank that is here, and whether the attempt still runs."""
+        try:
+            attempt_name(attempt_id, 0)
+        except ValueError:
+            raise NotFound(f"no attempt {attempt_id!r}") from None
+        ranks = self._table.ranks_of(attempt_id)
+        for rank in sorted(ranks) or (0,):
+            path = self._site.log_path(attempt_id, rank)
+            if path.exists():
+                return path, any(ranks.values())
+        if not ranks:
+            raise NotFound(f"no log of attempt {attempt_id!r} on node {self.node!r}")
+        return None, any(ranks.values())
+
+
+def decode_part(data: bytes) -> tuple[str, int]:
+    """Text of the bytes and how many were used: a character cut in two at the end is left for the next read."""
+    for cut in range(min(3, len(data)) + 1):
+        piece = data[: len(data) - cut]
+        try:
+            return piece.decode(), len(piece)
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data" or error.end != len(piece):
+                break
+            if error.start < len(piece) - 3:
+                break
+            if error.start > 0:
+                return data[: error.start].decode(errors="replace"), error.start
+    return data.decode(errors="replace"), len(data)
+
+
+def _lock(path: Path, wait_s: float) -> int:
+    """An exclusive lock on the folder; a dying predecessor gets ``wait_s``. The kernel drops it with the process."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(fd)
+                raise ExecutorError(f"another agent holds {path.parent}") from None
+            time.sleep(0.05)
+        else:
+            return fd

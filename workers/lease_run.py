@@ -1,0 +1,264 @@
+"""One open lease on this node: its tasks one after the other, each to a recorded end. On the loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from scheduler.model.errors import ShisuanError
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, TaskOrder
+from workers import environment
+from workers.confine import Cell
+from workers.listener import Listener
+from workers.process import Child, LogWriter, sentence, spawn
+from workers.resident import Residents, Wanted
+from workers.site import Site, attempt_name, make_work, now_ms
+from workers.storage import Manifest, open_storage, task_of
+from workers.table import Started
+from workers.tools import Tools, remove_tree
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended."""
+
+    state: AttemptState
+    exit_code: int | None = None
+    reason: str = ""
+    outputs: tuple[str, ...] = ()
+    result: str = ""
+
+
+class LeaseRun:
+    """Create it, await :meth:`run`; :meth:`stop` may come at any moment between."""
+
+    def __init__(self, site: Site, residents: Residents, order: LeaseOrder) -> None:
+        self._site = site
+        self._residents = residents
+        self._order = order
+        self._stop: Outcome | None = None
+        self._child: Child | None = None
+        self._task: TaskOrder | None = None
+        self._listener: Listener | None = None
+        self._told_ms = 0
+
+    def stop(self, state: AttemptState, reason: str) -> None:
+        """End what runs (SIGTERM, grace, SIGKILL) and start nothing more. The first reason counts."""
+        if self._stop is None:
+            self._stop = Outcome(state=state, reason=reason)
+            if self._child is not None and self._task is not None:
+                self._child.end(state, self._task.grace_ms)
+
+    def kill(self) -> None:
+        """End what runs without grace; the agent goes away."""
+        if self._child is not None:
+            self._child.kill()
+
+    async def run(self) -> None:
+        """Every task gets exactly one recorded end."""
+        for task in self._order.tasks:
+            outcome = await self._attempt(task)
+            self._site.outbox.forget(task.attempt_id, self._order.rank)
+            key = (self._order.lease_id, self._order.rank)
+            self._site.table.finish(key, self._finished(task, outcome))
+            self._site.outbox.put()
+        self._residents.lease_ended(self._order.lease_id)
+
+    def heartbeat(self, pause_ms: int) -> None:
+        """Tell that the attempt lives, when nothing was told for ``pause_ms``."""
+        if self._listener is not None and now_ms() - self._told_ms >= pause_ms:
+            self._progress(self._listener)
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    async def _attempt(self, task: TaskOrder) -> Outcome:
+        if self._stop is not None:
+            return self._stop
+        try:
+            earlier = await self._claim(task)
+            if earlier is not None:
+                return Outcome(state=AttemptState.SUCCEEDED, outputs=earlier.uris, result=earlier.result)
+            if self._stop is not None:
+                return self._stop
+            if task.runner is RunnerKind.RESIDENT:
+                return await self._ask_resident(task)
+            return await self._run_process(task)
+        except ShisuanError as error:
+            return Outcome(state=AttemptState.FAILED, reason=str(error))
+        except OSError as error:
+            return Outcome(state=AttemptState.FAILED, reason=f"the node could not run it: {error}")
+        except Exception as error:  # noqa: BLE001 - one broken order must not take the agent's other leases with it
+            _log.exception("attempt %s", task.attempt_id)
+            return Outcome(state=AttemptState.LOST, reason=f"the agent failed: {error!r}")
+        finally:
+            self._child = self._task = self._listener = None
+
+    async def _run_process(self, task: TaskOrder) -> Outcome:
+        order, site = self._order, self._site
+        work = str(site.work / attempt_name(task.attempt_id, order.rank))
+        make_work(work)
+        try:
+            argv, env = words_of(site.tools, task, work)
+            cell = Cell(work=work, reads=task.reads, devices=self._devices, network=order.ranks > 1,
+                        programs=site.tools.programs(task.argv))
+            listener = self._listen(task)
+            child = spawn(site.confinement.command(argv, environment.of_attempt(order, task, env, work), cell),
+                          listener.feed)
+            self._started(task, child)
+            code = await self._until(child.exited, child, task)
+            listener.finish()
+            outcome = self._judge(task, child, listener, code)
+            return await self._publish(task, work, outcome)
+        finally:
+            await self._remove(work)
+
+    async def _until(self, ended: asyncio.Future[int], child: Child, task: TaskOrder) -> int:
+        timer = None
+        if task.timeout_ms:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(task.timeout_ms / 1_000, child.end, AttemptState.TIMED_OUT, task.grace_ms)
+        try:
+            return await ended
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _ask_resident(self, task: TaskOrder) -> Outcome:
+        order, site = self._order, self._site
+        resident = self._residents.lend(order, Wanted.of(order, task))
+        work = resident.work_of(attempt_name(task.attempt_id, order.rank))
+        make_work(work)
+        try:
+            listener = self._listen(task)
+            self._started(task, resident.child)
+            resident.listen(listener.feed)
+            await resident.ask(site.tools.text(task.request, work))
+            code = await self._until(resident.answered, resident.child, task)
+            listener.finish()
+            outcome = self._judge(task, resident.child, listener, code)
+            if outcome.state is AttemptState.SUCCEEDED and not listener.result:
+                reason = "the runner ended without a result"
+                outcome = Outcome(state=AttemptState.FAILED, exit_code=code, reason=reason)
+            self._residents.give_back(resident, healthy=outcome.state is AttemptState.SUCCEEDED,
+                                      memory_mib=order.memory_mib)
+            return await self._publish(task, work, outcome)
+        finally:
+            self._residents.give_back(resident, healthy=False)
+            await self._remove(work)
+
+    def _judge(self, task: TaskOrder, child: Child, listener: Listener, code: int) -> Outcome:
+        if child.ending is AttemptState.TIMED_OUT:
+            reason = f"timed out after {_seconds(task.timeout_ms)} s"
+            return Outcome(state=AttemptState.TIMED_OUT, exit_code=code, reason=reason)
+        if self._stop is not None and child.ending is not None:
+            return self._stop
+        if listener.failure:
+            return Outcome(state=AttemptState.FAILED, exit_code=code, reason=listener.failure)
+        if code != 0:
+            return Outcome(state=AttemptState.FAILED, exit_code=code, reason=sentence(code))
+        return Outcome(state=AttemptState.SUCCEEDED, exit_code=0, result=listener.result)
+
+    # -- storage -------------------------------------------------------------------------------------------------
+
+    async def _claim(self, task: TaskOrder) -> Manifest | None:
+        """Check the inputs and fence older attempts. Returns what an earlier attempt published already."""
+        if not task.reads and not task.output_dir:
+            return None
+        return await self._on_disk(lambda: self._claim_now(task))
+
+    def _claim_now(self, task: TaskOrder) -> Manifest | None:
+        storage = open_storage(task.output_dir, self._order.roots)
+        for uri in task.reads:
+            storage.readable(uri)
+        if not task.output_dir or self._order.rank:
+            return None
+        return storage.claim(task.output_dir, task_of(task.attempt_id), task.number)
+
+    async def _publish(self, task: TaskOrder, work: str, outcome: Outcome) -> Outcome:
+        """A gang's outputs are rank 0's."""
+        order = self._order
+        if outcome.state is not AttemptState.SUCCEEDED or not task.output_dir or not task.outputs or order.rank:
+            return outcome
+        storage = open_storage(task.output_dir, order.roots)
+        name = task_of(task.attempt_id)
+
+        def publish() -> Manifest:
+            return storage.publish(f"{work}/outputs", task.outputs, task.output_dir, name, task.number,
+                                   result=outcome.result)
+
+        manifest = await self._on_disk(publish)
+        return Outcome(state=outcome.state, exit_code=outcome.exit_code, outputs=manifest.uris, result=manifest.result)
+
+    async def _remove(self, work: str) -> None:
+        """Take the attempt's folder away; the two empty folders of a task without files go the short way."""
+        try:
+            os.rmdir(f"{work}/outputs")
+            os.rmdir(work)
+        except OSError:
+            await self._on_disk(lambda: remove_tree(work))
+
+    async def _on_disk(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._site.disk, work)
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _listen(self, task: TaskOrder) -> Listener:
+        self._listener = Listener(LogWriter(self._site.log_path(task.attempt_id, self._order.rank)), self._progress)
+        self._task = task
+        return self._listener
+
+    def _started(self, task: TaskOrder, child: Child) -> None:
+        self._child = child
+        key = (self._order.lease_id, self._order.rank)
+        started = Started(pid=child.pid, start_ticks=child.start_ticks)
+        self._site.table.start(key, started, self._report(ReportKind.STARTED, task))
+        self._told_ms = now_ms()
+        self._site.outbox.put()
+        if self._stop is not None:
+            child.end(self._stop.state, task.grace_ms)
+
+    def _progress(self, listener: Listener) -> None:
+        if self._task is None:
+            return
+        self._told_ms = now_ms()
+        self._site.outbox.progress(Report(
+            kind=ReportKind.PROGRESS, at_ms=self._told_ms, node=self._site.node, tenant=self._site.tenant,
+            lease_id=self._order.lease_id, attempt_id=self._task.attempt_id, rank=self._order.rank,
+            progress_milli=listener.milli, message=listener.status,
+        ))
+
+    def _report(self, kind: ReportKind, task: TaskOrder) -> Report:
+        return Report(kind=kind, at_ms=now_ms(), node=self._site.node, tenant=self._site.tenant,
+                      lease_id=self._order.lease_id, attempt_id=task.attempt_id, rank=self._order.rank)
+
+    def _finished(self, task: TaskOrder, outcome: Outcome) -> Report:
+        return Report(
+            kind=ReportKind.FINISHED, at_ms=now_ms(), node=self._site.node, tenant=self._site.tenant,
+            lease_id=self._order.lease_id, attempt_id=task.attempt_id, rank=self._order.rank, state=outcome.state,
+            exit_code=outcome.exit_code, message=outcome.reason, outputs=outcome.outputs, result=outcome.result,
+        )
+
+    # -- words ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _devices(self) -> tuple[str, ...]:
+        return () if self._order.simulated else self._order.devices
+
+
+def words_of(known: Tools, task: TaskOrder, work: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Both argv and environment with placeholders replaced, unless they are a user's own words."""
+    if task.literal:
+        return task.argv, dict(task.env)
+    return known.argv(task.argv, work), {name: known.text(value, work) for name, value in task.env}
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1_000:g}"

@@ -1,0 +1,205 @@
+"""Long-lived runners: started once, asked many times, so that what they loaded (a scene, a model) is used again.
+
+A request is one line of JSON on stdin. The runner answers with the line protocol and ends the request with
+``shisuan_done: {json}`` or ``shisuan_fail: reason``. After a failure, a crash, a stop, a number of requests or too much
+memory the process is replaced: a bad request must not spoil the next one. Residents serve one tenant (the agent does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.model.order import LeaseOrder, TaskOrder
+from workers import environment, procfs
+from workers.confine import Cell, Confinement
+from workers.process import Child, spawn
+from workers.tools import Tools, remove_tree
+
+_log = logging.getLogger(__name__)
+
+MAX_REQUESTS = 250
+"""FLIP Fluids and others saw synchronisation times creep up in processes that render hundreds of frames."""
+IDLE_S = 60.0
+MAX_IDLE = 4
+LEAST_RSS_LIMIT_MIB = 4_096
+PIPE_BYTES = 60_000
+"""A request up to this size fits the empty pipe, so that writing it does not wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a resident must be to serve a task. Two tasks of equal value may share a process, one after the other."""
+
+    warm_key: str
+    """Empty: of this lease only."""
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+    reads: tuple[str, ...]
+    versions: tuple[tuple[int, int, int], ...]
+    """Inode, modification time and size of each read path: a sandbox shows the file that was there when it was made."""
+    literal: bool
+
+    @classmethod
+    def of(cls, order: LeaseOrder, task: TaskOrder) -> Wanted:
+        """What this task needs."""
+        return cls(
+            warm_key=order.warm_key or f"lease {order.lease_id}", argv=task.argv, env=task.env, devices=order.devices,
+            reads=task.reads, versions=tuple(_version(path) for path in task.reads), literal=task.literal,
+        )
+
+
+class Resident:
+    """One process. ``answered`` is the current request's end: an exit code, 0 for an answer."""
+
+    def __init__(self, wanted: Wanted, folder: str, lease_id: str) -> None:
+        self.wanted = wanted
+        self.folder = folder
+        self.lease_id = lease_id
+        self.served = 0
+        self.busy = True
+        self.child: Child
+        self.answered: asyncio.Future[int]
+        self.idle_timer: asyncio.TimerHandle | None = None
+        self._feed: Callable[[bytes], bool] | None = None
+
+    def work_of(self, attempt: str) -> str:
+        """The attempt's work folder, inside what this process may write."""
+        return f"{self.folder}/{attempt}"
+
+    def hear(self, data: bytes) -> None:
+        """Output of the process; between requests nobody listens."""
+        if self._feed is not None and self._feed(data):
+            self._feed = None
+            if not self.answered.done():
+                self.answered.set_result(0)
+
+    def died(self, exited: asyncio.Future[int]) -> None:
+        """The process ended; so did the request."""
+        if not self.answered.done():
+            self.answered.set_result(exited.result())
+
+    def listen(self, feed: Callable[[bytes], bool]) -> None:
+        """From now on the output belongs to this attempt."""
+        self.answered = asyncio.get_running_loop().create_future()
+        self._feed = feed
+        if self.child.exited.done():
+            self.died(self.child.exited)
+
+    async def ask(self, request: str) -> None:
+        """Send one request. A process that is gone shows in ``answered``."""
+        self.served += 1
+        line = request.encode() + b"\n"
+        try:
+            if len(line) <= PIPE_BYTES:
+                self.child.write(line)
+            else:
+                await asyncio.get_running_loop().run_in_executor(None, self.child.write, line)
+        except OSError as error:
+            _log.info("resident %d is gone: %s", self.child.pid, error)
+            self.child.kill()
+
+
+class Residents:
+    """The residents of one agent. On the loop thread only."""
+
+    def __init__(self, work: Path, tools: Tools, confinement: Confinement) -> None:
+        self._work = work
+        self._tools = tools
+        self._confinement = confinement
+        self._all: dict[str, Resident] = {}
+        self._made = 0
+
+    def lend(self, order: LeaseOrder, wanted: Wanted) -> Resident:
+        """An idle resident of this kind, or a new one. Idle ones of another kind must leave the lease's devices.
+
+        Raises OSError or ExecutorError when it cannot be started.
+        """
+        held = set(order.devices)
+        chosen = next((r for r in self._all.values() if not r.busy and r.wanted == wanted), None)
+        for other in [r for r in self._all.values() if not r.busy and r is not chosen]:
+            if held & set(other.wanted.devices):
+                self._close(other)
+        if chosen is None:
+            return self._start(order, wanted)
+        chosen.busy, chosen.lease_id = True, order.lease_id
+        if chosen.idle_timer is not None:
+            chosen.idle_timer.cancel()
+        return chosen
+
+    def give_back(self, resident: Resident, *, healthy: bool, memory_mib: int = 0) -> None:
+        """The request is over. The process stays only if it is fit for another one. Giving back twice is harmless."""
+        if not resident.busy:
+            return
+        resident.busy = False
+        limit_mib = max(LEAST_RSS_LIMIT_MIB, 2 * memory_mib)
+        fit = healthy and resident.served < MAX_REQUESTS and not resident.child.exited.done()
+        if not fit or procfs.rss_mib(resident.child.members()) > limit_mib:
+            self._close(resident)
+            return
+        resident.idle_timer = asyncio.get_running_loop().call_later(IDLE_S, self._close, resident)
+        idle = [r for r in self._all.values() if not r.busy]
+        for oldest in idle[: max(0, len(idle) - MAX_IDLE)]:
+            self._close(oldest)
+
+    def lease_ended(self, lease_id: str) -> None:
+        """A resident without a warm key ends with its lease."""
+        for resident in list(self._all.values()):
+            if not resident.busy and resident.wanted.warm_key == f"lease {lease_id}":
+                self._close(resident)
+
+    def close(self) -> None:
+        """End all of them."""
+        for resident in list(self._all.values()):
+            self._close(resident)
+
+    def _start(self, order: LeaseOrder, wanted: Wanted) -> Resident:
+        self._made += 1
+        folder = str(self._work / f"resident-{self._made}")
+        os.mkdir(folder, 0o700)
+        self._confinement.hand_over(folder)
+        resident = Resident(wanted, folder, order.lease_id)
+        argv, env = wanted.argv, dict(wanted.env)
+        if not wanted.literal:
+            argv = self._tools.argv(argv, folder)
+            env = {name: self._tools.text(value, folder) for name, value in env.items()}
+        devices = () if order.simulated else order.devices
+        cell = Cell(work=folder, reads=wanted.reads, devices=devices, programs=self._tools.programs(wanted.argv))
+        command = self._confinement.command(argv, environment.of_resident(order, env, folder), cell)
+        resident.child = spawn(command, resident.hear, stdin=True)
+        resident.child.exited.add_done_callback(lambda exited: self._died(resident, exited))
+        self._all[folder] = resident
+        return resident
+
+    def _died(self, resident: Resident, exited: asyncio.Future[int]) -> None:
+        if resident.busy and hasattr(resident, "answered"):
+            resident.died(exited)
+        if not resident.busy:
+            self._forget(resident)
+
+    def _close(self, resident: Resident) -> None:
+        if resident.idle_timer is not None:
+            resident.idle_timer.cancel()
+        if resident.child.exited.done():
+            self._forget(resident)
+        else:
+            resident.busy = False
+            resident.child.kill()
+            self._all.pop(resident.folder, None)
+
+    def _forget(self, resident: Resident) -> None:
+        self._all.pop(resident.folder, None)
+        remove_tree(resident.folder)
+
+
+def _version(path: str) -> tuple[int, int, int]:
+    try:
+        info = os.stat(path.removeprefix("file://"))
+    except OSError:
+        return (0, 0, 0)
+    return (info.st_ino, info.st_mtime_ns, info.st_size)

@@ -1,0 +1,62 @@
+"""What all attempts of one agent share: folders, the table, the outbox, tools, confinement, threads for slow disks."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.model.lease import parse_attempt_id
+from workers.confine import Confinement
+from workers.outbox import Outbox
+from workers.table import Table
+from workers.tools import Tools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One per agent."""
+
+    node: str
+    tenant: str
+    folder: Path
+    """``home/nodes/<node>/<tenant>``"""
+    table: Table
+    outbox: Outbox
+    tools: Tools
+    confinement: Confinement
+    disk: ThreadPoolExecutor
+    """For storage, which may be slow or hang; the loop must not wait for it."""
+
+    @property
+    def work(self) -> Path:
+        """Parent of all work folders."""
+        return self.folder / "work"
+
+    def log_path(self, attempt_id: str, rank: int) -> Path:
+        """Where the attempt's output is kept."""
+        return self.folder / "logs" / f"{attempt_name(attempt_id, rank)}.log"
+
+
+def attempt_name(attempt_id: str, rank: int) -> str:
+    """File name of an attempt on this node: ``j1.a.0.a1``, and ``j1.a.0.a1.r2`` for a gang's rank 2.
+
+    Raises ValueError for an id that is none, or that would leave its folder.
+    """
+    parse_attempt_id(attempt_id)
+    if "/" in attempt_id or "\0" in attempt_id:
+        raise ValueError(f"not an attempt id: {attempt_id!r}")
+    return f"{attempt_id}.r{rank}" if rank else attempt_id
+
+
+def now_ms() -> int:
+    """The node's wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def make_work(path: str) -> None:
+    """An attempt's empty work folder and its ``outputs``."""
+    os.mkdir(path, 0o700)
+    os.mkdir(f"{path}/outputs", 0o700)
