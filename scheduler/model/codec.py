@@ -20,9 +20,11 @@ T = TypeVar("T")
 
 def encode(value: object, *, tagged: bool = False) -> Any:
     """A JSON value. With ``tagged``, a dataclass carries its class name under ``"is"``."""
-    cls: type[Any] = type(value)
+    if tagged and isinstance(value, tuple):
+        return [encode(item, tagged=True) for item in value]
+    cls: Any = type(value)
     out = _encoder(cls)(value)
-    return {"is": cls.__name__} | out if tagged and dataclasses.is_dataclass(cls) else out
+    return {"is": type(value).__name__} | out if tagged and isinstance(out, dict) else out
 
 
 def decode(cls: Any, data: Any) -> Any:
@@ -52,7 +54,7 @@ def _encoder(cls: type) -> Callable[[Any], Any]:
 
 def _class_encoder(cls: type) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(cls)
-    fields = tuple((f.name, f.default, _is_class_union(hints[f.name])) for f in dataclasses.fields(cls))
+    fields = tuple((f.name, f.default, _has_class_union(hints[f.name])) for f in dataclasses.fields(cls))
 
     def encode_class(value: object) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -73,6 +75,12 @@ def _members(hint: Any) -> tuple[Any, ...]:
 def _is_class_union(hint: Any) -> bool:
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     return is_union and len(_members(hint)) > 1
+
+
+def _has_class_union(hint: Any) -> bool:
+    if typing.get_origin(hint) is tuple:
+        return any(_is_class_union(item) for item in typing.get_args(hint))
+    return _is_class_union(hint)
 
 
 @cache
