@@ -1,1 +1,5 @@
-"""PURE. Where and when together: from_snapshot, apply, plan."""
+"""PURE. Placement and queueing together: ``Engine.from_snapshot``, ``apply``, ``plan``."""
+
+from scheduler.engine.core import Engine
+
+__all__ = ["Engine"]

@@ -1,0 +1,233 @@
+"""One recorded fact changes the state. Facts already known change nothing; impossible ones raise first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from scheduler.engine.state import State, number_of
+from scheduler.model.errors import Conflict, NotFound
+from scheduler.model.event import (
+    AttemptFinished,
+    AttemptsSeen,
+    AttemptStarted,
+    Event,
+    JobCancelled,
+    JobHeld,
+    JobReleased,
+    JobRetried,
+    JobSubmitted,
+    LeaseGranted,
+    LeaseStopping,
+    NodeLost,
+    NodeSeen,
+    QueueSet,
+    TenantSet,
+    UsageSealed,
+)
+from scheduler.model.job import JobRecord
+from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
+from scheduler.model.node import NodeState
+from scheduler.placement.view import device_millis
+from scheduler.queueing import lifecycle, tasks
+
+
+def apply(state: State, event: Event) -> None:
+    """Change ``state`` by ``event``. Raises NotFound or Conflict, with the state as it was."""
+    HANDLERS[type(event)](state, event)
+    if not isinstance(event, UsageSealed):  # it is written beside changes that were taken already
+        state.at_ms = max(state.at_ms, event.at_ms)
+
+
+def verb(state: State, event: JobHeld | JobReleased | JobCancelled | JobRetried) -> JobRecord:
+    """The job's record after a user's verb, without changing the state. Raises NotFound or Conflict."""
+    record = state.jobs.get(event.job_id)
+    if record is None:
+        raise NotFound(f"no job {event.job_id!r}")
+    if isinstance(event, JobHeld):
+        return lifecycle.held(record, event.at_ms)
+    if isinstance(event, JobReleased):
+        return lifecycle.released(record, event.at_ms)
+    if isinstance(event, JobCancelled):
+        return lifecycle.cancelled(record, event.at_ms, event.by)
+    return lifecycle.retried(record, event.at_ms, event.step, event.indices)
+
+
+def _queue_set(state: State, event: QueueSet) -> None:
+    state.put_queue(event.queue)
+
+
+def _tenant_set(state: State, event: TenantSet) -> None:
+    state.put_tenant(event.tenant)
+
+
+def _node_seen(state: State, event: NodeSeen) -> None:
+    state.put_node(event.node)
+
+
+def _node_lost(state: State, event: NodeLost) -> None:
+    view = state.nodes.get(event.node)
+    if view is None:
+        raise NotFound(f"no node {event.node!r}")
+    state.put_node(replace(view.node, state=NodeState.LOST, state_reason=event.reason))
+
+
+def _job_submitted(state: State, event: JobSubmitted) -> None:
+    job = event.job
+    known = state.jobs.get(job.id)
+    if known is not None and known.job == job:
+        return
+    try:
+        number = number_of(job.id)
+    except ValueError as error:
+        raise Conflict(str(error)) from None
+    if number < state.next_job:
+        raise Conflict(f"job id {job.id} was given before; the next is j{state.next_job}")
+    state.next_job = number + 1
+    state.put_job(lifecycle.submitted(job, held=event.held))
+
+
+def _verb(state: State, event: JobHeld | JobReleased | JobCancelled | JobRetried) -> None:
+    _put_changed(state, verb(state, event))
+
+
+def _lease_granted(state: State, event: LeaseGranted) -> None:
+    lease = event.lease
+    number = number_of(lease.id)
+    if number < state.next_lease:
+        known = state.leases.get(lease.id)
+        if known is not None and known.lease != lease:
+            raise Conflict(f"lease id {lease.id} was given before; the next is l{state.next_lease}")
+        return
+    indices = _check_grant(state, lease)
+    nodes = sorted({allocation.node for allocation in lease.allocations})
+    state.next_lease = number + 1
+    state.put_job(lifecycle.granted(state.jobs[lease.job_id], lease.step, indices, nodes, event.at_ms))
+    state.open_lease(LeaseRecord(lease=lease))
+    for attempt_id in lease.attempts:
+        job_id, step, index, tried = parse_attempt_id(attempt_id)
+        state.put_attempt(
+            AttemptRecord(id=attempt_id, lease_id=lease.id, job_id=job_id, step=step, index=index, number=tried)
+        )
+
+
+def _check_grant(state: State, lease: Lease) -> tuple[int, ...]:
+    """Indices the lease covers. Raises Conflict when a task does not wait or a device is not free."""
+    record = state.jobs.get(lease.job_id)
+    if record is None:
+        raise NotFound(f"no job {lease.job_id!r}")
+    _, done = lifecycle.find_step(record, lease.step)
+    indices: list[int] = []
+    for attempt_id in lease.attempts:
+        _, _, index, tried = parse_attempt_id(attempt_id)
+        if index not in done.waiting or tried != tasks.tries(done, index)[0] + 1:
+            raise Conflict(f"lease {lease.id}: {attempt_id} is not the next attempt of a waiting task")
+        indices.append(index)
+    for allocation in lease.allocations:
+        view = state.nodes.get(allocation.node)
+        if view is None:
+            raise NotFound(f"lease {lease.id}: no node {allocation.node!r}")
+        for device, milli in device_millis(allocation):
+            held, tenant = view.held.get(device, (0, lease.tenant))
+            if held + milli > 1_000 or tenant != lease.tenant:
+                raise Conflict(f"lease {lease.id}: device {device} is held already")
+    return tuple(indices)
+
+
+def _lease_stopping(state: State, event: LeaseStopping) -> None:
+    record = state.leases.get(event.lease_id)
+    if record is None:
+        _refuse_unknown_lease(state, event.lease_id)
+        return
+    after = lifecycle.lease_stopping(record)
+    if after is not record:
+        state.put_lease(after)
+
+
+def _attempt_started(state: State, event: AttemptStarted) -> None:
+    attempt = _open_attempt(state, event.attempt_id)
+    if attempt is None:
+        return
+    lease = state.leases[attempt.lease_id].lease
+    after = lifecycle.attempt_started(attempt, max(event.at_ms, lease.granted_ms))
+    if after is not attempt:
+        state.put_attempt(after)
+        _put_changed(state, lifecycle.job_started(state.jobs[attempt.job_id], after.started_ms))
+
+
+def _attempts_seen(state: State, event: AttemptsSeen) -> None:
+    for attempt_id in event.attempt_ids:
+        attempt = _open_attempt(state, attempt_id)
+        after = lifecycle.attempt_seen(attempt, event.at_ms) if attempt is not None else None
+        if after is not None and after is not attempt:
+            state.put_attempt(after)
+
+
+def _attempt_finished(state: State, event: AttemptFinished) -> None:
+    attempt = _open_attempt(state, event.attempt_id)
+    if attempt is None or attempt.state.is_final:
+        return
+    record = state.leases[attempt.lease_id]
+    at_ms = max(event.at_ms, record.lease.granted_ms, attempt.started_ms)
+    after = lifecycle.attempt_finished(attempt, event, at_ms)
+    first = record.lease.attempts[0] == attempt.id
+    job = lifecycle.task_finished(state.jobs[attempt.job_id], after, first_in_lease=first)
+    state.put_attempt(after)
+    state.put_job(job)
+    closed = lifecycle.lease_after(record, tuple(state.attempts_of(record.lease)))
+    if closed is not record:
+        state.put_lease(closed)
+
+
+def _usage_sealed(state: State, event: UsageSealed) -> None:
+    """Usage is for the ledger; the engine's records do not change."""
+
+
+def _open_attempt(state: State, attempt_id: str) -> AttemptRecord | None:
+    """The attempt; None when its lease closed long ago. Raises NotFound for one that never was."""
+    attempt = state.attempts.get(attempt_id)
+    if attempt is not None:
+        return attempt
+    try:
+        job_id, step, index, number = parse_attempt_id(attempt_id)
+    except ValueError:
+        raise NotFound(f"no attempt {attempt_id!r}") from None
+    record = state.jobs.get(job_id)
+    if record is None or number < 1 or tasks.tries(lifecycle.find_step(record, step)[1], index)[0] < number:
+        raise NotFound(f"no attempt {attempt_id!r}")
+    return None
+
+
+def _refuse_unknown_lease(state: State, lease_id: str) -> None:
+    try:
+        known = number_of(lease_id) < state.next_lease
+    except ValueError:
+        known = False
+    if not known:
+        raise NotFound(f"no lease {lease_id!r}")
+
+
+def _put_changed(state: State, record: JobRecord) -> None:
+    if state.jobs[record.job.id] is not record:
+        state.put_job(record)
+
+
+HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
+    QueueSet: _queue_set,
+    TenantSet: _tenant_set,
+    NodeSeen: _node_seen,
+    NodeLost: _node_lost,
+    JobSubmitted: _job_submitted,
+    JobHeld: _verb,
+    JobReleased: _verb,
+    JobCancelled: _verb,
+    JobRetried: _verb,
+    LeaseGranted: _lease_granted,
+    LeaseStopping: _lease_stopping,
+    AttemptStarted: _attempt_started,
+    AttemptsSeen: _attempts_seen,
+    AttemptFinished: _attempt_finished,
+    UsageSealed: _usage_sealed,
+}
+"""One handler per kind of event; a test holds it to the whole alphabet."""

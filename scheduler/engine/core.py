@@ -1,0 +1,144 @@
+"""The engine: placement and queueing together behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from scheduler.engine import apply as facts
+from scheduler.engine.plan import make_plan
+from scheduler.engine.state import State
+from scheduler.model.errors import NotFound
+from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseGranted, LeaseStopping
+from scheduler.model.job import Job, JobRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.node import Node
+from scheduler.model.plan import Plan, Preempt, Reason, Start, Stop, Wait
+from scheduler.model.policy import Policy
+from scheduler.model.queue import Queue, Tenant
+from scheduler.model.snapshot import Changes, Snapshot
+from scheduler.placement.fit import demand_of
+from scheduler.placement.why import never
+from scheduler.queueing import lifecycle
+
+NO_FEATURES: Mapping[str, frozenset[str]] = {}
+
+
+class Engine:
+    """State that grows by events and a plan that is a pure function of it.
+
+    After any events, ``plan`` equals that of ``Engine.from_snapshot(engine.snapshot())`` byte for byte. There is no
+    clock, no randomness and no I/O inside. Not thread-safe.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot, *, features: Mapping[str, frozenset[str]] = NO_FEATURES) -> Engine:
+        """An engine that stands where ``snapshot`` was taken. ``features``: the catalogue's features per card model."""
+        return cls(State(snapshot, features))
+
+    @property
+    def now_ms(self) -> int:
+        """The largest instant of any event so far; plans are never made for an earlier one."""
+        return self._state.at_ms
+
+    def apply(self, event: Event) -> None:
+        """Take in one recorded fact. A fact already known changes nothing.
+
+        Raises NotFound or Conflict for one that cannot be, with the state as it was.
+        """
+        facts.apply(self._state, event)
+
+    def check(self, event: JobHeld | JobReleased | JobCancelled | JobRetried) -> JobRecord:
+        """The job's record as this verb would leave it; the state is untouched. Raises NotFound or Conflict."""
+        return facts.verb(self._state, event)
+
+    def plan(self, now_ms: int, policy: Policy) -> Plan:
+        """What to do now; changes nothing."""
+        return make_plan(self._state, now_ms, policy)
+
+    def events_of(self, plan: Plan) -> tuple[Event, ...]:
+        """The facts to record and apply when ``plan`` is carried out, in its order."""
+        events: list[Event] = []
+        for action in plan.actions:
+            if isinstance(action, Start):
+                events.append(LeaseGranted(at_ms=plan.now_ms, lease=action.lease))
+            elif isinstance(action, Stop | Preempt):
+                events.append(LeaseStopping(at_ms=plan.now_ms, lease_id=action.lease_id, reason=action.reason))
+        return tuple(events)
+
+    def take_changes(self) -> Changes:
+        """Records touched since the last call: closed leases and their last attempts appear here one last time."""
+        return self._state.take_changes()
+
+    def snapshot(self) -> Snapshot:
+        """The records as values: every job, open leases and their attempts. Equals the store's ``load``."""
+        return self._state.snapshot()
+
+    def explain(self, job_id: str, now_ms: int, policy: Policy) -> tuple[Wait, ...]:
+        """Why each step of the job that has waiting tasks does not start them all now. Raises NotFound."""
+        if job_id not in self._state.jobs:
+            raise NotFound(f"no job {job_id!r}")
+        return tuple(wait for wait in self.plan(now_ms, policy).waits if wait.job_id == job_id)
+
+    def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
+        """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.
+
+        Empty while no node has joined: nothing is known then.
+        """
+        nodes = [view.node for view in self._state.nodes.values()]
+        if not nodes:
+            return ()
+        found = ((s.name, never(nodes, demand_of(s, job.tenant), s.ranks, self._state.features)) for s in job.steps)
+        return tuple((name, reason) for name, reason in found if reason is not None)
+
+    def trial(self, job: Job, now_ms: int, policy: Policy) -> Plan:
+        """What would start now, and what would wait and why, if ``job`` were submitted: its own part of the plan.
+
+        The state is untouched. The job's id is replaced by the next free one.
+        """
+        job = replace(job, id=self.next_job_id())
+        plan = make_plan(self._state, now_ms, policy, trial=lifecycle.submitted(job, held=False))
+        return Plan(
+            now_ms=plan.now_ms,
+            actions=tuple(a for a in plan.actions if isinstance(a, Start) and a.lease.job_id == job.id),
+            waits=tuple(wait for wait in plan.waits if wait.job_id == job.id),
+        )
+
+    def next_job_id(self) -> str:
+        """The id the next submitted job must carry."""
+        return f"j{self._state.next_job}"
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """A job, finished ones included."""
+        return self._state.jobs.get(job_id)
+
+    def jobs(self) -> Iterable[JobRecord]:
+        """All jobs in order of submission."""
+        return self._state.jobs.values()
+
+    def lease(self, lease_id: str) -> LeaseRecord | None:
+        """An open lease."""
+        return self._state.leases.get(lease_id)
+
+    def leases(self) -> Iterable[LeaseRecord]:
+        """Open leases in order of granting."""
+        return self._state.leases.values()
+
+    def attempt(self, attempt_id: str) -> AttemptRecord | None:
+        """An attempt of an open lease."""
+        return self._state.attempts.get(attempt_id)
+
+    def nodes(self) -> Iterable[Node]:
+        """All nodes, lost ones included."""
+        return (view.node for view in self._state.nodes.values())
+
+    def queues(self) -> Iterable[Queue]:
+        """All queues."""
+        return self._state.queues.values()
+
+    def tenants(self) -> Iterable[Tenant]:
+        """All tenants."""
+        return self._state.tenants.values()

@@ -1,0 +1,209 @@
+"""The engine's memory: the records, and indexes over them that make a plan cheap.
+
+Every index is a function of the records alone: a state built from a snapshot equals the one that grew by events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from scheduler.model.job import JobRecord
+from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
+from scheduler.model.node import Health, Node
+from scheduler.model.queue import Queue, Tenant
+from scheduler.model.snapshot import Changes, Snapshot
+from scheduler.placement.fit import Features
+from scheduler.placement.view import NodeView, totals
+from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.order import NONE, Amounts, amounts_of, minus, plus
+
+
+def number_of(key: str) -> int:
+    """``17`` of ``j17`` and ``l17``. Raises ValueError on anything else."""
+    digits = key[1:]
+    if key[:1] not in ("j", "l") or not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"not a job or lease id: {key!r}")
+    return int(digits)
+
+
+@dataclass(slots=True)
+class Touched:
+    """Records changed since the last take, newest version of each."""
+
+    queues: dict[str, Queue] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    leases: dict[str, LeaseRecord] = field(default_factory=dict)
+    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
+
+
+class State:
+    """Records by key; open leases and their attempts only. Changed through the ``put_*`` methods alone."""
+
+    def __init__(self, snapshot: Snapshot, features: Features) -> None:
+        self.features = features
+        self.at_ms = snapshot.at_ms
+        self.next_job = snapshot.next_job
+        self.next_lease = snapshot.next_lease
+        self.queues = {queue.name: queue for queue in snapshot.queues}
+        self.tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+        self.jobs: dict[str, JobRecord] = {}
+        self.leases: dict[str, LeaseRecord] = {}
+        self.attempts = {attempt.id: attempt for attempt in snapshot.attempts}
+        self.nodes = {node.name: NodeView.empty(node) for node in snapshot.nodes}
+        self.totals: Amounts = totals(view.node for view in self.nodes.values())
+        self.active: dict[str, JobRecord] = {}
+        """Jobs that are not final: the only ones a plan looks at."""
+        self.leases_of_job: dict[str, set[str]] = {}
+        self.leases_of_step: dict[tuple[str, str], int] = {}
+        """Open leases per job and step; absent means none."""
+        self.held: dict[str, Amounts] = {}
+        """What each queue holds now; absent means nothing."""
+        self.touched = Touched()
+        for job in snapshot.jobs:
+            self.put_job(job)
+        for lease in snapshot.leases:
+            self.open_lease(lease)
+        self.touched = Touched()
+
+    def snapshot(self) -> Snapshot:
+        """All records: every job ever submitted, open leases and their attempts."""
+        return Snapshot(
+            at_ms=self.at_ms,
+            next_job=self.next_job,
+            next_lease=self.next_lease,
+            queues=_by_name(self.queues.values()),
+            tenants=tuple(sorted(self.tenants.values(), key=lambda tenant: tenant.name)),
+            nodes=tuple(sorted((view.node for view in self.nodes.values()), key=lambda node: node.name)),
+            jobs=_jobs_in_order(self.jobs.values()),
+            leases=_leases_in_order(self.leases.values()),
+            attempts=_attempts_in_order(self.attempts.values()),
+        )
+
+    def take_changes(self) -> Changes:
+        """What was touched since the last call."""
+        touched, self.touched = self.touched, Touched()
+        return Changes(
+            at_ms=self.at_ms,
+            next_job=self.next_job,
+            next_lease=self.next_lease,
+            queues=_by_name(touched.queues.values()),
+            tenants=tuple(sorted(touched.tenants.values(), key=lambda tenant: tenant.name)),
+            nodes=tuple(sorted(touched.nodes.values(), key=lambda node: node.name)),
+            jobs=_jobs_in_order(touched.jobs.values()),
+            leases=_leases_in_order(touched.leases.values()),
+            attempts=_attempts_in_order(touched.attempts.values()),
+        )
+
+    def put_queue(self, queue: Queue) -> None:
+        """A queue was created or changed."""
+        self.queues[queue.name] = self.touched.queues[queue.name] = queue
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        """A tenant was created or changed."""
+        self.tenants[tenant.name] = self.touched.tenants[tenant.name] = tenant
+
+    def put_node(self, node: Node) -> None:
+        """A node joined or changed. Devices it no longer reports stay, quarantined, while a lease holds them."""
+        before = self.nodes.get(node.name)
+        if before is not None:
+            node = _keep_leased(node, before)
+            if node == before.node:
+                return
+        view = NodeView.empty(node)
+        for record in self.leases.values():
+            for allocation in record.lease.allocations:
+                if allocation.node == node.name:
+                    view = view.take(allocation, record.lease.tenant)
+        self.nodes[node.name] = view
+        self.touched.nodes[node.name] = node
+        self.totals = totals(view.node for view in self.nodes.values())
+
+    def put_job(self, record: JobRecord) -> None:
+        """A job is new or changed."""
+        key = record.job.id
+        self.jobs[key] = self.touched.jobs[key] = record
+        if record.state.is_final:
+            self.active.pop(key, None)
+        else:
+            self.active[key] = record
+
+    def put_attempt(self, attempt: AttemptRecord) -> None:
+        """An attempt of an open lease is new or changed."""
+        self.attempts[attempt.id] = self.touched.attempts[attempt.id] = attempt
+
+    def put_lease(self, record: LeaseRecord) -> None:
+        """An open lease changed; one that closed gives its resources back and is forgotten, with its attempts."""
+        self.touched.leases[record.lease.id] = record
+        if record.closed_ms:
+            self._close(record.lease)
+        else:
+            self.leases[record.lease.id] = record
+
+    def open_lease(self, record: LeaseRecord) -> None:
+        """A lease takes its resources."""
+        lease = record.lease
+        self.leases[lease.id] = self.touched.leases[lease.id] = record
+        for allocation in lease.allocations:
+            view = self.nodes.get(allocation.node)
+            if view is not None:
+                self.nodes[allocation.node] = view.take(allocation, lease.tenant)
+        self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
+        step = (lease.job_id, lease.step)
+        self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
+        self.held[lease.queue] = plus(self.held.get(lease.queue, NONE), self._amounts(lease))
+
+    def attempts_of(self, lease: Lease) -> Iterator[AttemptRecord]:
+        """Attempts of an open lease, in the order they run."""
+        return (self.attempts[attempt_id] for attempt_id in lease.attempts)
+
+    def _close(self, lease: Lease) -> None:
+        del self.leases[lease.id]
+        for attempt_id in lease.attempts:
+            del self.attempts[attempt_id]
+        for allocation in lease.allocations:
+            view = self.nodes.get(allocation.node)
+            if view is not None:
+                self.nodes[allocation.node] = view.give_back(allocation)
+        of_job = self.leases_of_job[lease.job_id]
+        of_job.remove(lease.id)
+        if not of_job:
+            del self.leases_of_job[lease.job_id]
+        step = (lease.job_id, lease.step)
+        self.leases_of_step[step] -= 1
+        if not self.leases_of_step[step]:
+            del self.leases_of_step[step]
+        self.held[lease.queue] = minus(self.held[lease.queue], self._amounts(lease))
+        if self.held[lease.queue] == NONE:
+            del self.held[lease.queue]
+
+    def _amounts(self, lease: Lease) -> Amounts:
+        step, _ = find_step(self.jobs[lease.job_id], lease.step)
+        return amounts_of(step.resources, step.ranks)
+
+
+def _keep_leased(node: Node, before: NodeView) -> Node:
+    reported = {device.id for device in node.devices}
+    missing = [d for d in before.node.devices if d.id in before.held and d.id not in reported]
+    if not missing:
+        return node
+    gone = [replace(d, health=Health.QUARANTINED, health_reason="not reported by the node any more") for d in missing]
+    return replace(node, devices=(*node.devices, *gone))
+
+
+def _by_name(queues: Iterable[Queue]) -> tuple[Queue, ...]:
+    return tuple(sorted(queues, key=lambda queue: queue.name))
+
+
+def _jobs_in_order(jobs: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
+    return tuple(sorted(jobs, key=lambda record: number_of(record.job.id)))
+
+
+def _leases_in_order(leases: Iterable[LeaseRecord]) -> tuple[LeaseRecord, ...]:
+    return tuple(sorted(leases, key=lambda record: number_of(record.lease.id)))
+
+
+def _attempts_in_order(attempts: Iterable[AttemptRecord]) -> tuple[AttemptRecord, ...]:
+    return tuple(sorted(attempts, key=lambda a: (number_of(a.lease_id), a.step, a.index, a.number)))

@@ -1,0 +1,171 @@
+"""From a lease and its attempts to usage records: who held what, in which bucket, gapless from grant to close.
+
+Rules (DESIGN §4, "Money"; facts page on billing, §4 "Proposed defaults"):
+
+* before an attempt's runner runs, the time is ``starting``;
+* while it runs, ``held_charged``: success, failure, timeout and cancellation by the user are the user's;
+* LOST: from the last recorded sign of life on, ``held_free`` with reason ``lost``: the park failed, not the user;
+* PREEMPTED: all its run time is ``held_free`` with reason ``preempted``, because no checkpoint is known here.
+
+Intervals are half-open; the union of a lease's records is exactly ``[granted_ms, closed_ms)``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
+from scheduler.model.node import Device, DeviceKind
+from scheduler.model.units import WHOLE_CARD_MILLI
+from scheduler.model.usage import Bucket, Quantity, Sku, UsageRecord
+
+UNKNOWN_MODEL = "unknown"
+"""Model of a device the caller can no longer describe: what was held is still counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A part of a lease's time in one bucket."""
+
+    start_ms: int
+    end_ms: int
+    bucket: Bucket
+    free_reason: str = ""
+
+
+def segments(lease: LeaseRecord, attempts: Sequence[AttemptRecord], until_ms: int) -> tuple[Segment, ...]:
+    """The lease's time from its grant to ``until_ms`` (or its end, if earlier), without gap or overlap.
+
+    ``attempts`` in the order they ran; they may still be running. Instants outside their neighbours are clamped, so a
+    late or repeated report can never make time count twice. Neighbouring parts of one bucket are joined.
+    """
+    end_ms = min(until_ms, lease.closed_ms) if lease.closed_ms else until_ms
+    found: list[Segment] = []
+    at_ms = lease.lease.granted_ms
+    for attempt in attempts:
+        for part in _parts(attempt, at_ms, end_ms):
+            _append(found, part)
+            at_ms = part.end_ms
+    _append(found, Segment(start_ms=at_ms, end_ms=end_ms, bucket=Bucket.STARTING))
+    return tuple(found)
+
+
+def seal(
+    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device]
+) -> tuple[UsageRecord, ...]:
+    """The usage of a closed lease. ``attempts``: all of the lease's, in any order. Raises ValueError for an open lease.
+
+    A device missing from ``devices`` counts under model ``unknown``. The same arguments give the same records.
+    """
+    if not lease.closed_ms:
+        raise ValueError(f"lease {lease.lease.id} is still open")
+    return usage_until(lease, attempts, devices, lease.closed_ms)
+
+
+def usage_until(
+    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], until_ms: int
+) -> tuple[UsageRecord, ...]:
+    """What :func:`seal` would give if the lease ended at ``until_ms``: for showing the cost of what still runs."""
+    position = {attempt_id: at for at, attempt_id in enumerate(lease.lease.attempts)}
+    ordered = sorted(attempts, key=lambda attempt: position[attempt.id])
+    return tuple(_record(lease, ordered, devices, part) for part in segments(lease, ordered, until_ms))
+
+
+def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int) -> Iterable[Segment]:
+    """One attempt's time, beginning where the one before it ended."""
+    end_ms = _clamp(attempt.finished_ms if attempt.state.is_final else until_ms, from_ms, until_ms)
+    if not attempt.started_ms:
+        yield Segment(start_ms=from_ms, end_ms=end_ms, bucket=Bucket.STARTING)
+        return
+    start_ms = _clamp(attempt.started_ms, from_ms, end_ms)
+    yield Segment(start_ms=from_ms, end_ms=start_ms, bucket=Bucket.STARTING)
+    free_ms, reason = end_ms, ""
+    if attempt.state is AttemptState.LOST:
+        free_ms, reason = _clamp(attempt.heartbeat_ms, start_ms, end_ms), "lost"
+    elif attempt.state is AttemptState.PREEMPTED:
+        free_ms, reason = start_ms, "preempted"
+    yield Segment(start_ms=start_ms, end_ms=free_ms, bucket=Bucket.HELD_CHARGED)
+    yield Segment(start_ms=free_ms, end_ms=end_ms, bucket=Bucket.HELD_FREE, free_reason=reason)
+
+
+def _append(found: list[Segment], part: Segment) -> None:
+    """Add a part that is not empty, joined to its neighbour when both are of one kind."""
+    if part.start_ms >= part.end_ms:
+        return
+    last = found[-1] if found else None
+    if last is not None and (last.bucket, last.free_reason) == (part.bucket, part.free_reason):
+        found[-1] = replace(last, end_ms=part.end_ms)
+    else:
+        found.append(part)
+
+
+def _record(
+    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], part: Segment
+) -> UsageRecord:
+    held = lease.lease
+    ids = tuple(sorted(device for allocation in held.allocations for device in allocation.devices))
+    return UsageRecord(
+        id=f"{held.id}:{part.start_ms}:{part.bucket.value}",
+        lease_id=held.id,
+        job_id=held.job_id,
+        step=held.step,
+        tenant=held.tenant,
+        queue=held.queue,
+        start_ms=part.start_ms,
+        end_ms=part.end_ms,
+        bucket=part.bucket,
+        free_reason=part.free_reason,
+        devices=ids,
+        quantities=_quantities(held.allocations, devices, part.end_ms - part.start_ms),
+        simulated=any(device in devices and devices[device].simulated for device in ids),
+        evidence=_evidence(attempts, part),
+    )
+
+
+def _quantities(
+    allocations: Sequence[Allocation], devices: Mapping[str, Device], duration_ms: int
+) -> tuple[Quantity, ...]:
+    amounts: dict[tuple[Sku, str], int] = {}
+    for allocation in allocations:
+        for device_id in allocation.devices:
+            device = devices.get(device_id)
+            if device is None or not device.simulated:
+                key = _sku(device)
+                amounts[key] = amounts.get(key, 0) + (allocation.card_milli or WHOLE_CARD_MILLI)
+        for sku, held in ((Sku.VCPU, allocation.cpu_milli), (Sku.MEMORY, allocation.memory_mib)):
+            amounts[sku, ""] = amounts.get((sku, ""), 0) + held
+    return tuple(
+        Quantity(sku=sku, model=model, amount=amount * duration_ms)
+        for (sku, model), amount in sorted(amounts.items())
+        if amount
+    )
+
+
+def _sku(device: Device | None) -> tuple[Sku, str]:
+    if device is None:
+        return Sku.CARD, UNKNOWN_MODEL
+    if device.kind is DeviceKind.MIG:
+        return Sku.MIG, f"{device.model}/{device.profile}"
+    return Sku.CARD, device.model
+
+
+def _evidence(attempts: Sequence[AttemptRecord], part: Segment) -> str:
+    """Canonical JSON: the attempts whose time lies in this part, with the instants it was worked out from."""
+    told = [
+        {
+            "id": attempt.id,
+            "state": attempt.state.value,
+            "started_ms": attempt.started_ms,
+            "heartbeat_ms": attempt.heartbeat_ms,
+            "finished_ms": attempt.finished_ms,
+        }
+        for attempt in attempts
+        if not attempt.finished_ms or (attempt.finished_ms > part.start_ms and attempt.started_ms < part.end_ms)
+    ]
+    return json.dumps({"attempts": told, "source": "lease"}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))

@@ -1,0 +1,251 @@
+"""State machines of jobs, leases and attempts: pure functions from a record and a fact to the next record.
+
+::
+
+    attempt   LEASED ──started──► RUNNING ──finished──► SUCCEEDED | FAILED | TIMED_OUT | CANCELLED | PREEMPTED | LOST
+              LEASED ──finished──► any of these (its start was never seen)
+
+    task      waiting ──grant──► running ──► succeeded
+                 ▲                  ├──► waiting     failed with retries left; lost; preempted; stopped for no reason
+                 │                  ├──► failed      retries used up, or lost more than MAX_LOST_ATTEMPTS times
+                 └── retry ◄────────┴──► cancelled   its job is being stopped
+
+    job       derived from its tasks and three flags (held, cancelled, failing), see :func:`state_of`
+
+A fact that is already known changes nothing and the same object comes back. A verb that does not fit raises Conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from scheduler.model.errors import Conflict, NotFound
+from scheduler.model.event import AttemptFinished
+from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
+from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
+from scheduler.model.policy import MAX_LOST_ATTEMPTS
+from scheduler.queueing import tasks
+
+
+def submitted(job: Job, *, held: bool) -> JobRecord:
+    """A new job with every task waiting."""
+    record = JobRecord(
+        job=job, state=JobState.WAITING, steps=tuple(tasks.new_step(step) for step in job.steps), held=held
+    )
+    return _derived(record, job.submitted_ms)
+
+
+def held(record: JobRecord, at_ms: int) -> JobRecord:
+    """Nothing more starts. Raises Conflict for a finished job and for one that is being stopped."""
+    if record.held:
+        return record
+    _refuse_ended(record, "be held")
+    return _derived(replace(record, held=True), at_ms)
+
+
+def released(record: JobRecord, at_ms: int) -> JobRecord:
+    """Tasks may start again. Harmless for a job that is not held. Raises Conflict for a finished job."""
+    if not record.held:
+        return record
+    _refuse_ended(record, "be released")
+    return _derived(replace(record, held=False), at_ms)
+
+
+def cancelled(record: JobRecord, at_ms: int, by: str) -> JobRecord:
+    """Waiting tasks are cancelled; running ones are to be stopped. Raises Conflict for a job that already ended."""
+    if record.cancelled:
+        return record
+    if record.state.is_final:
+        raise Conflict(f"job {record.job.id} has already {record.state.value} and cannot be cancelled")
+    steps = tuple(tasks.cancel_waiting(step) for step in record.steps)
+    reason = f"cancelled by {by}" if by else "cancelled"
+    return _derived(replace(record, steps=steps, cancelled=True, reason=reason), at_ms)
+
+
+def retried(record: JobRecord, at_ms: int, step_name: str = "", indices: Sequence[int] = ()) -> JobRecord:
+    """Failed and cancelled tasks wait again with a fresh retry budget, and so do those of the steps behind them.
+
+    Raises NotFound for an unknown step, Conflict when nothing would run again.
+    """
+    names = [step.name for step in record.job.steps]
+    if step_name and step_name not in names:
+        raise NotFound(f"job {record.job.id} has no step {step_name!r} (it has: {', '.join(names)})")
+    behind = _behind(record.job, step_name)
+    steps = [
+        tasks.reset(done, indices if step.name == step_name or not step_name else ())
+        if not step_name or step.name == step_name or step.name in behind
+        else done
+        for step, done in zip(record.job.steps, record.steps, strict=True)
+    ]
+    settled = _cancel_unreachable(record.job, tuple(steps))
+    if all(len(new.waiting) == len(old.waiting) for new, old in zip(settled, record.steps, strict=True)):
+        where = f"step {step_name} of job {record.job.id}" if step_name else f"job {record.job.id}"
+        raise Conflict(f"{where} has no failed or cancelled task that could run again")
+    cleared = replace(record, steps=settled, cancelled=False, failing=False, reason="", finished_ms=0)
+    return _derived(cleared, at_ms)
+
+
+def granted(record: JobRecord, step_name: str, indices: Sequence[int], nodes: Sequence[str], at_ms: int) -> JobRecord:
+    """Tasks got a lease."""
+    step, _ = find_step(record, step_name)
+    warm = nodes if step.warm_key else ()
+    return _derived(_with_step(record, step_name, lambda done: tasks.grant(done, indices, warm)), at_ms)
+
+
+def job_started(record: JobRecord, at_ms: int) -> JobRecord:
+    """An attempt of the job runs: its first one marks the job's start."""
+    return record if record.started_ms else replace(record, started_ms=at_ms)
+
+
+def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool) -> JobRecord:
+    """One attempt ended (``attempt`` is final already); decides what becomes of its task and of the job.
+
+    ``first_in_lease``: a LOST attempt that never started is held against its task only when nothing ran before it.
+    """
+    step, done = find_step(record, attempt.step)
+    index, state = attempt.index, attempt.state
+    if state is AttemptState.SUCCEEDED:
+        run_ms = max(1, attempt.finished_ms - attempt.started_ms) if attempt.started_ms else 0
+        return _settled(_with_step(record, step.name, lambda s: tasks.succeed(s, index, run_ms)), attempt.finished_ms)
+    counted = state.counts_against_retries
+    lost = state is AttemptState.LOST and (attempt.started_ms > 0 or first_in_lease)
+    exhausted = (counted and tasks.tries(done, index)[1] >= step.retries) or (
+        lost and tasks.times_lost(done, index) >= MAX_LOST_ATTEMPTS
+    )
+    if record.cancelled or (record.failing and not exhausted):
+        return _settled(
+            _with_step(record, step.name, lambda s: tasks.cancel_running(s, index, counted=counted)),
+            attempt.finished_ms,
+        )
+    if not exhausted:
+        return _derived(
+            _with_step(record, step.name, lambda s: tasks.wait_again(s, index, counted=counted, lost=lost)),
+            attempt.finished_ms,
+        )
+    failed = _with_step(record, step.name, lambda s: tasks.fail(s, index, counted=counted))
+    return _job_failing(failed, attempt)
+
+
+def _job_failing(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
+    """One task cannot succeed any more, so the job cannot: what waits is cancelled, what runs will be stopped."""
+    _, done = find_step(record, attempt.step)
+    made, _ = tasks.tries(done, attempt.index)
+    why = f": {attempt.reason}" if attempt.reason else ""
+    verb = "was lost too often" if attempt.state is AttemptState.LOST else attempt.state.value.replace("_", " ")
+    reason = record.reason or f"task {attempt.step}.{attempt.index} {verb} (attempt {made}){why}"
+    steps = tuple(tasks.cancel_waiting(step) for step in record.steps)
+    return _derived(replace(record, steps=steps, failing=True, reason=reason), attempt.finished_ms)
+
+
+def state_of(record: JobRecord) -> JobState:
+    """The job's state, from its tasks and flags."""
+    running = any(step.running.spans for step in record.steps)
+    waiting = any(step.waiting.spans for step in record.steps)
+    if running:
+        return JobState.CANCELLING if record.cancelled else JobState.RUNNING
+    if waiting:
+        return JobState.HELD if record.held else JobState.WAITING
+    if all(tasks.is_done(step, done) for step, done in zip(record.job.steps, record.steps, strict=True)):
+        return JobState.SUCCEEDED
+    failed = any(step.failed.spans for step in record.steps)
+    return JobState.FAILED if failed and not record.cancelled else JobState.CANCELLED
+
+
+def find_step(record: JobRecord, name: str) -> tuple[Step, StepRecord]:
+    """A step and where it stands. Raises NotFound."""
+    for step, done in zip(record.job.steps, record.steps, strict=True):
+        if step.name == name:
+            return step, done
+    raise NotFound(f"job {record.job.id} has no step {name!r}")
+
+
+def attempt_started(attempt: AttemptRecord, at_ms: int) -> AttemptRecord:
+    """The runner runs. Known already, or even over: nothing changes."""
+    if attempt.state is not AttemptState.LEASED:
+        return attempt
+    return replace(attempt, state=AttemptState.RUNNING, started_ms=at_ms, heartbeat_ms=at_ms)
+
+
+def attempt_seen(attempt: AttemptRecord, at_ms: int) -> AttemptRecord:
+    """A sign of life. Older ones, and those of attempts that do not run, change nothing."""
+    if attempt.state is not AttemptState.RUNNING or at_ms <= attempt.heartbeat_ms:
+        return attempt
+    return replace(attempt, heartbeat_ms=at_ms)
+
+
+def attempt_finished(attempt: AttemptRecord, event: AttemptFinished, at_ms: int) -> AttemptRecord:
+    """The attempt ended at ``at_ms``. The first recorded end stays. Raises Conflict for a state that is not an end."""
+    if attempt.state.is_final:
+        return attempt
+    if not event.state.is_final:
+        raise Conflict(f"attempt {attempt.id} cannot finish as {event.state.value!r}")
+    alive = event.state is not AttemptState.LOST and attempt.started_ms > 0
+    return replace(
+        attempt,
+        state=event.state,
+        finished_ms=at_ms,
+        heartbeat_ms=at_ms if alive else attempt.heartbeat_ms,
+        exit_code=event.exit_code,
+        reason=event.reason,
+        outputs=event.outputs,
+        facts=event.facts,
+    )
+
+
+def lease_stopping(record: LeaseRecord) -> LeaseRecord:
+    """A stop was decided."""
+    return record if record.stopping or record.closed_ms else replace(record, stopping=True)
+
+
+def lease_after(record: LeaseRecord, attempts: Sequence[AttemptRecord]) -> LeaseRecord:
+    """The lease closed at its last attempt's end, or unchanged while one of its attempts can still run."""
+    if record.closed_ms or not all(attempt.state.is_final for attempt in attempts):
+        return record
+    return replace(record, closed_ms=max(attempt.finished_ms for attempt in attempts))
+
+
+def _refuse_ended(record: JobRecord, verb: str) -> None:
+    if record.state.is_final or record.cancelled or record.failing:
+        ended = record.state.value if record.state.is_final else "being stopped"
+        raise Conflict(f"job {record.job.id} is {ended} and cannot {verb}")
+
+
+def _with_step(record: JobRecord, name: str, change: Callable[[StepRecord], StepRecord]) -> JobRecord:
+    return replace(record, steps=tuple(change(step) if step.name == name else step for step in record.steps))
+
+
+def _settled(record: JobRecord, at_ms: int) -> JobRecord:
+    return _derived(replace(record, steps=_cancel_unreachable(record.job, record.steps)), at_ms)
+
+
+def _derived(record: JobRecord, at_ms: int) -> JobRecord:
+    """``record`` with its state worked out; the instant it became final is kept."""
+    state = state_of(record)
+    finished_ms = (record.finished_ms or at_ms) if state.is_final else 0
+    if state is record.state and finished_ms == record.finished_ms:
+        return record
+    return replace(record, state=state, finished_ms=finished_ms)
+
+
+def _cancel_unreachable(job: Job, steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
+    """Cancel what waits behind a step that can no longer succeed, transitively; steps may be listed in any order."""
+    while True:
+        broken = {step.name for step in steps if tasks.is_broken(step)}
+        after = tuple(
+            tasks.cancel_waiting(done) if broken.intersection(step.needs) else done
+            for step, done in zip(job.steps, steps, strict=True)
+        )
+        if after == steps:
+            return steps
+        steps = after
+
+
+def _behind(job: Job, name: str) -> frozenset[str]:
+    """Steps that need ``name``, directly or through others."""
+    found: set[str] = set()
+    grown = {name}
+    while grown:
+        grown = {step.name for step in job.steps if grown.intersection(step.needs)} - found
+        found |= grown
+    return frozenset(found)

@@ -1,0 +1,180 @@
+"""Transitions of one StepRecord: which tasks wait, run and are over, and how often each was tried.
+
+A waiting task costs nothing: attempts are stored only where they differ from what the task's state implies.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from scheduler.model.job import Step, StepRecord
+from scheduler.model.ranges import Ranges
+
+RUN_MEAN_WINDOW = 64
+"""The running mean follows about this many last tasks, so that a step whose frames grow heavier is noticed."""
+WARM_NODES_KEPT = 4
+"""A step remembers this few nodes: warmth is lost quickly and the record is written often."""
+
+
+def new_step(step: Step) -> StepRecord:
+    """All tasks wait."""
+    return StepRecord(name=step.name, waiting=Ranges.span(0, step.count))
+
+
+def tries(record: StepRecord, index: int) -> tuple[int, int]:
+    """``(attempts made, of which counted against retries)`` of one task."""
+    at = bisect_left(record.attempts, (index,))
+    if at < len(record.attempts) and record.attempts[at][0] == index:
+        return record.attempts[at][1:]
+    return (1, 0) if index in record.running or index in record.succeeded else (0, 0)
+
+
+def times_lost(record: StepRecord, index: int) -> int:
+    """How often the park lost this task since it was submitted or retried."""
+    at = bisect_left(record.lost, (index,))
+    return record.lost[at][1] if at < len(record.lost) and record.lost[at][0] == index else 0
+
+
+def grant(record: StepRecord, indices: Sequence[int], nodes: Sequence[str] = ()) -> StepRecord:
+    """Waiting tasks become running, each with one more attempt. ``nodes``: where, for steps with a warm key.
+
+    The caller has checked that every index waits.
+    """
+    waiting, running, attempts = record.waiting, record.running, record.attempts
+    for index in indices:
+        made, counted = tries(record, index)
+        waiting, running = waiting.remove(index), running.add(index)
+        attempts = _with_tries(attempts, index, (made + 1, counted), (1, 0))
+    warm = tuple(dict.fromkeys((*nodes, *record.warm_nodes)))[:WARM_NODES_KEPT] if nodes else record.warm_nodes
+    return replace(record, waiting=waiting, running=running, attempts=attempts, warm_nodes=warm)
+
+
+def succeed(record: StepRecord, index: int, run_ms: int) -> StepRecord:
+    """A running task succeeded after ``run_ms`` (0: its start was never seen, so it teaches nothing)."""
+    mean, count = record.run_ms_mean, record.run_count
+    if run_ms > 0:
+        count += 1
+        window = min(count, RUN_MEAN_WINDOW)
+        mean = max(1, (mean * (window - 1) + run_ms + window // 2) // window)
+    return replace(
+        record,
+        running=record.running.remove(index),
+        succeeded=record.succeeded.add(index),
+        attempts=_with_tries(record.attempts, index, tries(record, index), (1, 0)),
+        lost=_with_lost(record.lost, index, 0),
+        run_ms_mean=mean,
+        run_count=count,
+    )
+
+
+def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> StepRecord:
+    """A running task ended without success and waits for its next attempt."""
+    made, before = tries(record, index)
+    return replace(
+        record,
+        running=record.running.remove(index),
+        waiting=record.waiting.add(index),
+        attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
+        lost=_with_lost(record.lost, index, times_lost(record, index) + lost),
+    )
+
+
+def fail(record: StepRecord, index: int, *, counted: bool) -> StepRecord:
+    """A running task ended for the last time without success. Its attempts are always stored."""
+    made, before = tries(record, index)
+    return replace(
+        record,
+        running=record.running.remove(index),
+        failed=record.failed.add(index),
+        attempts=_with_tries(record.attempts, index, (made, before + counted), None),
+    )
+
+
+def cancel_running(record: StepRecord, index: int, *, counted: bool) -> StepRecord:
+    """A running task of a job that is being stopped ended without success."""
+    made, before = tries(record, index)
+    return replace(
+        record,
+        running=record.running.remove(index),
+        cancelled=record.cancelled.add(index),
+        attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
+    )
+
+
+def cancel_waiting(record: StepRecord) -> StepRecord:
+    """Every waiting task is cancelled; costs the same for one task and for a million."""
+    if not record.waiting.spans:
+        return record
+    return replace(record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting))
+
+
+def reset(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
+    """Failed and cancelled tasks (those among ``indices`` when given) wait again with a fresh retry budget."""
+    if indices:
+        again = Ranges.of(i for i in indices if i in record.failed or i in record.cancelled)
+    else:
+        again = record.failed.union(record.cancelled)
+    if not again.spans:
+        return record
+    return replace(
+        record,
+        waiting=record.waiting.union(again),
+        failed=_without(record.failed, again),
+        cancelled=_without(record.cancelled, again),
+        attempts=tuple(_forgiven(record.attempts, again)),
+        lost=tuple(entry for entry in record.lost if entry[0] not in again),
+    )
+
+
+def is_done(step: Step, record: StepRecord) -> bool:
+    """Every task succeeded."""
+    return len(record.succeeded) == step.count
+
+
+def is_broken(record: StepRecord) -> bool:
+    """Nothing waits or runs, and not every task succeeded: steps that need this one can never start."""
+    idle = not record.waiting.spans and not record.running.spans
+    return idle and bool(record.failed.spans or record.cancelled.spans)
+
+
+def _forgiven(attempts: Iterable[tuple[int, int, int]], again: Ranges) -> Iterable[tuple[int, int, int]]:
+    for index, made, counted in attempts:
+        yield (index, made, 0) if index in again else (index, made, counted)
+
+
+def _without(these: Ranges, gone: Ranges) -> Ranges:
+    """Members of ``these`` that are not in ``gone``; costs the product of their spans."""
+    kept: list[tuple[int, int]] = []
+    for first, end in these.spans:
+        start = first
+        for gone_start, gone_end in gone.spans:
+            if gone_end <= start or gone_start >= end:
+                continue
+            if gone_start > start:
+                kept.append((start, gone_start))
+            start = gone_end
+        if start < end:
+            kept.append((start, end))
+    return Ranges(tuple(kept))
+
+
+def _with_tries(
+    attempts: tuple[tuple[int, int, int], ...], index: int, value: tuple[int, int], implied: tuple[int, int] | None
+) -> tuple[tuple[int, int, int], ...]:
+    at = bisect_left(attempts, (index,))
+    known = at < len(attempts) and attempts[at][0] == index
+    entry = () if value == implied else ((index, *value),)
+    if not known and not entry:
+        return attempts
+    return (*attempts[:at], *entry, *attempts[at + known :])
+
+
+def _with_lost(lost: tuple[tuple[int, int], ...], index: int, times: int) -> tuple[tuple[int, int], ...]:
+    at = bisect_left(lost, (index,))
+    known = at < len(lost) and lost[at][0] == index
+    entry = ((index, times),) if times else ()
+    if not known and not entry:
+        return lost
+    return (*lost[:at], *entry, *lost[at + known :])
