@@ -3,7 +3,7 @@
 `build(seed, args)` is called by shisuan in an empty Blender scene. The same seed always gives the same film.
 
 args: frames (24)   length of the camera's flight, from frame 1
-      heads (72)    how many heads stand in the field
+      heads (90)    how many heads stand in the field
 """
 
 import colorsys
@@ -18,7 +18,7 @@ GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # seeds of a sunflower: even, and n
 
 
 def build(seed, args):
-    frames, heads = int(args.get("frames", 24)), int(args.get("heads", 72))
+    frames, heads = int(args.get("frames", 24)), int(args.get("heads", 90))
     rng = random.Random(seed)
     hue = rng.random()
     scene = bpy.context.scene
@@ -27,8 +27,9 @@ def build(seed, args):
     sky(scene, hue)
     sun(scene)
     floor(scene, hue)
-    field(scene, rng, hue, heads, frames)
-    fly(scene, frames)
+    path = [flight(frame, frames) for frame in range(1, frames + 1)]
+    fly(scene, path)
+    field(scene, rng, hue, heads, path)
 
 
 def set_up_render(scene):
@@ -40,6 +41,7 @@ def set_up_render(scene):
     cycles.use_denoising = True
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 2, 3
     cycles.sample_clamp_indirect = 4.0  # no fireflies at few samples
+    cycles.debug_bvh_type = "DYNAMIC_BVH"  # heads only move: the renderer need not sort their triangles again each frame
     scene.view_settings.view_transform = "AgX"
     scene.view_settings.look = "AgX - Medium High Contrast"
 
@@ -71,20 +73,21 @@ def sky(scene, hue):
     stops[1].position, stops[1].color = 0.75, rgb(0.64, 0.85, 0.10)
     for position, color in ((0.10, (0.95, 0.33, 0.26, 1.0)), (0.25, (0.42, 0.20, 0.42, 1.0))):
         stops.new(position).color = color
-    nodes["Background"].inputs["Strength"].default_value = 0.8
+    nodes["Background"].inputs["Strength"].default_value = 0.9
+    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", 128  # it is smooth
 
 
 def sun(scene):
     light = bpy.data.lights.new("sun", "SUN")
     light.energy, light.color, light.angle = 4.5, (1.0, 0.72, 0.45), math.radians(4)
-    link(scene, "sun", light).rotation_euler = (math.radians(64), 0, math.radians(128))
+    link(scene, "sun", light).rotation_euler = (math.radians(62), 0, math.radians(-62))
 
 
 def floor(scene, hue):
     mesh = bpy.data.meshes.new("floor")
-    mesh.from_pydata([(-200, -200, 0), (200, -200, 0), (200, 200, 0), (-200, 200, 0)], [], [(0, 1, 2, 3)])
+    mesh.from_pydata([(-2e3, -2e3, 0), (2e3, -2e3, 0), (2e3, 2e3, 0), (-2e3, 2e3, 0)], [], [(0, 1, 2, 3)])
     link(scene, "floor", mesh)
-    mesh.materials.append(material("floor", rgb(hue + 0.55, 0.5, 0.05), metallic=0.0, roughness=0.22))
+    mesh.materials.append(material("floor", rgb(hue + 0.55, 0.5, 0.05), metallic=0.0, roughness=0.3))
 
 
 def material(name, color, *, metallic, roughness):
@@ -114,46 +117,61 @@ def head_mesh():
     return smooth
 
 
-def field(scene, rng, hue, heads, frames):
+def field(scene, rng, hue, heads, path):
     mesh = head_mesh()
     coats = [
         material("gold", (1.0, 0.62, 0.18, 1.0), metallic=1.0, roughness=0.18),
-        material("chrome", (0.85, 0.88, 0.95, 1.0), metallic=1.0, roughness=0.08),
-        *(material(f"lacquer {i}", rgb(hue + i * 0.13, 0.82, 0.75), metallic=0.0, roughness=0.28) for i in range(6)),
+        material("chrome", (0.85, 0.88, 0.95, 1.0), metallic=1.0, roughness=0.1),
+        *(material(f"lacquer {i}", rgb(hue + i * 0.13, 0.85, 0.8), metallic=0.0, roughness=0.25) for i in range(7)),
     ]
     for i in range(heads):
-        radius, angle = 2.6 * math.sqrt(i + 0.3), i * GOLDEN_ANGLE
+        size = 1.9 if i == 0 else rng.uniform(0.7, 1.2)
+        coat = coats[0] if i == 0 else rng.choice(coats)
+        radius, angle = 2.5 * math.sqrt(i), i * GOLDEN_ANGLE
+        spot = Vector((radius * math.cos(angle), radius * math.sin(angle), size + 0.4))
+        if min((spot - eye).length for eye in path) < 5.5:
+            continue  # nobody stands in the camera's way
         head = link(scene, f"head {i:03d}", mesh)
-        size = rng.uniform(0.75, 1.25) * (1.9 if i == 0 else 1.0)
         head.scale = (size, size, size)
         head.material_slots[0].link = "OBJECT"
-        head.material_slots[0].material = coats[0] if i == 0 else rng.choice(coats)
-        x, y = radius * math.cos(angle), radius * math.sin(angle)
-        # A slow wave runs outwards through the field.
-        phase = radius * 0.45
-        for frame in sorted({*range(1, frames + 1, 4), frames}):
-            turn = 2 * math.pi * (frame - 1) / 48 - phase
-            head.location = (x, y, size + 0.55 + 0.5 * math.sin(turn))
-            head.rotation_euler = (0.16 * math.cos(turn), 0.1 * math.sin(turn + i), math.radians(8) * math.sin(turn) + i * 0.05)
-            head.keyframe_insert("location", frame=frame)
-            head.keyframe_insert("rotation_euler", frame=frame)
+        head.material_slots[0].material = coat
+        watch(head, spot, rng.uniform(-0.35, 0.35), path)
 
 
-def fly(scene, frames):
-    """The camera sinks and turns around the golden head in the middle."""
+def watch(head, spot, shyness, path):
+    """The head turns after the camera and rocks in a slow wave that runs outwards through the field."""
+    wave = spot.xy.length * 0.45
+    for frame in sorted({*range(1, len(path) + 1, 4), len(path)}):
+        swing = 2 * math.pi * (frame - 1) / 48 - wave
+        away = path[frame - 1] - spot
+        head.location = spot + Vector((0, 0, 0.45 * math.sin(swing)))
+        head.rotation_euler = (
+            0.14 * math.cos(swing) - 0.12,
+            0.12 * math.sin(swing),
+            math.atan2(away.x, -away.y) + shyness,
+        )
+        head.keyframe_insert("location", frame=frame)
+        head.keyframe_insert("rotation_euler", frame=frame)
+
+
+def flight(frame, frames):
+    """Where the camera is: it sinks and turns around the golden head in the middle."""
+    done = (frame - 1) / max(1, frames - 1)
+    eased = done * done * (3 - 2 * done)
+    angle, distance = math.radians(-132 + 66 * eased), 19 - 6.5 * eased
+    return Vector((distance * math.cos(angle), distance * math.sin(angle), 7.2 - 3.9 * eased))
+
+
+def fly(scene, path):
     lens = bpy.data.cameras.new("camera")
-    lens.lens, lens.dof.use_dof, lens.dof.aperture_fstop = 38, True, 0.9
+    lens.lens, lens.dof.use_dof, lens.dof.aperture_fstop = 40, True, 0.8
     camera = link(scene, "camera", lens)
     scene.camera = camera
-    goal = Vector((0, 0, 2.2))
-    for frame in range(1, frames + 1):
-        done = (frame - 1) / max(1, frames - 1)
-        eased = done * done * (3 - 2 * done)
-        angle = math.radians(-128 + 62 * eased)
-        distance, height = 17 - 4.5 * eased, 7.5 - 4.3 * eased
-        camera.location = (distance * math.cos(angle), distance * math.sin(angle), height)
-        camera.rotation_euler = (goal - camera.location).to_track_quat("-Z", "Y").to_euler()
-        lens.dof.focus_distance = (goal - camera.location).length
+    goal = Vector((0, 0, 2.3))
+    for frame, eye in enumerate(path, start=1):
+        camera.location = eye
+        camera.rotation_euler = (goal - eye).to_track_quat("-Z", "Y").to_euler()
+        lens.dof.focus_distance = (goal - eye).length
         camera.keyframe_insert("location", frame=frame)
         camera.keyframe_insert("rotation_euler", frame=frame)
         lens.dof.keyframe_insert("focus_distance", frame=frame)
