@@ -1,0 +1,129 @@
+"""The cluster and what was used of it: ``nodes``, ``queues``, ``usage``, ``cordon``, ``uncordon``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scheduler.cli.app import CLUSTER, session, verb
+from scheduler.cli.jobs import job_id
+from scheduler.cli.session import coloured, plain, table
+from scheduler.report import figures
+from scheduler.report import usage as sums
+
+
+@verb("nodes", panel=CLUSTER, example="shisuan nodes")
+def nodes(ctx: typer.Context) -> None:
+    """List nodes and their cards, with what is free now."""
+    here = session(ctx)
+    value = here.client().get("/nodes")
+    here.show(value, lambda out: _nodes(out, value["nodes"]))
+
+
+def _nodes(out: Console, listed: list[dict[str, Any]]) -> None:
+    if not listed:
+        out.print("No node has reported yet. `shisuan status` says what the runtime is doing.")
+        return
+    out.print(node_table(listed))
+    cards = [(node, device) for node in listed for device in node.get("devices", ())]
+    if cards:
+        out.print()
+        out.print(_cards(cards))
+    if any(device.get("simulated") for _, device in cards):
+        out.print("\n[yellow]SIMULATED[/] cards exist only on paper: no program sees them, and they are never billed.")
+
+
+def node_table(listed: list[dict[str, Any]]) -> Table:
+    """One line per node: free of total."""
+    rows = table("NODE", "STATE", "CPUS FREE", "MEMORY FREE", "CARDS FREE", "NOTE")
+    for node in listed:
+        devices = node.get("devices", ())
+        free = sum(1 for d in devices if not d.get("lease_id") and d.get("health", "ok") == "ok")
+        cpu, memory = int(node["cpu_milli"]), int(node["memory_mib"])
+        rows.add_row(
+            plain(node["name"]),
+            coloured(node.get("state", "ready")),
+            f"{figures.cpus(int(node.get('cpu_milli_free', cpu)))} of {cpu / 1000:g}",
+            f"{figures.memory(int(node.get('memory_mib_free', memory)))} of {figures.memory(memory)}",
+            f"{free} of {len(devices)}" if devices else "no cards",
+            plain(node.get("state_reason", "")),
+        )
+    return rows
+
+
+def _cards(cards: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
+    rows = table("CARD", "MODEL", "MEMORY", "HEALTH", "HELD BY", "ID")
+    for node, device in cards:
+        model = plain(device["model"]) + (f" {plain(device['profile'])}" if device.get("profile") else "")
+        badge = " [yellow]SIMULATED[/]" if device.get("simulated") else ""
+        health = coloured(device.get("health", "ok"))
+        if device.get("health_reason"):
+            health += f" {plain(device['health_reason'])}"
+        rows.add_row(
+            f"{plain(node['name'])} {device.get('index', 0)}",
+            model + badge,
+            figures.memory(int(device.get("memory_mib", 0))),
+            health,
+            plain(device.get("job_id", "")),
+            plain(device["id"]),
+        )
+    return rows
+
+
+@verb("cordon", panel=CLUSTER, example="shisuan cordon node7 (operators only)")
+def cordon(ctx: typer.Context, node: Annotated[str, typer.Argument(metavar="NODE")]) -> None:
+    """Start nothing new on a node; what runs there goes on."""
+    here = session(ctx)
+    value = here.client().post(f"/nodes/{node}/cordon")
+    here.show(value, lambda out: out.print(f"{plain(node)} cordoned. Undo: {here.command('uncordon ' + node)}"))
+
+
+@verb("uncordon", panel=CLUSTER, example="shisuan uncordon node7 (operators only)")
+def uncordon(ctx: typer.Context, node: Annotated[str, typer.Argument(metavar="NODE")]) -> None:
+    """Let a node take work again."""
+    here = session(ctx)
+    value = here.client().post(f"/nodes/{node}/uncordon")
+    here.show(value, lambda out: out.print(f"{plain(node)} takes work again."))
+
+
+@verb("queues", panel=CLUSTER, example="shisuan queues")
+def queues(ctx: typer.Context) -> None:
+    """List queues, their weights and how busy they are."""
+    here = session(ctx)
+    value = here.client().get("/queues")
+
+    def lines(out: Console) -> None:
+        rows = table("QUEUE", "PARENT", "WEIGHT", "WAITING", "RUNNING", right=("WEIGHT", "WAITING", "RUNNING"))
+        for queue in value["queues"]:
+            busy = (f"{queue.get(what, 0):,}" for what in ("waiting", "running"))
+            rows.add_row(plain(queue["name"]), plain(queue.get("parent", "")), str(queue.get("weight", 100)), *busy)
+        out.print(rows)
+
+    here.show(value, lines)
+
+
+@verb("usage", panel=CLUSTER, example="shisuan usage j17")
+def usage(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Only this job.", show_default=False)] = "",
+) -> None:
+    """Add up sealed usage, and check it against the leases."""
+    here = session(ctx)
+    key = job_id(job) if job else ""
+    value = here.client().get("/usage", job=key)
+    leases = [] if here.is_json else here.client().get("/leases", job=key)["leases"]
+    here.show(value, lambda out: show_usage(out, value["records"], leases))
+
+
+def show_usage(out: Console, records: list[dict[str, Any]], leases: list[dict[str, Any]]) -> None:
+    """Totals per step, and the check."""
+    rows = table(*sums.HEADER, right=("LEASES", "HELD", "AMOUNT"))
+    for total in sums.totals(records):
+        rows.add_row(*(plain(cell) for cell in total.cells))
+    out.print(rows if records else "No usage is sealed yet: a record is written when a lease ends.")
+    out.print(f"check: {sums.conserve(leases, records).sentence}")
+    if any(record.get("simulated") for record in records):
+        out.print("Time of [yellow]SIMULATED[/] cards is not counted: only CPU and memory are.")

@@ -1,0 +1,176 @@
+"""``doctor``: what this machine has of what shisuan needs, and what that means."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib import metadata
+
+import typer
+from rich.console import Console
+
+from scheduler.cli.app import SERVICE, session, verb
+from scheduler.cli.exits import Exit
+from scheduler.cli.session import Session, plain, table
+from scheduler.report import figures
+
+_DISK_LEAST_BYTES = 2 * 1024**3
+
+
+class Verdict(StrEnum):
+    """How a finding is to be read."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Works, with a limit one should know."""
+    MISSING = "missing"
+    """Some kinds of steps cannot run here."""
+    BROKEN = "broken"
+    """Nothing can run here."""
+
+
+_MARKS = {
+    Verdict.OK: "[green]✓[/]",
+    Verdict.NOTE: "[yellow]![/]",
+    Verdict.MISSING: "[yellow]✗[/]",
+    Verdict.BROKEN: "[red]✗[/]",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the table."""
+
+    what: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+@verb("doctor", panel=SERVICE, example="shisuan doctor")
+def doctor(ctx: typer.Context) -> None:
+    """Check what this machine has and lacks.
+
+    Cards, driver, Blender, ffmpeg, disk, Ray, confinement. Exit code 1 when nothing could run.
+    """
+    here = session(ctx)
+    findings: list[Finding] = []
+    for check in CHECKS:
+        with here.err.status(f"Looking at {check.__name__.removeprefix('check_').replace('_', ' ')} …"):
+            findings.append(check(here))
+    here.show({"findings": [asdict(f) for f in findings]}, lambda out: _show(out, findings))
+    raise typer.Exit(Exit.FAILED if any(f.verdict is Verdict.BROKEN for f in findings) else Exit.SUCCEEDED)
+
+
+def _show(out: Console, findings: list[Finding]) -> None:
+    rows = table("", "", "")
+    rows.show_header = False
+    for finding in findings:
+        advice = f"\n[dim]{plain(finding.advice)}[/]" if finding.advice else ""
+        rows.add_row(_MARKS[finding.verdict], finding.what, plain(finding.found) + advice)
+    out.print(rows)
+
+
+def check_python(_: Session) -> Finding:
+    """The interpreter that runs this."""
+    version = sys.version.split()[0]
+    right = sys.version_info[:2] == (3, 11)
+    return Finding(
+        what="Python",
+        verdict=Verdict.OK if right else Verdict.BROKEN,
+        found=f"{version} ({sys.executable})",
+        advice="" if right else "shisuan needs Python 3.11",
+    )
+
+
+def check_ray(_: Session) -> Finding:
+    """Ray's version, without importing it: that takes seconds."""
+    try:
+        return Finding(what="Ray", verdict=Verdict.OK, found=metadata.version("ray"))
+    except metadata.PackageNotFoundError:
+        advice = "install it: pip install 'shisuan[ray]'"
+        return Finding(what="Ray", verdict=Verdict.BROKEN, found="not installed", advice=advice)
+
+
+def check_disk(here: Session) -> Finding:
+    """Room where the home folder lies or will lie, and whether it can be written."""
+    place = next(p for p in (here.home, *here.home.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    found = f"{figures.size(free)} free for {here.home}"
+    if not os.access(place, os.W_OK):
+        advice = f"{place} cannot be written; choose another folder with --home"
+        return Finding(what="Disk", verdict=Verdict.BROKEN, found=found, advice=advice)
+    if free < _DISK_LEAST_BYTES:
+        advice = f"frames and logs need room: free some, at least {figures.size(_DISK_LEAST_BYTES)}"
+        return Finding(what="Disk", verdict=Verdict.NOTE, found=found, advice=advice)
+    return Finding(what="Disk", verdict=Verdict.OK, found=found)
+
+
+def check_cards(_: Session) -> Finding:
+    """NVIDIA cards, as NVML names them."""
+    from workers import nvml
+
+    reading = nvml.read()
+    if not reading.devices:
+        return Finding(
+            what="Cards",
+            verdict=Verdict.NOTE,
+            found=f"none ({reading.why_none})",
+            advice="renders run on the CPU; `shisuan up --cards 8xH100` declares simulated cards, for trying out",
+        )
+    names = [f"{d.index}: {d.model}, {figures.memory(d.memory_mib)}" for d in reading.devices]
+    return Finding(what="Cards", verdict=Verdict.OK, found="\n".join([f"driver {reading.driver}", *names]))
+
+
+def check_blender(_: Session) -> Finding:
+    """Blender: the wheel's Python or the program."""
+    from workers import tools
+
+    found = tools.find_tools()
+    version = tools.blender_version(found)
+    if version:
+        return Finding(what="Blender", verdict=Verdict.OK, found=f"{version} ({found.blender})")
+    state = f"does not start ({found.blender})" if found.blender else "none"
+    advice = "render steps cannot run here: run make, or set SHISUAN_BLENDER to a blender"
+    return Finding(what="Blender", verdict=Verdict.MISSING, found=state, advice=advice)
+
+
+def check_ffmpeg(_: Session) -> Finding:
+    """The ffmpeg that the encode runner will choose."""
+    from workers import ffmpeg
+
+    try:
+        binary = ffmpeg.find_binary()
+    except Exception as error:  # noqa: BLE001 whatever the probe says, doctor reports it
+        return Finding(
+            what="ffmpeg",
+            verdict=Verdict.MISSING,
+            found=f"none ({error})",
+            advice="transcode steps cannot run here: install ffmpeg, or pip install 'shisuan[media]'",
+        )
+    return Finding(what="ffmpeg", verdict=Verdict.OK, found=f"{binary.version} ({binary.path})")
+
+
+def check_confinement(_: Session) -> Finding:
+    """How far tasks are kept apart on this machine."""
+    from workers import confine
+
+    level = confine.level()
+    return Finding(
+        what="Confinement", verdict=Verdict.OK if level.name == "bubblewrap" else Verdict.NOTE, found=level.sentence
+    )
+
+
+CHECKS: tuple[Callable[[Session], Finding], ...] = (
+    check_python,
+    check_ray,
+    check_disk,
+    check_cards,
+    check_blender,
+    check_ffmpeg,
+    check_confinement,
+)

@@ -1,0 +1,73 @@
+"""The home folder as the CLI sees it: where the service is, whether it runs, which key to use."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from scheduler.cli.exits import CliError, Exit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """What a running service wrote into ``instance.json``."""
+
+    pid: int
+    url: str
+    started_ms: int = 0
+
+
+def default_home() -> Path:
+    """``SHISUAN_HOME``, else ``~/.shisuan``."""
+    return Path(os.environ.get("SHISUAN_HOME") or Path.home() / ".shisuan")
+
+
+def read_instance(home: Path) -> Instance | None:
+    """The instance file's content, or None when there is none (or it is half-written)."""
+    try:
+        data = json.loads((home / "instance.json").read_text("utf-8"))
+        return Instance(pid=int(data["pid"]), url=str(data["url"]), started_ms=int(data.get("started_ms", 0)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    except PermissionError:
+        raise CliError(f"{home}/instance.json belongs to another user", Exit.UNREACHABLE) from None
+
+
+def is_service(pid: int, home: Path) -> bool:
+    """Whether ``pid`` is a live shisuan service (the number may have been given to another program since)."""
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        return process.status() != psutil.STATUS_ZOMBIE and "scheduler.wiring" in words and _names(words, home)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _names(words: list[str], home: Path) -> bool:
+    return any(Path(word).absolute() == home.absolute() for word in words[1:])
+
+
+def running(home: Path) -> Instance | None:
+    """The instance of ``home`` whose process lives, or None."""
+    found = read_instance(home)
+    return found if found and is_service(found.pid, home) else None
+
+
+def read_key(home: Path) -> str:
+    """The key to use: ``SHISUAN_KEY``, else the home's key file; empty when there is none."""
+    if key := os.environ.get("SHISUAN_KEY"):
+        return key.strip()
+    try:
+        return (home / "key").read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except PermissionError:
+        raise CliError(
+            f"may not read {home}/key: it belongs to another user. Set SHISUAN_KEY to your own key."
+        ) from None

@@ -1,0 +1,183 @@
+"""``submit``, ``plan``, ``schema``: handing in a job file, or a command line that becomes one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from scheduler.cli.app import session, verb
+from scheduler.cli.exits import CliError, Unreachable
+from scheduler.cli.session import Session, plain, table
+from scheduler.cli.watch import finish, follow
+from scheduler.report import figures
+
+_TRIES = 3
+
+
+@verb(
+    "submit",
+    example="shisuan submit examples/film.yaml --watch\n"
+    "shisuan submit --cpus 2 --array 40 --watch -- sh -c 'echo frame $SHISUAN_TASK_INDEX'",
+)
+def submit(
+    ctx: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(metavar="[FILE | -- COMMAND …]", help="Job file; - reads standard input.", show_default=False),
+    ] = "",
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it; exit with its result.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Accept it, but start nothing until `release`.")] = False,
+    name: Annotated[str, typer.Option(help="With --: the job's name.", show_default=False)] = "",
+    cpus: Annotated[str, typer.Option(metavar="N", help="With --: CPUs per task, such as 2 or 0.5.")] = "1",
+    memory: Annotated[str, typer.Option(metavar="GIB", help="With --: GiB per task.", show_default=False)] = "",
+    accelerators: Annotated[
+        str, typer.Option(metavar="MODEL:N", help="With --: cards per task, such as H100:1.", show_default=False)
+    ] = "",
+    num_nodes: Annotated[int, typer.Option(metavar="N", help="With --: start on N nodes together.")] = 1,
+    array: Annotated[int, typer.Option(metavar="N", help="With --: N tasks, SHISUAN_TASK_INDEX 0 … N-1.")] = 1,
+    queue: Annotated[str, typer.Option(help="With --: queue.", show_default=False)] = "",
+    priority: Annotated[int, typer.Option(metavar="0-100", help="With --: higher starts first.")] = 50,
+    request_id: Annotated[
+        str, typer.Option(help="Submitting twice with one id gives one job.", show_default=False)
+    ] = "",
+) -> None:
+    """Submit a job file, or a command after `--`.
+
+    With --watch the exit code is the job's result: 0 succeeded, 1 failed, 3 cancelled. Ctrl-C leaves the job running.
+    """
+    here = session(ctx)
+    argv = here.program
+    if argv:
+        if file:
+            raise CliError(f"give either a job file or a command after --, not both (got {file!r} and {argv[0]!r})")
+        text = _command_file(
+            argv,
+            name=name,
+            cpus=cpus,
+            memory=memory,
+            accelerators=accelerators,
+            num_nodes=num_nodes,
+            array=array,
+            queue=queue,
+            priority=priority,
+        )
+        base_dir = Path.cwd()
+    else:
+        text, base_dir = read_job_file(file)
+    body = {"file": text, "base_dir": str(base_dir), "hold": hold, "request_id": request_id or uuid.uuid4().hex}
+    job = send(here, body)
+    if not watch:
+        here.show(job, lambda out: _accepted(here, out, job))
+        return
+    here.say(f"Submitted {job['id']}.")
+    raise typer.Exit(finish(here, follow(here, job["id"])))
+
+
+def _command_file(argv: list[str], **flags: Any) -> str:
+    """Commands go through the same door as files: they become one."""
+    from scheduler import jobfile
+
+    return jobfile.command(argv, **flags)
+
+
+def read_job_file(name: str) -> tuple[str, Path]:
+    """The text of a job file and the folder its relative paths start from. Raises CliError."""
+    if not name:
+        raise CliError("give a job file, or a command after --. Try: shisuan submit -- echo hello")
+    if name == "-":
+        return sys.stdin.read(), Path.cwd()
+    path = Path(name)
+    try:
+        return path.read_text("utf-8"), path.absolute().parent
+    except FileNotFoundError:
+        raise CliError(f"there is no file {name}{_hint(path)}") from None
+    except IsADirectoryError:
+        raise CliError(f"{name} is a folder; give the job file in it") from None
+    except PermissionError:
+        raise CliError(f"may not read {name}: permission denied") from None
+    except UnicodeDecodeError as error:
+        raise CliError(f"{name} is no text in UTF-8 (byte {error.start}); a job file is YAML text") from None
+
+
+def _hint(path: Path) -> str:
+    if "/" not in str(path) and not path.suffix:
+        return f". To run a program, put -- before it: shisuan submit -- {path}"
+    return ""
+
+
+def send(here: Session, body: dict[str, Any]) -> dict[str, Any]:
+    """POST the job. The request id makes it safe to ask again when an answer was lost. Raises CliError."""
+    for left in reversed(range(_TRIES)):
+        try:
+            job: dict[str, Any] = here.client().post("/jobs", body)
+            return job
+        except Unreachable:
+            if not left:
+                raise
+            here.sleep(1.0)
+    raise AssertionError("unreachable")
+
+
+def _accepted(here: Session, out: Console, job: dict[str, Any]) -> None:
+    tasks = sum(int(step["count"]) for step in job.get("steps", ()))
+    steps = figures.count(len(job.get("steps", ())), "step")
+    out.print(f"{job['id']}  {plain(job['name'])}  {steps}, {figures.count(tasks, 'task')}, {job['state']}")
+    out.print(f"follow it: {here.command('watch ' + job['id'])}", soft_wrap=True)
+
+
+@verb("plan", example="shisuan plan examples/film.yaml")
+def plan(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Job file; - reads standard input.")],
+) -> None:
+    """Show what a job would start and wait for; nothing is submitted."""
+    here = session(ctx)
+    text, base_dir = read_job_file(file)
+    value = here.client().post("/plan", {"file": text, "base_dir": str(base_dir)})
+    here.show(value, lambda out: _plan(out, value))
+
+
+def _plan(out: Console, value: dict[str, Any]) -> None:
+    steps = value["steps"]
+    out.print(f"{figures.count(value['tasks'], 'task')} in {figures.count(len(steps), 'step')}")
+    if value["starts"]:
+        rows = table("STARTS NOW", "TASKS", "NODES", "CARDS", right=("TASKS",))
+        for start in value["starts"]:
+            nodes, cards = ", ".join(start["nodes"]), ", ".join(start["devices"])
+            rows.add_row(plain(start["step"]), f"{start['tasks']:,}", plain(nodes), plain(cards))
+        out.print(rows)
+    else:
+        out.print("Nothing would start now.")
+    if value["waits"]:
+        out.print(waits(value["waits"]))
+
+
+def waits(items: list[dict[str, Any]]) -> Any:
+    """Waiting steps with their reasons, one reason a line."""
+    rows = table("WAITS", "TASKS", "PLACE", "WHY", right=("TASKS", "PLACE"))
+    for wait in items:
+        reasons = wait.get("reasons", [])
+        place = str(wait["position"]) if wait.get("position") else "–"
+        why = "\n".join(plain(reason_of(r)) for r in reasons) or "–"
+        rows.add_row(plain(wait.get("step", "")), f"{int(wait.get('tasks', 0)):,}", place, why)
+    return rows
+
+
+def reason_of(reason: dict[str, Any]) -> str:
+    """A reason's sentence; its kind where it has none."""
+    return str(reason.get("message") or f"{reason.get('kind', '')} {reason.get('resource', '')}".strip())
+
+
+@verb("schema", example="shisuan schema > shisuan.schema.json")
+def schema(ctx: typer.Context) -> None:
+    """Print the JSON Schema of job files, for editors."""
+    from scheduler import jobfile
+
+    session(ctx).out.file.write(json.dumps(jobfile.schema(), indent=2, ensure_ascii=False) + "\n")
