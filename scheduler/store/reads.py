@@ -9,10 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from scheduler.model.codec import decode
 from scheduler.model.errors import NotFound
 from scheduler.model.event import Event
-from scheduler.model.job import JobRecord, JobState, StepRecord
+from scheduler.model.job import JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, Tenant
@@ -107,7 +106,7 @@ class Reads:
         if after:
             statement = statement.where(sa.tuple_(*place) > sa.tuple_(*[sa.literal(part) for part in after]))
         with self._database.read() as connection:
-            return tuple(rows.attempt_record(row) for row in connection.execute(statement))
+            return tuple(rows.record_of(AttemptRecord, row) for row in connection.execute(statement))
 
     def attempt(self, attempt_id: str) -> AttemptRecord:
         """One attempt. Raises NotFound."""
@@ -116,7 +115,8 @@ class Reads:
             found = connection.execute(wanted).first()
         if found is None:
             raise NotFound(f"no attempt {attempt_id!r}")
-        return rows.attempt_record(found)
+        record: AttemptRecord = rows.record_of(AttemptRecord, found)
+        return record
 
     def usage(
         self, *, job_id: str = "", tenant: str = "", start_ms: int = 0, end_ms: int = 0, after: int = 0,
@@ -124,7 +124,7 @@ class Reads:
     ) -> tuple[UsageRecord, ...]:  # fmt: skip
         """Records that touch ``[start_ms, end_ms)`` (0: no bound), in the order they were sealed.
 
-        ``after`` skips that many rows' worth of journal: pass the number :meth:`usage_seq` gives for the last record.
+        ``after``: only what was sealed by a later journal row.
         """
         usage = tables.usage.c
         wanted: list[Any] = [usage.job_id == job_id] if job_id else []
@@ -134,7 +134,7 @@ class Reads:
         wanted += [usage.seq > after] if after else []
         statement = sa.select(tables.usage).where(*wanted).order_by(usage.seq).limit(min(limit, MOST))
         with self._database.read() as connection:
-            return tuple(rows.usage_record(row) for row in connection.execute(statement))
+            return tuple(rows.record_of(UsageRecord, row) for row in connection.execute(statement))
 
     def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Every event with a number above ``after``, lifted to today's version. Raises StoreError on a damaged row."""
@@ -184,10 +184,10 @@ def _job_records(connection: sa.Connection, statement: sa.Select[Any]) -> tuple[
     wanted = statement.with_only_columns(tables.jobs.c.id).order_by(None)
     if statement._limit_clause is not None:  # a page: name its jobs instead of ordering twice
         wanted = sa.select(tables.jobs.c.id).where(tables.jobs.c.id.in_([head.id for head in heads]))
-    steps: dict[str, list[StepRecord]] = defaultdict(list)
+    steps: dict[str, list[Any]] = defaultdict(list)
     found = sa.select(tables.steps).where(tables.steps.c.job_id.in_(wanted)).order_by(tables.steps.c.position)
     for row in connection.execute(found):
-        steps[row.job_id].append(rows.step_record(row))
+        steps[row.job_id].append(json.loads(row.body))
     return tuple(rows.job_record(head, steps[head.id]) for head in heads)
 
 
@@ -199,10 +199,10 @@ def _leases(connection: sa.Connection, wanted: Any, limit: int | None = None) ->
 def _open_attempts(connection: sa.Connection) -> tuple[AttemptRecord, ...]:
     leases, attempts = tables.leases, tables.attempts
     statement = sa.select(attempts).join(leases, leases.c.id == attempts.c.lease_id).where(leases.c.closed_ms == 0)
-    found = [rows.attempt_record(row) for row in connection.execute(statement)]
-    return tuple(sorted(found, key=lambda a: a.id))
+    in_order = statement.order_by(leases.c.number, attempts.c.task_index, attempts.c.number)
+    return tuple(rows.record_of(AttemptRecord, row) for row in connection.execute(in_order))
 
 
 def _named(connection: sa.Connection, table: sa.Table, cls: type[Any]) -> tuple[Any, ...]:
-    found = [decode(cls, json.loads(row.body)) for row in connection.execute(sa.select(table))]
+    found = [rows.record_of(cls, row) for row in connection.execute(sa.select(table))]
     return tuple(sorted(found, key=lambda record: record.name))

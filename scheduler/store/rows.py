@@ -1,30 +1,25 @@
-"""Records as rows and back. Columns exist for what is asked for; the rest of a record is its canonical JSON."""
+"""Records as rows and back: the columns that are searched, and the record's canonical JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from scheduler.model.codec import decode, encode
-from scheduler.model.event import JobSubmitted
-from scheduler.model.job import Job, JobRecord, JobState, StepRecord
+from scheduler.model.job import JobRecord, StepRecord
 from scheduler.model.key import ApiKey, Role
-from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, Tenant
-from scheduler.model.ranges import Ranges
-from scheduler.model.usage import Bucket, Quantity, UsageRecord
+from scheduler.model.usage import UsageRecord
 from scheduler.store.tables import to_json
-from scheduler.store.upcast import read_event
+from scheduler.store.upcast import lift
 
 Row = Any
 """A SQLAlchemy row: columns as attributes."""
 Values = dict[str, Any]
 """Column name → value, to be written."""
-
-_SETS = ("waiting", "running", "succeeded", "failed", "cancelled")
-_QUANTITIES = tuple[Quantity, ...]
 
 
 def number_of(record_id: str) -> int:
@@ -37,8 +32,17 @@ def named_values(record: Queue | Tenant | Node) -> Values:
     return {"name": record.name, "body": to_json(encode(record))}
 
 
+def job_progress(record: JobRecord) -> Values:
+    """The columns of ``jobs`` that change after submission."""
+    return {
+        "state": record.state.value,
+        "finished_ms": record.finished_ms,
+        "body": to_json(_without(record, "job", "steps")),
+    }
+
+
 def job_values(record: JobRecord, submitted_seq: int | None) -> Values:
-    """A row of ``jobs``; with ``submitted_seq`` the body stays in that journal row."""
+    """A row of ``jobs``; with ``submitted_seq`` the job itself stays in that journal row."""
     job = record.job
     return {
         "id": job.id,
@@ -53,72 +57,19 @@ def job_values(record: JobRecord, submitted_seq: int | None) -> Values:
     } | job_progress(record)
 
 
-def job_progress(record: JobRecord) -> Values:
-    """The columns of ``jobs`` that change after submission."""
-    return {
-        "id": record.job.id,
-        "state": record.state.value,
-        "held": int(record.held),
-        "cancelled": int(record.cancelled),
-        "reason": record.reason,
-        "started_ms": record.started_ms,
-        "finished_ms": record.finished_ms,
-    }
-
-
-def job_record(row: Row, steps: Sequence[StepRecord]) -> JobRecord:
+def job_record(row: Row, steps: list[Any]) -> JobRecord:
     """From a row of ``jobs`` joined with its journal row (``event_kind``, ``event_version``, ``event_body``)."""
-    return JobRecord(
-        job=_job(row),
-        state=JobState(row.state),
-        steps=tuple(steps),
-        held=bool(row.held),
-        cancelled=bool(row.cancelled),
-        reason=row.reason,
-        started_ms=row.started_ms,
-        finished_ms=row.finished_ms,
-    )
-
-
-def _job(row: Row) -> Job:
     if row.job:
-        job: Job = decode(Job, json.loads(row.job))
-        return job
-    event = read_event(row.event_kind, row.event_version, json.loads(row.event_body))
-    assert isinstance(event, JobSubmitted), f"journal row {row.submitted_seq} submits no job"
-    return event.job
+        job = json.loads(row.job)
+    else:
+        job = lift(row.event_kind, row.event_version, json.loads(row.event_body))[1]["job"]
+    record: JobRecord = decode(JobRecord, json.loads(row.body) | {"job": job, "steps": steps})
+    return record
 
 
 def step_values(job_id: str, position: int, step: StepRecord) -> Values:
     """A row of ``steps``."""
-    sets = {name: getattr(step, name).spans for name in _SETS}
-    return sets | {
-        "job_id": job_id,
-        "position": position,
-        "name": step.name,
-        "attempts": step.attempts,
-        "run_ms_mean": step.run_ms_mean,
-        "run_count": step.run_count,
-    }
-
-
-def step_record(row: Row) -> StepRecord:
-    """From a row of ``steps``."""
-    return StepRecord(
-        name=row.name,
-        waiting=Ranges(_pairs(row.waiting)),
-        running=Ranges(_pairs(row.running)),
-        succeeded=Ranges(_pairs(row.succeeded)),
-        failed=Ranges(_pairs(row.failed)),
-        cancelled=Ranges(_pairs(row.cancelled)),
-        attempts=_pairs(row.attempts),
-        run_ms_mean=row.run_ms_mean,
-        run_count=row.run_count,
-    )
-
-
-def _pairs(value: list[list[int]]) -> Any:
-    return tuple([tuple(item) for item in value])
+    return {"job_id": job_id, "position": position, "body": to_json(encode(step))}
 
 
 def lease_values(record: LeaseRecord) -> Values:
@@ -132,14 +83,15 @@ def lease_values(record: LeaseRecord) -> Values:
         "tenant": lease.tenant,
         "granted_ms": lease.granted_ms,
         "closed_ms": record.closed_ms,
-        "stopping": int(record.stopping),
         "lease": to_json(encode(lease)),
+        "body": to_json(_without(record, "lease")),
     }
 
 
 def lease_record(row: Row) -> LeaseRecord:
     """From a row of ``leases``."""
-    return LeaseRecord(lease=decode(Lease, json.loads(row.lease)), closed_ms=row.closed_ms, stopping=bool(row.stopping))
+    record: LeaseRecord = decode(LeaseRecord, json.loads(row.body) | {"lease": json.loads(row.lease)})
+    return record
 
 
 def attempt_values(record: AttemptRecord) -> Values:
@@ -153,33 +105,9 @@ def attempt_values(record: AttemptRecord) -> Values:
         "number": record.number,
         "state": record.state.value,
         "started_ms": record.started_ms,
-        "heartbeat_ms": record.heartbeat_ms,
         "finished_ms": record.finished_ms,
-        "exit_code": record.exit_code,
-        "reason": record.reason,
-        "outputs": record.outputs,
-        "facts": record.facts,
+        "body": to_json(encode(record)),
     }
-
-
-def attempt_record(row: Row) -> AttemptRecord:
-    """From a row of ``attempts``."""
-    return AttemptRecord(
-        id=row.id,
-        lease_id=row.lease_id,
-        job_id=row.job_id,
-        step=row.step,
-        index=row.task_index,
-        number=row.number,
-        state=AttemptState(row.state),
-        started_ms=row.started_ms,
-        heartbeat_ms=row.heartbeat_ms,
-        finished_ms=row.finished_ms,
-        exit_code=row.exit_code,
-        reason=row.reason,
-        outputs=tuple(row.outputs),
-        facts=row.facts,
-    )
 
 
 def usage_values(record: UsageRecord, seq: int) -> Values:
@@ -189,48 +117,26 @@ def usage_values(record: UsageRecord, seq: int) -> Values:
         "seq": seq,
         "lease_id": record.lease_id,
         "job_id": record.job_id,
-        "step": record.step,
         "tenant": record.tenant,
-        "queue": record.queue,
+        "bucket": record.bucket.value,
         "start_ms": record.start_ms,
         "end_ms": record.end_ms,
-        "bucket": record.bucket.value,
-        "free_reason": record.free_reason,
-        "devices": record.devices,
-        "quantities": encode(record.quantities),
-        "simulated": int(record.simulated),
-        "evidence": record.evidence,
+        "body": to_json(encode(record)),
     }
 
 
-def usage_record(row: Row) -> UsageRecord:
-    """From a row of ``usage``."""
-    return UsageRecord(
-        id=row.id,
-        lease_id=row.lease_id,
-        job_id=row.job_id,
-        step=row.step,
-        tenant=row.tenant,
-        queue=row.queue,
-        start_ms=row.start_ms,
-        end_ms=row.end_ms,
-        bucket=Bucket(row.bucket),
-        free_reason=row.free_reason,
-        devices=tuple(row.devices),
-        quantities=decode(_QUANTITIES, row.quantities),
-        simulated=bool(row.simulated),
-        evidence=row.evidence,
-    )
+def record_of(cls: type[Any], row: Row) -> Any:
+    """The record whose whole JSON is the row's ``body``."""
+    return decode(cls, json.loads(row.body))
 
 
 def api_key(row: Row) -> ApiKey:
     """From a row of ``api_keys``."""
-    return ApiKey(
-        id=row.id,
-        tenant=row.tenant,
-        role=Role(row.role),
-        label=row.label,
-        created_ms=row.created_ms,
-        expires_ms=row.expires_ms,
-        revoked_ms=row.revoked_ms,
-    )
+    values = {field.name: getattr(row, field.name) for field in fields(ApiKey)}
+    return ApiKey(**values | {"role": Role(row.role)})
+
+
+def _without(record: JobRecord | LeaseRecord, *names: str) -> dict[str, Any]:
+    kept = [field for field in fields(record) if field.name not in names]
+    values = {field.name: (getattr(record, field.name), field.default) for field in kept}
+    return {name: encode(value) for name, (value, default) in values.items() if value != default}

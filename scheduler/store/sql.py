@@ -28,6 +28,7 @@ class SqlStore(Reads, Keys):
         """Become the writer. A commit under an earlier epoch, even one already begun elsewhere, fails from now on."""
         meta = tables.meta
         taken = sa.update(meta).values(epoch=meta.c.epoch + 1, owner=owner).returning(meta.c.epoch)
+        self._writer.forget()
         with self._database.write() as connection:
             epoch: int = connection.execute(taken).scalar_one()
         return epoch

@@ -1,8 +1,9 @@
 """The schema, once, for SQLite and PostgreSQL. ``migrations/`` builds it; a test proves that both agree.
 
 Rules: integers only, no floats (SQLite tables are STRICT, so a float or a text in a number's place is refused);
-booleans are 0/1; instants are Unix ms with 0 for "not yet"; free text from users and runners is kept as JSON text,
-because it may hold what a database's text may not (NUL, lone surrogates from file names).
+instants are Unix ms with 0 for "not yet". A table's ``body`` is the record's canonical JSON, so a new field with a
+default needs no migration; other columns repeat what is searched for. Free text from users and runners stands only in
+JSON, because it may hold what a database's text may not (NUL, lone surrogates from file names).
 """
 
 from __future__ import annotations
@@ -78,10 +79,6 @@ def _json(name: str, **options: Any) -> Column[Any]:
     return Column(name, Json, nullable=False, **options)
 
 
-def _flag(name: str) -> tuple[Column[int], CheckConstraint]:
-    return _whole(name), CheckConstraint(f"{name} IN (0, 1)", name=name)
-
-
 meta = _table(
     "meta",
     _whole("id", primary_key=True, autoincrement=False),
@@ -125,36 +122,24 @@ jobs = _table(
     Column("submitted_seq", Whole, nullable=True),
     _text("job"),
     _text("state"),
-    *_flag("held"),
-    *_flag("cancelled"),
-    _json("reason"),
-    _whole("started_ms"),
     _whole("finished_ms"),
+    _text("body"),
     UniqueConstraint("number"),
     Index("uq_jobs_tenant_request_id", "tenant", "request_id", unique=True,
           sqlite_where=text("request_id <> '\"\"'"), postgresql_where=text("request_id <> '\"\"'")),
     Index("ix_jobs_tenant_state_number", "tenant", "state", "number"),
     Index("ix_jobs_state_number", "state", "number"),
 )  # fmt: skip
-"""``job`` is the body as submitted; it is empty where journal row ``submitted_seq`` (JobSubmitted) carries it, so
-that a job file of megabytes is kept once."""
+"""``job`` is the job as submitted; it is empty where journal row ``submitted_seq`` (JobSubmitted) carries it, so that a
+job file of megabytes is kept once. ``body`` is the JobRecord without its job and steps: it is small."""
 
 steps = _table(
     "steps",
     _text("job_id", primary_key=True),
     _whole("position", primary_key=True, autoincrement=False),
-    _text("name"),
-    _json("waiting"),
-    _json("running"),
-    _json("succeeded"),
-    _json("failed"),
-    _json("cancelled"),
-    _json("attempts"),
-    _whole("run_ms_mean"),
-    _whole("run_count"),
-    UniqueConstraint("job_id", "name"),
+    _text("body"),
 )
-"""Progress of one step; index sets are ``[[start, end], …]``, so 100,000 waiting tasks cost a few bytes."""
+"""Progress of one step. Index sets are ranges, so 100,000 waiting tasks cost a few bytes."""
 
 leases = _table(
     "leases",
@@ -165,14 +150,14 @@ leases = _table(
     _text("tenant"),
     _whole("granted_ms"),
     _whole("closed_ms"),
-    *_flag("stopping"),
     _text("lease"),
+    _text("body"),
     UniqueConstraint("number"),
     Index("ix_leases_job_id_number", "job_id", "number"),
     Index("ix_leases_granted_ms", "granted_ms"),
     Index("ix_leases_open", "number", sqlite_where=text("closed_ms = 0"), postgresql_where=text("closed_ms = 0")),
 )
-"""Who holds what from when to when; ``closed_ms`` is 0 while open."""
+"""Who holds what from when to when; ``closed_ms`` is 0 while open. ``body`` is the LeaseRecord without ``lease``."""
 
 attempts = _table(
     "attempts",
@@ -184,12 +169,8 @@ attempts = _table(
     _whole("number"),
     _text("state"),
     _whole("started_ms"),
-    _whole("heartbeat_ms"),
     _whole("finished_ms"),
-    Column("exit_code", Whole, nullable=True),
-    _json("reason"),
-    _json("outputs"),
-    _json("facts"),
+    _text("body"),
     UniqueConstraint("job_id", "step", "task_index", "number"),
     Index("ix_attempts_lease_id", "lease_id"),
 )
@@ -200,18 +181,13 @@ usage = _table(
     _whole("seq"),
     _text("lease_id"),
     _text("job_id"),
-    _text("step"),
     _text("tenant"),
-    _text("queue"),
+    _text("bucket"),
     _whole("start_ms"),
     _whole("end_ms"),
-    _text("bucket"),
-    _json("free_reason"),
-    _json("devices"),
-    _json("quantities"),
-    *_flag("simulated"),
-    _json("evidence"),
+    _text("body"),
     CheckConstraint("start_ms <= end_ms", name="interval"),
+    UniqueConstraint("seq"),
     Index("ix_usage_job_id_start_ms", "job_id", "start_ms"),
     Index("ix_usage_tenant_start_ms", "tenant", "start_ms"),
     Index("ix_usage_start_ms", "start_ms"),

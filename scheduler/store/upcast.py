@@ -22,16 +22,24 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = MappingProxyType({})
 KINDS: Mapping[str, type] = MappingProxyType({cls.__name__: cls for cls in get_args(Event)})
 
 
+def lift(
+    kind: str, version: int, body: dict[str, Any], *, upcasters: Mapping[tuple[str, int], Upcaster] = UPCASTERS
+) -> tuple[str, dict[str, Any]]:
+    """Kind and body at today's version. Raises StoreError when a newer program wrote the row."""
+    if version > EVENT_VERSION:
+        raise StoreError(f"the journal holds {kind} version {version}; this shisuan knows up to {EVENT_VERSION}")
+    for at in range(version, EVENT_VERSION):
+        upcaster = upcasters.get((kind, at))
+        if upcaster is not None:
+            kind, body = upcaster(body)
+    return kind, body
+
+
 def read_event(
     kind: str, version: int, body: dict[str, Any], *, upcasters: Mapping[tuple[str, int], Upcaster] = UPCASTERS
 ) -> Event:
     """The event of one journal row. Raises StoreError when a newer program wrote it or the row makes no sense."""
-    if version > EVENT_VERSION:
-        raise StoreError(f"the journal holds {kind} version {version}; this shisuan knows up to {EVENT_VERSION}")
-    for at in range(version, EVENT_VERSION):
-        lift = upcasters.get((kind, at))
-        if lift is not None:
-            kind, body = lift(body)
+    kind, body = lift(kind, version, body, upcasters=upcasters)
     if kind not in KINDS:
         raise StoreError(f"the journal holds an unknown event {kind!r}")
     try:

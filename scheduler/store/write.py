@@ -9,19 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scheduler.model.errors import StaleEpoch, StoreError
-from scheduler.model.event import EVENT_VERSION, Event, JobSubmitted, UsageSealed
+from scheduler.model.event import Event, JobSubmitted, UsageSealed
 from scheduler.model.job import JobRecord
 from scheduler.model.snapshot import Changes
 from scheduler.store import rows, tables
 from scheduler.store.chain import JournalRow, rows_of
 from scheduler.store.database import Database
-
-LEASE_PROGRESS = ("closed_ms", "stopping")
-ATTEMPT_PROGRESS = ("state", "started_ms", "heartbeat_ms", "finished_ms", "exit_code", "reason", "outputs", "facts")
-STEP_PROGRESS = (
-    "waiting", "running", "succeeded", "failed", "cancelled", "attempts", "run_ms_mean", "run_count",
-)  # fmt: skip
-JOB_PROGRESS = ("state", "held", "cancelled", "reason", "started_ms", "finished_ms")
 
 _CLAIM = (
     sa.update(tables.meta)
@@ -41,13 +34,13 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
-        self._queues = _upsert(insert, tables.queues, ["name"], ("body",))
-        self._tenants = _upsert(insert, tables.tenants, ["name"], ("body",))
-        self._nodes = _upsert(insert, tables.nodes, ["name"], ("body",))
-        self._jobs = _upsert(insert, tables.jobs, ["id"], JOB_PROGRESS)
-        self._steps = _upsert(insert, tables.steps, ["job_id", "position"], STEP_PROGRESS)
-        self._leases = _upsert(insert, tables.leases, ["id"], LEASE_PROGRESS)
-        self._attempts = _upsert(insert, tables.attempts, ["id"], ATTEMPT_PROGRESS)
+        self._queues = _upsert(insert, tables.queues, ["name"], "body")
+        self._tenants = _upsert(insert, tables.tenants, ["name"], "body")
+        self._nodes = _upsert(insert, tables.nodes, ["name"], "body")
+        self._jobs = _upsert(insert, tables.jobs, ["id"], "state", "finished_ms", "body")
+        self._steps = _upsert(insert, tables.steps, ["job_id", "position"], "body")
+        self._leases = _upsert(insert, tables.leases, ["id"], "closed_ms", "body")
+        self._attempts = _upsert(insert, tables.attempts, ["id"], "state", "started_ms", "finished_ms", "body")
         self._written: dict[str, JobRecord] = {}
 
     def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
@@ -65,6 +58,10 @@ class Writer:
             _seal(connection, journal, events)
         self._remember(changes.jobs)
         return head_seq
+
+    def forget(self) -> None:
+        """Another process may have written since: take nothing about the tables for granted."""
+        self._written.clear()
 
     def _write_records(
         self, connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event], changes: Changes
@@ -100,7 +97,7 @@ class Writer:
                 self._written[record.job.id] = record
 
 
-def _upsert(insert: Any, table: sa.Table, key: list[str], progress: Sequence[str]) -> Any:
+def _upsert(insert: Any, table: sa.Table, key: list[str], *progress: str) -> Any:
     statement = insert(table)
     return statement.on_conflict_do_update(
         index_elements=key, set_={name: getattr(statement.excluded, name) for name in progress}
@@ -130,17 +127,24 @@ def _append(connection: sa.Connection, journal: Sequence[JournalRow]) -> None:
 
 def _seal(connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event]) -> None:
     """Usage and its outbox rows. A record that is already there, equal, is left out; another content is an error."""
-    sealed = {
-        e.record.id: (e.record, row) for e, row in zip(events, journal, strict=True) if isinstance(e, UsageSealed)
-    }
-    if not sealed:
+    fresh: dict[str, tuple[rows.Values, JournalRow]] = {}
+    for event, row in zip(events, journal, strict=True):
+        if isinstance(event, UsageSealed):
+            values = rows.usage_values(event.record, row.seq)
+            first, _ = fresh.setdefault(event.record.id, (values, row))
+            _require_same(event.record.id, first["body"], values["body"])
+    if not fresh:
         return
-    known = connection.execute(sa.select(tables.usage).where(tables.usage.c.id.in_(list(sealed)))).all()
-    for found in known:
-        record, _ = sealed.pop(found.id)
-        if rows.usage_record(found) != record:
-            raise StoreError(f"usage {found.id} is already sealed with other content; it is never edited")
-    _many(connection, tables.usage.insert(), [rows.usage_values(record, row.seq) for record, row in sealed.values()])
+    usage = tables.usage.c
+    for known in connection.execute(sa.select(usage.id, usage.body).where(usage.id.in_(list(fresh)))).all():
+        values, _ = fresh.pop(known.id)
+        _require_same(known.id, known.body, values["body"])
+    _many(connection, tables.usage.insert(), [values for values, _ in fresh.values()])
     _many(connection, tables.outbox.insert(), [
-        {"seq": row.seq, "kind": row.kind, "version": EVENT_VERSION, "body": row.body} for _, row in sealed.values()
+        {"seq": row.seq, "kind": row.kind, "version": row.version, "body": row.body} for _, row in fresh.values()
     ])  # fmt: skip
+
+
+def _require_same(usage_id: str, known: str, given: str) -> None:
+    if known != given:
+        raise StoreError(f"usage {usage_id} is already sealed with other content; it is never edited")

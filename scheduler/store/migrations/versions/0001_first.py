@@ -89,7 +89,7 @@ def create_truth() -> None:
 
 
 def create_inventory() -> None:
-    """What users and nodes are."""
+    """Queues, tenants, nodes and keys."""
     op.create_table(
         "queues",
         sa.Column("name", sa.Text(), nullable=False),
@@ -142,13 +142,8 @@ def create_jobs() -> None:
         sa.Column("submitted_seq", WHOLE, nullable=True),
         sa.Column("job", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("held", WHOLE, nullable=False),
-        sa.Column("cancelled", WHOLE, nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("started_ms", WHOLE, nullable=False),
         sa.Column("finished_ms", WHOLE, nullable=False),
-        sa.CheckConstraint("cancelled IN (0, 1)", name=op.f("ck_jobs_cancelled")),
-        sa.CheckConstraint("held IN (0, 1)", name=op.f("ck_jobs_held")),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("number", name=op.f("uq_jobs_number")),
         sqlite_strict=True,
@@ -167,17 +162,8 @@ def create_jobs() -> None:
         "steps",
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("position", WHOLE, autoincrement=False, nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("waiting", sa.Text(), nullable=False),
-        sa.Column("running", sa.Text(), nullable=False),
-        sa.Column("succeeded", sa.Text(), nullable=False),
-        sa.Column("failed", sa.Text(), nullable=False),
-        sa.Column("cancelled", sa.Text(), nullable=False),
-        sa.Column("attempts", sa.Text(), nullable=False),
-        sa.Column("run_ms_mean", WHOLE, nullable=False),
-        sa.Column("run_count", WHOLE, nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "position", name=op.f("pk_steps")),
-        sa.UniqueConstraint("job_id", "name", name=op.f("uq_steps_job_id_name")),
         sqlite_strict=True,
     )
 
@@ -193,9 +179,8 @@ def create_runs() -> None:
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("granted_ms", WHOLE, nullable=False),
         sa.Column("closed_ms", WHOLE, nullable=False),
-        sa.Column("stopping", WHOLE, nullable=False),
         sa.Column("lease", sa.Text(), nullable=False),
-        sa.CheckConstraint("stopping IN (0, 1)", name=op.f("ck_leases_stopping")),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
         sa.UniqueConstraint("number", name=op.f("uq_leases_number")),
         sqlite_strict=True,
@@ -220,12 +205,8 @@ def create_runs() -> None:
         sa.Column("number", WHOLE, nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("started_ms", WHOLE, nullable=False),
-        sa.Column("heartbeat_ms", WHOLE, nullable=False),
         sa.Column("finished_ms", WHOLE, nullable=False),
-        sa.Column("exit_code", WHOLE, nullable=True),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("outputs", sa.Text(), nullable=False),
-        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
         sa.UniqueConstraint(
             "job_id", "step", "task_index", "number", name=op.f("uq_attempts_job_id_step_task_index_number")
@@ -243,20 +224,14 @@ def create_usage() -> None:
         sa.Column("seq", WHOLE, nullable=False),
         sa.Column("lease_id", sa.Text(), nullable=False),
         sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("bucket", sa.Text(), nullable=False),
         sa.Column("start_ms", WHOLE, nullable=False),
         sa.Column("end_ms", WHOLE, nullable=False),
-        sa.Column("bucket", sa.Text(), nullable=False),
-        sa.Column("free_reason", sa.Text(), nullable=False),
-        sa.Column("devices", sa.Text(), nullable=False),
-        sa.Column("quantities", sa.Text(), nullable=False),
-        sa.Column("simulated", WHOLE, nullable=False),
-        sa.Column("evidence", sa.Text(), nullable=False),
-        sa.CheckConstraint("simulated IN (0, 1)", name=op.f("ck_usage_simulated")),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.CheckConstraint("start_ms <= end_ms", name=op.f("ck_usage_interval")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_usage")),
+        sa.UniqueConstraint("seq", name=op.f("uq_usage_seq")),
         sqlite_strict=True,
     )
     op.create_index("ix_usage_job_id_start_ms", "usage", ["job_id", "start_ms"], unique=False)
