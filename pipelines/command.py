@@ -1,9 +1,10 @@
 """COMMAND steps: a shell text or a program with arguments, once per array index, or once per rank of a gang.
 
 A list runs directly, without a shell: the shortest way for very short tasks. A text runs as ``/bin/sh -c TEXT``.
-The order's environment is the user's ``env`` and what the planner alone knows: SHISUAN_JOB_ID, SHISUAN_JOB_NAME, SHISUAN_STEP,
-SHISUAN_TASK_INDEX (the user's number: ``array: 5-8`` gives 5 to 8), SHISUAN_TASK_COUNT and SHISUAN_ATTEMPT. The agent adds
-the rank, the work folder, the outputs folder and the token, and does not overrule what the order says.
+The order's environment is the user's ``env`` and what the planner alone knows: SHISUAN_JOB_ID, SHISUAN_JOB_NAME,
+SHISUAN_STEP, SHISUAN_TASK_INDEX (the user's number: ``array: 5-8`` gives 5 to 8), SHISUAN_TASK_COUNT and
+SHISUAN_ATTEMPT. The agent adds the rank, the work folder, the outputs folder and the token, and does not overrule what
+the order says.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def frame_at(instant_ms: int, rate: Fraction) -> int:
 
 
 def timecode(frame: int, rate: Fraction) -> str:
-    """``HH:MM:SS:FF`` from frame 0; drop-frame, with ``;``, for 29.97 and 59.94 (SMPTE ST 12-1). Wraps after 24 hours."""
+    """``HH:MM:SS:FF``, wrapping after 24 hours; drop-frame, with ``;``, for 29.97 and 59.94 (SMPTE ST 12-1)."""
     base = _timecode_base(rate)
     dropped = _dropped_per_minute(rate)
     per_minute, per_ten = base * 60 - dropped, base * 600 - dropped * 9

@@ -1,7 +1,7 @@
 """SCENE and RENDER steps: what a resident Blender child is asked to do.
 
-**The runner's side of the contract.** Both kinds run in one resident child, started as ``{blender} {blender_runner}``. Each
-task is one line of JSON on its stdin; it answers with the line protocol on stdout and ends the task with
+**The runner's side of the contract.** Both kinds run in one resident child, started as ``{blender} {blender_runner}``.
+Each task is one line of JSON on its stdin; it answers with the line protocol on stdout and ends the task with
 ``shisuan_done: {json}`` or ``shisuan_fail: reason``. Requests are flat; every path is absolute after the agent replaced
 ``{work}``. The runner makes the folder named by ``out``, or the parent of ``save``, when it is missing.
 
@@ -116,7 +116,7 @@ def scene_order(job: Job, step: Step, index: int, number: int) -> TaskOrder:
         "script": spec.script,
         "seed": spec.seed,
         "args": json.loads(spec.args),
-        "save": Template(f"{{work}}/outputs/{spec.save}"),
+        "save": Template("{work}/outputs/", spec.save),
     }
     return TaskOrder(
         attempt_id=attempt_id(job.id, step.name, index, number),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TASK_INDEX = "${task.index}"
-# A noncharacter (Unicode 3.4 D14) cannot come from valid text, so it can stand for a user's brace until JSON is written.
+# A noncharacter (Unicode 3.4 D14) comes from no sane text: it stands for a user's brace until JSON is written.
 _BRACE = "\ufdd0"
 
 
@@ -17,17 +17,19 @@ class Template:
     """A text of ours in which the agent replaces ``{work}``, ``{python}`` and the like. All other texts are users'."""
 
     text: str
+    rest: str = ""
+    """A user's text that follows."""
 
 
 def line(fields: Mapping[str, object]) -> str:
-    """One line of ASCII JSON. A user's ``{`` is written ``\\u007b``, so a folder named ``{work}`` is not replaced."""
+    r"""One line of ASCII JSON. A user's ``{`` is written ``\u007b``, so a folder named ``{work}`` is not replaced."""
     guarded = {name: _guard(value) for name, value in fields.items()}
     return json.dumps(guarded, separators=(",", ":")).replace("\\ufdd0", "\\u007b")
 
 
 def _guard(value: object) -> Any:
     if isinstance(value, Template):
-        return value.text
+        return value.text + value.rest.replace("{", _BRACE)
     if isinstance(value, str):
         return value.replace("{", _BRACE)
     if isinstance(value, Mapping):

@@ -1,15 +1,15 @@
 """TRANSCODE steps: one task that encodes one film.
 
-**The runner's side of the contract.** A process per task: ``{python} {encode_runner} REQUEST``, where REQUEST is one JSON
-object, flat, every path absolute after the agent replaced ``{work}``. The runner makes the parent of ``out``, verifies the
-result (frame count, rate, duration) and ends with ``shisuan_done: {json}`` and exit code 0, or with
+**The runner's side of the contract.** A process per task: ``{python} {encode_runner} REQUEST``, where REQUEST is one
+flat JSON object, every path absolute after the agent replaced ``{work}``. The runner makes the parent of ``out``,
+verifies the result (frame count, rate, duration) and ends with ``shisuan_done: {json}`` and exit code 0, or with
 ``shisuan_fail: reason`` and another code.
 
 =================  ===============================================================================================
 ``source``         ``pattern``, ``folder`` or ``video``
 ``input``          ``pattern``: absolute path with one run of ``#`` for the zero-padded frame number
-                   (``/films/film.####.png``); ``folder``: a folder whose numbered PNG files are the frames, in the order of
-                   their numbers; ``video``: a video file
+                   (``/films/film.####.png``); ``folder``: a folder whose numbered PNG files are the frames, in the
+                   order of their numbers; ``video``: a video file
 ``first``          ``pattern``, ``folder``: number of the first frame; -1: whatever is there (``folder`` only)
 ``last``           number of the last frame, **included**; -1 with ``first`` -1
 ``step``           distance between the numbers, 1 when all are there
@@ -94,7 +94,7 @@ def order(job: Job, step: Step, index: int, number: int) -> TaskOrder:
         "crf": spec.crf,
         "preset": spec.preset,
         "threads": threads(step),
-        "out": Template(f"{{work}}/outputs/{spec.file}"),
+        "out": Template("{work}/outputs/", spec.file),
         "expect_frames": spec.expect_frames,
     }
     return TaskOrder(

@@ -1,0 +1,75 @@
+"""The resources a file asks for, as the model's Resources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
+
+from scheduler.jobfile import kinds
+from scheduler.jobfile.quantity import Cards, Malformed
+from scheduler.model.job import Resources
+
+MEDIA_MEMORY_MIB = 2_048
+"""Blender and ffmpeg: what a small scene, or a 4K encode, takes."""
+
+
+def matching(name: str, models: Collection[str]) -> tuple[str, ...]:
+    """Catalogue ids that ``name`` means: ``H100`` each H100, ``A100-80GB`` the 80 GB ones, ``RTX4090`` RTX-4090.
+
+    A name's words must start with the id's first ones, written together or apart, and each further word must be in the
+    id. Raises Malformed, listing the catalogue, when nothing matches.
+    """
+    wanted = _words(name)
+    found = tuple(sorted(model for model in models if _fits(wanted, _words(model))))
+    if found:
+        return found
+    by_lower = {model.lower(): model for model in models}
+    close = get_close_matches(name.lower(), sorted(by_lower), n=1, cutoff=0.5)
+    raise Malformed(f"unknown card model {name!r}", tuple(sorted(models)), by_lower[close[0]] if close else "")
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
+
+
+def _fits(wanted: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    starts = {"".join(words[:count]): count for count in range(1, len(words) + 1)}
+    for used in range(len(wanted), 0, -1):
+        count = starts.get("".join(wanted[:used]))
+        if count is not None:
+            return set(wanted[used:]) <= set(words[count:])
+    return False
+
+
+def resources(
+    wish: kinds.Resources, *, models: Collection[str], has_cards: bool, memory_mib: int, with_cards: bool = True
+) -> Resources:
+    """What one task holds. Raises Malformed for a card model the catalogue does not have.
+
+    ``has_cards`` decides what ``accelerators: auto`` means; ``with_cards`` False leaves cards out (scene building).
+    """
+    cards = (wish.accelerators if with_cards else None) or Cards()
+    if cards.auto and not has_cards:
+        cards = Cards()
+    chosen = tuple(dict.fromkeys(model for name in cards.models for model in _known(name, models)))
+    wanted = bool(cards.count or cards.milli)
+    return Resources(
+        cpu_milli=wish.cpus or 1_000,
+        memory_mib=wish.memory or memory_mib,
+        scratch_mib=wish.scratch or 0,
+        cards=cards.count,
+        card_milli=cards.milli,
+        card_models=tuple(sorted(chosen)),
+        card_memory_mib=(wish.accelerator_memory or 0) if wanted else 0,
+        mig_profile=cards.mig_profile,
+        features=tuple(sorted(wish.features)) if wanted else (),
+        labels=tuple(sorted(wish.labels.items())),
+        tolerations=tuple(sorted(wish.tolerations)),
+        same_island=wish.same_island and cards.count > 1,
+    )
+
+
+def _known(name: str, models: Collection[str]) -> tuple[str, ...]:
+    """Without a catalogue every name is taken as it is."""
+    return matching(name, models) if models else (name,)

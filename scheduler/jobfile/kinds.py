@@ -1,0 +1,262 @@
+"""The job file's kinds as pydantic models: the one place that says which fields exist and what they mean.
+
+JSON Schema for editors, ``docs/job-files.md`` and the errors for unknown fields are all made from here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from scheduler.jobfile import fields as f
+from scheduler.jobfile.quantity import PRIORITIES
+
+API_VERSION = "shisuan/v1"
+
+
+def _field(meaning: str, example: Any, default: Any = ..., *, otherwise: str = "required") -> Any:
+    """A documented field. ``otherwise`` says in words what happens when it is left out."""
+    return Field(default=default, description=meaning, examples=[example], json_schema_extra={"x-default": otherwise})
+
+
+class File(BaseModel):
+    """Refuses what it does not know, and guesses no types: YAML already has types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Resources(File):
+    """What each task, or each node of a gang, holds while it runs."""
+
+    cpus: f.CpuMilli | None = _field("CPUs, in thousandths at the finest; `4+` means 4", 4, None, otherwise="1")
+    memory: f.MemoryMib | None = _field(
+        "memory: `8GiB`, `512MiB`, or a plain number of GiB",
+        "8GiB",
+        None,
+        otherwise="512MiB; 2GiB for Blender and ffmpeg",
+    )
+    accelerators: f.Accelerators | None = _field(
+        "cards: `H100:8`, `{H100: 8}`, `2` of any model, a fraction `L40S:0.5`, MIG instances `1g.10gb:2`, a list for "
+        "any of several models, or `auto`: one card if the park has any when you submit, else none",
+        "H100:8",
+        None,
+        otherwise="none",
+    )
+    accelerator_memory: f.MemoryMib | None = _field("least memory of each card", "40GiB", None, otherwise="any")
+    features: Annotated[list[f.Feature], f.OneOrMore] = _field(
+        "features each card must have", ["nvenc:h264"], [], otherwise="none"
+    )
+    labels: f.Labels = _field("labels the node must have", {"zone": "b"}, {}, otherwise="none")
+    tolerations: Annotated[list[f.Text], f.OneOrMore] = _field(
+        "taints of nodes to put up with", ["night-only"], [], otherwise="none"
+    )
+    scratch: f.MemoryMib | None = _field("space on the node's scratch disk", "20GiB", None, otherwise="none")
+    same_island: bool = _field("all cards of a task reach each other over NVLink", True, False, otherwise="false")
+
+
+class _Common(File):
+    """What every job has."""
+
+    apiVersion: Literal["shisuan/v1"] = _field("version of this format", API_VERSION)  # noqa: N815, the field's spelling
+    name: f.JobName = _field("what people call the job", "film")
+    queue: f.Text | None = _field("queue to wait in", "night", None, otherwise="the tenant's first queue")
+    priority: f.Priority = _field(
+        f"0 to 100, higher first within the queue, or {', '.join(f'`{n}` ({v})' for n, v in PRIORITIES.items())}",
+        "high",
+        PRIORITIES["normal"],
+        otherwise="normal",
+    )
+    deadline: f.When | None = _field(
+        "when it should be finished: an instant with a zone, or `+6h` from submission",
+        "2030-01-31T09:00:00+08:00",
+        None,
+        otherwise="none",
+    )
+    after: Annotated[list[f.JobId], f.OneOrMore] = _field(
+        "jobs that must have succeeded first", ["j17"], [], otherwise="none"
+    )
+
+
+class _Task(File):
+    """What every step has."""
+
+    resources: Resources = _field("what each task holds while it runs; see Resources", {"cpus": 2}, Resources())
+    retries: f.Retries = _field("further attempts of a task that failed", 3, 2, otherwise="2")
+    timeout: f.Duration | None = _field("longest run of one attempt", "30m", None, otherwise="none")
+    grace: f.Duration = _field("time between SIGTERM and SIGKILL when stopped", "30s", 10_000, otherwise="10s")
+    inputs: Annotated[list[f.Path], f.OneOrMore] = _field(
+        "further files and folders the step reads; a command that names none may read all of the tenant's storage",
+        ["textures/"],
+        [],
+        otherwise="none",
+    )
+
+
+class _Command(_Task):
+    """A program or a shell text."""
+
+    run: f.Run = _field(
+        "a shell text (for /bin/sh), or a list: a program with its arguments, without a shell", "make all"
+    )
+    env: f.Environment = _field("environment variables", {"LEVEL": "3"}, {}, otherwise="none")
+    array: f.ArrayField | None = _field(
+        "one task per number, in $SHISUAN_TASK_INDEX; `%16` allows 16 at once; also `4` (0 to 3) or "
+        "`{count: 240, max_parallel: 16}`",
+        "0-239%16",
+        None,
+        otherwise="one task",
+    )
+    num_nodes: f.Nodes = _field("nodes of a gang: all ranks start together or not at all", 2, 1, otherwise="1")
+    outputs: f.Path | None = _field(
+        "folder that files left in $SHISUAN_OUTPUTS are published into",
+        "results",
+        None,
+        otherwise="nothing is published",
+    )
+    output_files: Annotated[list[f.OutputFile], f.OneOrMore] = _field(
+        "files that must be there after success", ["report.json"], [], otherwise="whatever is there"
+    )
+
+
+class SceneScript(File):
+    """A scene that is made by a script: an automatic step builds and publishes the .blend."""
+
+    script: f.Path = _field("Python file with `build(seed, args)`, run inside Blender", "scenes/heads.py")
+    seed: f.Seed = _field("given to `build`", 7, 0, otherwise="0")
+    args: dict[str, Any] = _field("given to `build`", {"heads": 3}, {}, otherwise="empty")
+
+
+def _scene_tag(value: Any) -> str:
+    return "<script>" if isinstance(value, dict | SceneScript) else "<file>"
+
+
+class _Render(_Task):
+    """Frames of a .blend, one per task, as OpenEXR with a PNG preview."""
+
+    scene: Annotated[
+        Annotated[f.Path, Tag("<file>")] | Annotated[SceneScript, Tag("<script>")], Discriminator(_scene_tag)
+    ] = _field("a .blend file, or `{script, seed, args}`; see Scene script", "shots/010.blend")
+    frames: f.Frames = _field('frames to render, ends included: `1-24`, `1-100x2`, `[1, 5, "10-20"]`', "1-24")
+    resolution: f.Resolution | None = _field(
+        "pixels: `1920x1080` or `[1920, 1080]`", "1920x1080", None, otherwise="the file's"
+    )
+    samples: f.Samples | None = _field("samples per pixel", 64, None, otherwise="the file's")
+    engine: f.Engine = _field("render engine", "cycles", "CYCLES", otherwise="cycles")
+    device: f.Device = _field("`auto` uses the card the task holds, else the CPU", "optix", "auto", otherwise="auto")
+    max_parallel: f.Parallel | None = _field("frames rendered at once", 16, None, otherwise="no limit")
+    outputs: f.Path | None = _field(
+        "folder for the frames", "frames", None, otherwise="jobs/JOB/STEP in the tenant's first storage root"
+    )
+
+
+class _Transcode(_Task):
+    """One film from frames or from another film."""
+
+    input: f.Path = _field(
+        "numbered PNG frames `film.####.png`, a folder of them, or a video file", "frames/film.####.png"
+    )
+    frames: f.Frames | None = _field(
+        "numbers of the frames, ends included: one range such as `1-24` or `1-99x2`",
+        "1-24",
+        None,
+        otherwise="all there are",
+    )
+    fps: f.Rate | None = _field(
+        "frames per second: `24`, `23.976`, `24000/1001`",
+        "24",
+        None,
+        otherwise="24 for frames, the video's own for a video",
+    )
+    codec: f.Codec = _field("video codec", "h264", "h264", otherwise="h264")
+    crf: f.Crf = _field("quality, 0 (lossless) to 51", 20, 18, otherwise="18")
+    preset: f.Preset = _field("x264's preset: speed against size", "slow", "medium", otherwise="medium")
+    outputs: f.FilmFile | None = _field(
+        "the film's file", "film.mp4", None, otherwise="jobs/JOB/STEP/NAME.mp4 in the tenant's first storage root"
+    )
+
+
+class CommandJob(_Common, _Command):
+    """One command: once, as an array, or as a gang."""
+
+    kind: Literal["CommandJob"] = _field("the kind of job", "CommandJob")
+
+
+class RenderJob(_Common, _Render):
+    """Render frames with Blender."""
+
+    kind: Literal["RenderJob"] = _field("the kind of job", "RenderJob")
+
+
+class TranscodeJob(_Common, _Transcode):
+    """Encode a film with ffmpeg."""
+
+    kind: Literal["TranscodeJob"] = _field("the kind of job", "TranscodeJob")
+
+
+class _Step(File):
+    """What every step of a Pipeline has."""
+
+    name: f.StepName = _field("the step's name, unique in the file", "render")
+    needs: Annotated[list[f.StepName], f.OneOrMore] = _field(
+        "steps that must have succeeded first; `${steps.NAME.outputs}` anywhere in a step implies them",
+        ["render"],
+        [],
+        otherwise="none",
+    )
+
+
+class CommandStep(_Step, _Command):
+    """A command as a step."""
+
+    kind: Literal["command"] = _field("the kind of step", "command")
+
+
+class RenderStep(_Step, _Render):
+    """A render as a step."""
+
+    kind: Literal["render"] = _field("the kind of step", "render")
+
+
+class TranscodeStep(_Step, _Transcode):
+    """An encode as a step."""
+
+    kind: Literal["transcode"] = _field("the kind of step", "transcode")
+
+
+STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep]] = {
+    "command": CommandStep,
+    "render": RenderStep,
+    "transcode": TranscodeStep,
+}
+
+
+def _step_tag(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return f"<{kind}>" if isinstance(kind, str) and kind in STEP_KINDS else None
+
+
+AnyStep = Annotated[
+    Annotated[CommandStep, Tag("<command>")]
+    | Annotated[RenderStep, Tag("<render>")]
+    | Annotated[TranscodeStep, Tag("<transcode>")],
+    Discriminator(_step_tag),
+]
+
+
+class Pipeline(_Common):
+    """Steps that depend on each other."""
+
+    kind: Literal["Pipeline"] = _field("the kind of job", "Pipeline")
+    steps: Annotated[list[AnyStep], Field(min_length=1, max_length=100)] = _field(
+        "the steps, in any order", [{"name": "hello", "kind": "command", "run": "echo hello"}]
+    )
+
+
+JobFile = CommandJob | RenderJob | TranscodeJob | Pipeline
+JOB_KINDS: dict[str, type[CommandJob] | type[RenderJob] | type[TranscodeJob] | type[Pipeline]] = {
+    "CommandJob": CommandJob,
+    "RenderJob": RenderJob,
+    "TranscodeJob": TranscodeJob,
+    "Pipeline": Pipeline,
+}

@@ -1,0 +1,225 @@
+"""A file's steps as the model's steps, one function per kind.
+
+Problems go into the context; a step with problems is built all the same, so that the later ones are checked too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from pipelines.command import ANY_OUTPUT, CommandSpec
+from pipelines.render import AS_IN_FILE, RenderSpec, SceneSpec
+from pipelines.request import TASK_INDEX
+from scheduler.jobfile import hardware, kinds, paths
+from scheduler.jobfile.context import Context, Entry, stem
+from scheduler.jobfile.film import transcode
+from scheduler.jobfile.quantity import Malformed
+from scheduler.model import codec
+from scheduler.model.job import Resources, Step, StepKind
+
+SCENE_SUFFIX = "-scene"
+
+
+def command(context: Context, entry: Entry) -> tuple[Step, ...]:
+    """A COMMAND step; a gang when ``num_nodes`` is more than one."""
+    body = entry.body
+    assert isinstance(body, kinds.CommandStep | kinds.CommandJob)
+    run, output_dir = body.run, ""
+    with context.at(entry.at("run")):
+        run = context.text(run) if isinstance(run, str) else [context.text(word) for word in run]
+    env: dict[str, str] = {}
+    for name, value in sorted(body.env.items()):
+        with context.at(f"{entry.at('env')}.{name}"):
+            env[name] = context.text(value)
+    with context.at(entry.at("outputs")):
+        output_dir = context.output_path(entry)
+    with context.at(entry.at("output_files")):
+        _apart(body, output_dir)
+    reads = context.reads(entry) or _all_roots(context)
+    array = body.array
+    spec = CommandSpec(
+        argv=tuple(run) if isinstance(run, list) else (),
+        shell=run if isinstance(run, str) else "",
+        env=tuple(env.items()),
+        indices=array.indices.spans if array else (),
+        output_dir=output_dir,
+        outputs=tuple(body.output_files) or ANY_OUTPUT,
+        reads=reads,
+    )
+    return (
+        _step(
+            entry,
+            StepKind.COMMAND,
+            resources=_resources(context, entry, memory_mib=512),
+            spec=spec,
+            count=len(array.indices) if array else 1,
+            ranks=body.num_nodes,
+            max_parallel=array.max_parallel if array else 0,
+        ),
+    )
+
+
+def _apart(body: kinds.CommandStep | kinds.CommandJob, output_dir: str) -> None:
+    """Tasks of an array may not all publish the same file."""
+    if body.array is None or len(body.array.indices) == 1 or TASK_INDEX in output_dir:
+        return
+    for name in body.output_files:
+        if name != "*" and TASK_INDEX not in name:
+            raise Malformed(f"every task of the array would publish {name!r}; put {TASK_INDEX} into it or into outputs")
+
+
+def _all_roots(context: Context) -> tuple[str, ...]:
+    """A command that names no inputs may read the tenant's storage: it is the tenant's own."""
+    return context.roots.real if context.roots_written else ()
+
+
+def render(context: Context, entry: Entry) -> tuple[Step, ...]:
+    """A RENDER step, with a SCENE step before it when the scene is a script."""
+    body = entry.body
+    assert isinstance(body, kinds.RenderStep | kinds.RenderJob)
+    blend, output_dir = "", ""
+    before: tuple[Step, ...] = ()
+    if isinstance(body.scene, str):
+        with context.at(entry.at("scene")):
+            blend = _blend(context, body.scene)
+    else:
+        blend, before = _scene(context, entry, body.scene)
+    with context.at(entry.at("outputs")):
+        output_dir = context.output_path(entry)
+    needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
+    with context.at(entry.at("resources.accelerators")):
+        _device_is_there(body, needed, context)
+    width, height = body.resolution or (AS_IN_FILE, AS_IN_FILE)
+    spec = RenderSpec(
+        blend=blend,
+        frames=body.frames.spans,
+        width=width,
+        height=height,
+        samples=body.samples or AS_IN_FILE,
+        engine=body.engine,
+        device=body.device,
+        base=context.base,
+        output_dir=output_dir,
+        reads=(_folder(blend), *context.reads(entry)),
+    )
+    step = _step(
+        entry,
+        StepKind.RENDER,
+        resources=needed,
+        spec=spec,
+        count=len(body.frames),
+        max_parallel=body.max_parallel or 0,
+        needs=(*(made.name for made in before), *entry.needs),
+        warm_key=blend,
+    )
+    return (*before, step)
+
+
+def _folder(path: str) -> str:
+    """A scene's neighbours (textures, linked files) are read with it."""
+    return str(PurePosixPath(path).parent)
+
+
+def _blend(context: Context, text: str) -> str:
+    found = context.input(text)
+    if not found.path.endswith(".blend"):
+        raise Malformed(f"{text!r} is not a .blend file; for a script write {{script: {text}, seed: 7}}")
+    return found.path if found.step else paths.existing_file(found.path, text)
+
+
+def _scene(context: Context, entry: Entry, scene: kinds.SceneScript) -> tuple[str, tuple[Step, ...]]:
+    name = scene_step(entry)
+    script, output_dir = "", ""
+    with context.at(entry.at("scene.script")):
+        found = context.input(scene.script)
+        script = found.path if found.step else paths.existing_file(found.path, scene.script)
+        output_dir = context.roots.output(context.default_output(name))
+    args = "{}"
+    with context.at(entry.at("scene.args")):
+        args = json.dumps(scene.args, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    spec = SceneSpec(
+        script=script,
+        seed=scene.seed,
+        args=args,
+        save=f"{stem(script) or 'scene'}.blend",
+        output_dir=output_dir,
+        reads=(_folder(script), *context.reads(entry)),
+    )
+    # Building a scene needs no card, and the problems of its resources are told once, by the render.
+    needed = hardware.resources(
+        entry.body.resources, models=(), has_cards=False, memory_mib=hardware.MEDIA_MEMORY_MIB, with_cards=False
+    )
+    made = _step(entry, StepKind.SCENE, resources=needed, spec=spec, name=name)
+    return f"{output_dir}/{spec.save}", (made,)
+
+
+def scene_step(entry: Entry) -> str:
+    """Name of the automatic step that builds a render's scene: ``scene`` at the top of a file, else ``NAME-scene``."""
+    return f"{entry.name[: 40 - len(SCENE_SUFFIX)]}{SCENE_SUFFIX}" if entry.place else StepKind.SCENE.value
+
+
+def _device_is_there(body: kinds.RenderStep | kinds.RenderJob, needed: Resources, context: Context) -> None:
+    if body.device in ("cuda", "optix") and not (needed.cards or needed.card_milli):
+        why = "the park has no card now" if body.resources.accelerators else "no card is asked for"
+        raise Malformed(f"device {body.device} renders on a card, but {why}; write accelerators: 1 or device: auto")
+
+
+def _resources(context: Context, entry: Entry, *, memory_mib: int) -> Resources:
+    made: list[Resources] = []
+    with context.at(entry.at("resources.accelerators")):
+        wish = entry.body.resources
+        made.append(hardware.resources(wish, models=context.models, has_cards=context.has_cards, memory_mib=memory_mib))
+    return made[0] if made else Resources()
+
+
+def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
+    spec = transcode(context, entry)
+    needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
+    return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
+
+
+def _step(
+    entry: Entry,
+    kind: StepKind,
+    *,
+    resources: Resources,
+    spec: object,
+    count: int = 1,
+    ranks: int = 1,
+    max_parallel: int = 0,
+    name: str = "",
+    needs: tuple[str, ...] | None = None,
+    warm_key: str = "",
+) -> Step:
+    body = entry.body
+    return Step(
+        name=name or entry.name,
+        kind=kind,
+        count=count,
+        ranks=ranks,
+        resources=resources,
+        needs=entry.needs if needs is None else needs,
+        retries=body.retries,
+        timeout_ms=body.timeout or 0,
+        grace_ms=body.grace,
+        max_parallel=max_parallel,
+        warm_key=warm_key,
+        spec=codec.dumps(spec),
+    )
+
+
+Builder = Callable[[Context, Entry], tuple[Step, ...]]
+
+BUILDERS: tuple[tuple[tuple[type, ...], Builder], ...] = (
+    ((kinds.CommandStep, kinds.CommandJob), command),
+    ((kinds.RenderStep, kinds.RenderJob), render),
+    ((kinds.TranscodeStep, kinds.TranscodeJob), _film),
+)
+
+
+def build(context: Context, entry: Entry) -> tuple[Step, ...]:
+    """The entry's steps, in the order they run."""
+    builder = next(made for types, made in BUILDERS if isinstance(entry.body, types))
+    return builder(context, entry)
