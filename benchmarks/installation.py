@@ -24,6 +24,7 @@ class Installation:
     def __init__(self, home: Path, *flags: str) -> None:
         self.home = home
         self.flags = flags
+        self.cwd = Path("/")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SHISUAN_", "RAY_"))}
         self.env |= {"SHISUAN_HOME": str(home), "NO_COLOR": "1"}
 
@@ -50,7 +51,7 @@ class Installation:
     def run(self, *args: str, timeout_s: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the ``shisuan`` command on this home. Raises AssertionError with its output when it fails."""
         result = subprocess.run(
-            [SHISUAN, *args], env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False, cwd="/"
+            [SHISUAN, *args], env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=self.cwd
         )
         if check and result.returncode != 0:
             said = f"{result.stdout}{result.stderr}\n{self.log_tail()}"

@@ -1,0 +1,67 @@
+"""Kill anything at a seeded moment: every task still ends with one published output, and every record agrees.
+
+A seed fixes who dies and after how many attempt starts. ``make test`` runs 20 seeds, ``make soak`` 200.
+"""
+
+import random
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from benchmarks.installation import Installation, kill, wait_for
+from tests.kills import invariants
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+ROLES = ("service", "bridge", "agent", "runner", "head")
+VICTIMS = tuple((role,) for role in ROLES) + tuple(combinations(ROLES, 2))
+TINY = (Path(__file__).parent / "tiny.yaml").read_text(encoding="utf-8")
+NODES = """
+nodes:
+  - {name: alpha, cpus: 2, memory: 4GiB}
+  - {name: beta, cpus: 2, memory: 4GiB}
+"""
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
+    (folder / "nodes.yaml").write_text(NODES, encoding="utf-8")
+    with Installation(folder / "home", "--nodes", str(folder / "nodes.yaml")) as running:
+        yield running
+    assert running.processes() == []
+
+
+def started(installation: Installation, job_id: str) -> int:
+    return sum(a["started_ms"] > 0 for a in installation.attempts(job_id))
+
+
+def run_and_kill(installation: Installation, seed: int) -> None:
+    chance = random.Random(seed)
+    victims = VICTIMS[seed % len(VICTIMS)]
+    moment = chance.randrange(42)
+    name = f"tiny-{seed}-{chance.randrange(10**6)}"
+    job_id = installation.submit(TINY.replace("tiny", name))
+    wait_for(f"{moment} starts", lambda: started(installation, job_id) >= moment, deadline_s=60, every_s=0.01)
+    killed = {role: kill(chance.sample(found, k=1) if (found := installation.role(role)) else []) for role in victims}
+    print(f"seed {seed}: after {moment} starts of {job_id} killed {killed}")
+    if "service" in victims:
+        installation.up()
+    job = installation.wait(job_id, deadline_s=120)
+    invariants.check_attempts(installation, job)
+    invariants.check_leases(installation, job)
+    invariants.check_outputs(installation.home / "storage" / "default" / name)
+    invariants.check_no_orphans(installation)
+    invariants.check_journal(installation)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_lost_when_anything_dies(installation, seed):
+    run_and_kill(installation, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20, 220))
+def test_nothing_is_lost_when_anything_dies_often(installation, seed):
+    run_and_kill(installation, seed)
