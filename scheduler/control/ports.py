@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from scheduler.model.event import Event
+from scheduler.model.key import ApiKey, Role
+from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from scheduler.model.snapshot import Changes, Snapshot
+from scheduler.model.usage import UsageRecord
 
 
 class Clock(Protocol):
@@ -73,4 +76,74 @@ class Waker(Protocol):
 
     def wake(self) -> None:
         """Make a blocked poll return."""
+        ...
+
+
+class History(Protocol):
+    """What the database answers beside the engine: everything that is over. Safe from any thread."""
+
+    def job_of_request(self, tenant: str, request_id: str) -> str:
+        """Id of the job this request made; empty when there is none."""
+        ...
+
+    def leases(
+        self,
+        *,
+        job_id: str = "",
+        tenant: str = "",
+        start_ms: int = 0,
+        end_ms: int = 0,
+        after: str = "",
+        limit: int = ...,
+    ) -> tuple[LeaseRecord, ...]:
+        """Open and closed leases, by number."""
+        ...
+
+    def attempts(
+        self, job_id: str, *, step: str = "", after: tuple[str, int, int] | None = None, limit: int = ...
+    ) -> tuple[AttemptRecord, ...]:
+        """A job's attempts by step, index and number; ``after``: that triple of the last one seen."""
+        ...
+
+    def attempt(self, attempt_id: str) -> AttemptRecord:
+        """One attempt. Raises NotFound."""
+        ...
+
+    def usage(
+        self,
+        *,
+        job_id: str = "",
+        tenant: str = "",
+        start_ms: int = 0,
+        end_ms: int = 0,
+        after: int = 0,
+        limit: int = ...,
+    ) -> tuple[UsageRecord, ...]:
+        """Sealed usage in order of sealing."""
+        ...
+
+    def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Every recorded fact with its number."""
+        ...
+
+
+class KeyRing(Protocol):
+    """API keys; only hashes are kept."""
+
+    def add_key(
+        self, tenant: str, role: Role | str = ..., expires_ms: int = 0, label: str = "", *, now_ms: int = 0
+    ) -> tuple[str, str]:
+        """A new key: its id and its secret, which cannot be had again."""
+        ...
+
+    def find_key(self, secret: str, now_ms: int) -> ApiKey:
+        """Whose key this is. Raises Unauthorized."""
+        ...
+
+    def list_keys(self, tenant: str = "") -> tuple[ApiKey, ...]:
+        """Every key, in order of making."""
+        ...
+
+    def revoke_key(self, key_id: str, *, now_ms: int = 0) -> None:
+        """The key opens nothing any more. Raises NotFound."""
         ...

@@ -1,0 +1,58 @@
+"""What every handler is given: the services, and who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from scheduler.control.access import Caller
+from scheduler.control.cycle import Cycle
+from scheduler.control.operations import Operations
+from scheduler.control.service import Service
+from scheduler.control.tokens import PREFIX, Tokens
+from scheduler.model.errors import Forbidden, Unauthorized
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Everything the faces may touch; kept in ``app.state.doors``."""
+
+    service: Service
+    operations: Operations
+    cycle: Cycle
+    tokens: Tokens
+
+
+def doors(request: Request) -> Doors:
+    """The doors of this application."""
+    found = request.app.state.doors
+    assert isinstance(found, Doors)
+    return found
+
+
+Authorization = Annotated[str, Header(alias="Authorization", description="`Bearer KEY`", include_in_schema=False)]
+
+
+def bearer(authorization: str) -> str:
+    """The secret in an Authorization header. Raises Unauthorized."""
+    scheme, _, secret = authorization.partition(" ")
+    if not authorization:
+        raise Unauthorized("no API key: send the header 'Authorization: Bearer KEY'")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("the Authorization header must read 'Bearer KEY'")
+    return secret.strip()
+
+
+def caller(open_doors: Annotated[Doors, Depends(doors)], authorization: Authorization = "") -> Caller:
+    """Whoever holds the key of this request. Raises Unauthorized, Forbidden."""
+    secret = bearer(authorization)
+    if secret.startswith(PREFIX):
+        open_doors.tokens.check(secret, open_doors.cycle.now_ms())
+        raise Forbidden("an attempt token opens nothing but /v1/attempts/self")
+    return open_doors.operations.authenticate(secret)
+
+
+Open = Annotated[Doors, Depends(doors)]
+Who = Annotated[Caller, Depends(caller)]

@@ -1,0 +1,98 @@
+"""Addresses under ``/v1`` about jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from scheduler.api.doors import Open, Who
+from scheduler.api.schemas import EmptyBody, PlanBody, RetryBody, SubmitBody
+from scheduler.control.shapes import (
+    AttemptList,
+    JobDetail,
+    JobList,
+    JobView,
+    LeaseList,
+    TrialView,
+    UsageList,
+    WaitList,
+)
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.post("/jobs", status_code=201, summary="Submit a job file")
+def submit(open_doors: Open, who: Who, body: SubmitBody) -> JobView:
+    """Record a job. Nothing is stored unless the whole file is right."""
+    return open_doors.service.submit(
+        who, file=body.file, base_dir=body.base_dir, hold=body.hold, request_id=body.request_id
+    )
+
+
+@router.post("/plan", summary="Try a job file out")
+def plan(open_doors: Open, who: Who, body: PlanBody) -> TrialView:
+    """What would start now, and what would wait and why. Nothing is stored."""
+    return open_doors.service.plan(who, file=body.file, base_dir=body.base_dir)
+
+
+@router.get("/jobs", summary="List jobs, newest first")
+def list_jobs(open_doors: Open, who: Who, state: str = "", limit: Limit = 100) -> JobList:
+    """Your jobs; an operator's key sees everyone's."""
+    return {"jobs": open_doors.service.list_jobs(who, state=state, limit=limit)}
+
+
+@router.get("/jobs/{job_id}", summary="Describe a job")
+def describe(open_doors: Open, who: Who, job_id: str) -> JobDetail:
+    """Steps with counts and progress, the latest attempts, published outputs."""
+    return open_doors.service.describe(who, job_id)
+
+
+@router.get("/jobs/{job_id}/explain", summary="Why does it wait?")
+def explain(open_doors: Open, who: Who, job_id: str) -> WaitList:
+    """For each waiting step: its place in the order and the reasons."""
+    return {"waits": open_doors.service.explain(who, job_id)}
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job")
+def cancel(open_doors: Open, who: Who, job_id: str, body: EmptyBody | None = None) -> JobView:
+    """Stop what runs, start nothing more."""
+    return open_doors.service.cancel(who, job_id)
+
+
+@router.post("/jobs/{job_id}/hold", summary="Hold a job")
+def hold(open_doors: Open, who: Who, job_id: str, body: EmptyBody | None = None) -> JobView:
+    """Start nothing more; what runs goes on."""
+    return open_doors.service.hold(who, job_id)
+
+
+@router.post("/jobs/{job_id}/release", summary="Release a held job")
+def release(open_doors: Open, who: Who, job_id: str, body: EmptyBody | None = None) -> JobView:
+    """Undo hold."""
+    return open_doors.service.release(who, job_id)
+
+
+@router.post("/jobs/{job_id}/retry", summary="Run failed and cancelled tasks again")
+def retry(open_doors: Open, who: Who, job_id: str, body: RetryBody | None = None) -> JobView:
+    """All of them, those of one step, or chosen indices of one step."""
+    chosen = body or RetryBody()
+    return open_doors.service.retry(who, job_id, chosen.step, chosen.indices)
+
+
+@router.get("/jobs/{job_id}/attempts", summary="List attempts")
+def attempts(open_doors: Open, who: Who, job_id: str, step: str = "") -> AttemptList:
+    """Every try of every task, in order."""
+    return {"attempts": open_doors.service.attempts(who, job_id, step)}
+
+
+@router.get("/leases", summary="Who held what, from when to when")
+def leases(open_doors: Open, who: Who, job: str = "") -> LeaseList:
+    """Of one job, or all of yours."""
+    return {"leases": open_doors.service.leases(who, job)}
+
+
+@router.get("/usage", summary="Sealed usage records")
+def usage(open_doors: Open, who: Who, job: str = "") -> UsageList:
+    """Of one job, or all of yours."""
+    return {"records": open_doors.service.usage(who, job)}

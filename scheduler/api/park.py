@@ -1,0 +1,115 @@
+"""Addresses under ``/v1`` about the park: nodes, queues, tenants, keys, status; and what an attempt may ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from scheduler import jobfile
+from scheduler.api.doors import Authorization, Open, Who, bearer
+from scheduler.api.schemas import CordonBody, EmptyBody, KeyBody, QueueBody, TenantBody
+from scheduler.control.shapes import (
+    KeyList,
+    KeyView,
+    NewKey,
+    NodeList,
+    NodeView,
+    QueueList,
+    QueueView,
+    SelfView,
+    StatusView,
+    TenantView,
+)
+from scheduler.model.queue import Queue, Tenant
+
+router = APIRouter(prefix="/v1")
+
+
+@router.get("/status", tags=["park"], summary="The service at a glance")
+def status(open_doors: Open, who: Who) -> StatusView:
+    """Version, runtime, counts; `simulated` when some cards exist on paper only."""
+    return open_doors.operations.status(who)
+
+
+@router.get("/nodes", tags=["park"], summary="Nodes and their devices")
+def nodes(open_doors: Open, who: Who) -> NodeList:
+    """What there is and what is free."""
+    return {"nodes": open_doors.operations.nodes(who)}
+
+
+@router.get("/queues", tags=["park"], summary="Queues")
+def queues(open_doors: Open, who: Who) -> QueueList:
+    """The ones you may submit to."""
+    return {"queues": open_doors.operations.queues(who)}
+
+
+@router.get("/schema", tags=["park"], summary="JSON Schema of job files")
+def schema() -> dict[str, Any]:
+    """For editors. Needs no key."""
+    return jobfile.schema()
+
+
+@router.get("/attempts/self", tags=["runners"], summary="What a running attempt may know")
+def whoami(open_doors: Open, authorization: Authorization = "") -> SelfView:
+    """Needs the attempt's own token (`SHISUAN_TOKEN`); nothing else is open to it."""
+    attempt = open_doors.tokens.check(bearer(authorization), open_doors.cycle.now_ms())
+    return open_doors.service.whoami(attempt)
+
+
+@router.post("/nodes/{name}/cordon", tags=["operators"], summary="Take nothing new on a node")
+def cordon(open_doors: Open, who: Who, name: str, body: CordonBody | None = None) -> NodeView:
+    """What runs there goes on."""
+    return open_doors.operations.cordon(who, name, (body or CordonBody()).reason)
+
+
+@router.post("/nodes/{name}/uncordon", tags=["operators"], summary="Use a node again")
+def uncordon(open_doors: Open, who: Who, name: str, body: EmptyBody | None = None) -> NodeView:
+    """Undo cordon."""
+    return open_doors.operations.uncordon(who, name)
+
+
+@router.get("/tenants", tags=["operators"], summary="Tenants")
+def tenants(open_doors: Open, who: Who) -> dict[str, list[TenantView]]:
+    """All of them; a tenant's key sees itself."""
+    return {"tenants": open_doors.operations.tenants(who)}
+
+
+@router.put("/tenants/{name}", tags=["operators"], summary="Create or change a tenant")
+def put_tenant(open_doors: Open, who: Who, name: str, body: TenantBody) -> TenantView:
+    """Without storage roots it gets a folder of its own."""
+    return open_doors.operations.set_tenant(
+        who,
+        Tenant(
+            name=name,
+            display_name=body.display_name,
+            queues=tuple(body.queues),
+            storage_roots=tuple(body.storage_roots),
+        ),
+    )
+
+
+@router.put("/queues/{name}", tags=["operators"], summary="Create or change a queue")
+def put_queue(open_doors: Open, who: Who, name: str, body: QueueBody) -> QueueView:
+    """Its weight is its share among queues of the same parent."""
+    return open_doors.operations.set_queue(who, Queue(name=name, parent=body.parent, weight=body.weight))
+
+
+@router.post("/keys", status_code=201, tags=["operators"], summary="Make a key")
+def add_key(open_doors: Open, who: Who, body: KeyBody) -> NewKey:
+    """The answer is the only place where its secret is shown."""
+    return open_doors.operations.add_key(
+        who, tenant=body.tenant, role=body.role, label=body.label, expires_ms=body.expires_ms
+    )
+
+
+@router.get("/keys", tags=["operators"], summary="Keys, without their secrets")
+def list_keys(open_doors: Open, who: Who) -> KeyList:
+    """Every key ever made."""
+    return {"keys": open_doors.operations.list_keys(who)}
+
+
+@router.delete("/keys/{key_id}", tags=["operators"], summary="Revoke a key")
+def revoke_key(open_doors: Open, who: Who, key_id: str) -> KeyView:
+    """It opens nothing from now on."""
+    return open_doors.operations.revoke_key(who, key_id)

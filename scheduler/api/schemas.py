@@ -1,0 +1,95 @@
+"""What requests may carry. Answers are described by ``scheduler/control/shapes.py``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from scheduler.api.errors import UNKNOWN_FIELD
+
+
+class Body(BaseModel):
+    """A JSON body: unknown fields are refused with the nearest valid name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def known_fields(cls, data: Any) -> Any:
+        """Refuse the first unknown field."""
+        for name in data if isinstance(data, dict) else ():
+            if name not in cls.model_fields:
+                raise PydanticCustomError(
+                    UNKNOWN_FIELD, "unknown field {name}", {"name": str(name), "valid": sorted(cls.model_fields)}
+                )
+        return data
+
+
+FileText = Annotated[str, Field(description="The job file's text (YAML or JSON).", examples=["kind: CommandJob\n…"])]
+BaseDir = Annotated[
+    str, Field(description="Absolute folder that relative input paths start from; must lie in a storage root.")
+]
+
+
+class SubmitBody(Body):
+    """A job to record."""
+
+    file: FileText
+    base_dir: BaseDir = ""
+    hold: Annotated[bool, Field(description="Start nothing before it is released.")] = False
+    request_id: Annotated[str, Field(description="Sending the same again gives the same job.")] = ""
+
+
+class PlanBody(Body):
+    """A job to try out."""
+
+    file: FileText
+    base_dir: BaseDir = ""
+    hold: bool = False
+    request_id: str = ""
+
+
+class RetryBody(Body):
+    """Which tasks to run again; empty: every failed or cancelled one."""
+
+    step: str = ""
+    indices: Annotated[list[int], Field(max_length=100_000)] = []
+
+
+class EmptyBody(Body):
+    """Nothing. ``step`` and ``indices`` are accepted so that all verbs may be called alike."""
+
+    step: str = ""
+    indices: list[int] = []
+
+
+class CordonBody(Body):
+    """Why a node is taken out."""
+
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class KeyBody(Body):
+    """A key to make."""
+
+    tenant: str
+    role: str = "tenant"
+    label: Annotated[str, Field(max_length=200)] = ""
+    expires_ms: Annotated[int, Field(ge=0, description="Unix ms; 0: never.")] = 0
+
+
+class TenantBody(Body):
+    """A tenant to create or change."""
+
+    display_name: Annotated[str, Field(max_length=200)] = ""
+    queues: list[str] = ["default"]
+    storage_roots: list[str] = []
+
+
+class QueueBody(Body):
+    """A queue to create or change."""
+
+    parent: str = ""
+    weight: int = 100

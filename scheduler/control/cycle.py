@@ -1,0 +1,295 @@
+"""observe → plan → record → apply: the one thread that changes anything."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from scheduler.control.dispatch import Dispatch
+from scheduler.control.metrics import Metrics
+from scheduler.control.observe import Observer, Reaction
+from scheduler.control.ports import Clock, Executor, Store
+from scheduler.control.sealing import Sealer
+from scheduler.control.settings import Limits
+from scheduler.engine import Engine
+from scheduler.model.errors import ExecutorError, ShisuanError, StoreError
+from scheduler.model.event import AttemptFinished, Event, LeaseGranted, LeaseStopping, UsageSealed
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import LeaseOrder, Report, ReportKind
+from scheduler.model.plan import ReasonKind, Start, Stop
+from scheduler.model.policy import Policy
+
+log = structlog.get_logger("shisuan.cycle")
+T = TypeVar("T")
+Decide = Callable[[Engine, int], tuple[Sequence[Event], T]]
+"""A user's verb: sees the state and the instant, raises a ShisuanError or gives the facts to record and the answer."""
+
+
+class Runtime(Executor, Protocol):
+    """The executor, with a way to end its ``poll`` early."""
+
+    def wake(self) -> None:
+        """Make a blocked poll return."""
+        ...
+
+
+@dataclass(slots=True)
+class Command:
+    """A verb on its way to the cycle, and where its caller waits."""
+
+    decide: Decide[Any]
+    done: Future[Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """One cycle's work: what was observed, what is recorded, what is to be told to the workers."""
+
+    now_ms: int
+    events: list[Event] = field(default_factory=list)
+    answers: list[tuple[Future[Any], Any]] = field(default_factory=list)
+    cursors: list[str] = field(default_factory=list)
+    start: list[str] = field(default_factory=list)
+    stop: dict[str, str] = field(default_factory=dict)
+    """Lease id → reason."""
+
+
+class Cycle:
+    """Owns the engine. Others read it under :meth:`state` and change it through :meth:`call`.
+
+    Crash-only: an exception from the store or the engine ends :meth:`run`, and the process with it. Whatever was
+    recorded is repeated to the workers by the next process; whatever was not recorded never happened.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        epoch: int,
+        store: Store,
+        executor: Runtime,
+        clock: Clock,
+        dispatch: Dispatch,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._engine = engine
+        self._epoch = epoch
+        self._store = store
+        self._executor = executor
+        self._clock = clock
+        self._dispatch = dispatch
+        self.policy = policy or Policy()
+        self.limits = limits or Limits()
+        self.metrics = metrics or Metrics()
+        self.observer = Observer(silence_ms=self.limits.silence_ms)
+        self._sealer = Sealer()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._own_reports: list[Report] = []
+        self._lock = threading.RLock()
+        self._last_ms = engine.now_ms
+        self._stale_plan = True
+        self._stopping = threading.Event()
+
+    # ── other threads ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def call(self, decide: Decide[T]) -> T:
+        """Run a verb inside the next cycle; returns its answer once its facts are in the database.
+
+        Raises the verb's own ShisuanError, or StoreError when the cycle does not come round in time.
+        """
+        done: Future[T] = Future()
+        self._commands.put(Command(decide, done))
+        self._executor.wake()
+        try:
+            return done.result(timeout=self.limits.call_timeout_ms / 1000)
+        except TimeoutError:
+            raise StoreError("the service is too busy to answer; the request may still be carried out") from None
+
+    @contextmanager
+    def state(self) -> Iterator[Engine]:
+        """The engine at rest, showing only what is recorded. Keep it short: the cycle waits meanwhile."""
+        with self._lock:
+            yield self._engine
+
+    def now_ms(self) -> int:
+        """The service's clock: wall time that never goes back past what is recorded."""
+        return max(self._last_ms, self._clock.now_ms())
+
+    def stop(self) -> None:
+        """Make :meth:`run` return after the cycle it is in."""
+        self._stopping.set()
+        self._executor.wake()
+
+    # ── the one thread ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        """Cycle until :meth:`stop`. Anything raised here must end the process."""
+        while not self._stopping.is_set():
+            self.once(self.limits.tick_ms)
+
+    def once(self, timeout_ms: int) -> None:
+        """One cycle. Waits up to ``timeout_ms`` for something to do."""
+        waiting = not self._commands.empty() or self._own_reports
+        reports = self._executor.poll(0 if waiting else timeout_ms)  # 1. observe: what workers say,
+        began = time.perf_counter()
+        with self._lock:
+            batch = Batch(self._tick())
+            self._hear(batch, reports)  # ...what they should have said by now,
+            self._obey(batch)  # 2. ...and what users want
+            self._decide(batch)  # 3. plan
+            orders = self._orders(batch)  # 4. expand what starts
+            self._record(batch)  # 5. seal usage, then one transaction
+        self._tell(batch, orders)  # 6. apply: start, stop, acknowledge
+        self._answer(batch)  # 7. users hear of it
+        self.metrics.cycle_seconds.observe(time.perf_counter() - began)
+
+    def _tick(self) -> int:
+        self._last_ms = self.now_ms()
+        return self._last_ms
+
+    def _apply(self, batch: Batch, event: Event) -> None:
+        self._sealer.before(self._engine, event)
+        self._engine.apply(event)  # refuses what does not fit the state before it changes anything
+        batch.events.append(event)
+        self._stale_plan = True
+        if isinstance(event, AttemptFinished):
+            self.metrics.ends.labels(event.state.value).inc()
+
+    def _hear(self, batch: Batch, reports: Sequence[Report]) -> None:
+        own, self._own_reports = self._own_reports, []
+        for report in (*own, *reports):
+            self.metrics.reports.labels(report.kind.value).inc()
+            self._react(batch, self.observer.react(report, self._engine, batch.now_ms))
+            if report.cursor:
+                batch.cursors.append(report.cursor)
+            if report.kind in (ReportKind.RUNTIME_UP, ReportKind.RUNTIME_DOWN):
+                self._stale_plan = True
+                log.info(report.kind.value, message=report.message)
+        for reaction in self.observer.overdue(self._engine, batch.now_ms):
+            self._react(batch, reaction)
+
+    def _react(self, batch: Batch, reaction: Reaction) -> None:
+        for event in reaction.events:
+            self._apply(batch, event)
+        batch.start += reaction.start
+        batch.stop.update(dict.fromkeys(reaction.stop, "this lease is over"))
+
+    def _obey(self, batch: Batch) -> None:
+        while not self._commands.empty():
+            command = self._commands.get()
+            if not command.done.set_running_or_notify_cancel():
+                continue
+            recorded = len(batch.events)
+            try:
+                events, answer = command.decide(self._engine, batch.now_ms)
+                for event in events:
+                    self._apply(batch, event)
+            except ShisuanError as error:
+                if len(batch.events) > recorded:
+                    raise  # half a verb was applied: only a restart from the database is safe
+                answer = error
+            batch.answers.append((command.done, answer))
+
+    def _decide(self, batch: Batch) -> None:
+        if not self._stale_plan:
+            return
+        plan = self._engine.plan(batch.now_ms, self.policy)
+        if not self.observer.runtime_up:
+            plan = replace(plan, actions=tuple(a for a in plan.actions if isinstance(a, Stop)))
+        for event in self._engine.events_of(plan):
+            self._apply(batch, event)
+            if isinstance(event, LeaseGranted):
+                batch.start.append(event.lease.id)
+            elif isinstance(event, LeaseStopping):
+                batch.stop[event.lease_id] = event.reason
+        # A full plan may have more to give; a wait for an instant ends without an event.
+        starts = sum(isinstance(a, Start) for a in plan.actions)
+        timed = any(r.kind is ReasonKind.RETRY_LATER for w in plan.waits for r in w.reasons)
+        self._stale_plan = starts >= self.policy.starts_per_cycle or timed
+
+    def _orders(self, batch: Batch) -> list[LeaseOrder]:
+        orders: list[LeaseOrder] = []
+        for lease_id in dict.fromkeys(batch.start):
+            record = self._engine.lease(lease_id)
+            if record is None or record.closed_ms or record.stopping:
+                continue
+            try:
+                orders += self._dispatch.orders(self._engine, record.lease, batch.now_ms)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                log.exception("order_impossible", lease_id=lease_id, job_id=record.lease.job_id)
+                self._fail(record.lease.attempts, f"the step cannot be carried out: {error}")
+            else:
+                self.observer.expect(lease_id, batch.now_ms)
+        return orders
+
+    def _fail(self, attempts: Sequence[str], reason: str) -> None:
+        """What no planner can expand ends as failed in the next cycle, as if a worker had said so."""
+        for attempt_id in attempts:
+            self._own_reports.append(
+                Report(
+                    kind=ReportKind.FINISHED,
+                    at_ms=self._last_ms,
+                    attempt_id=attempt_id,
+                    state=AttemptState.FAILED,
+                    message=reason,
+                )
+            )
+
+    def _record(self, batch: Batch) -> None:
+        if not batch.events:
+            return
+        changes = self._engine.take_changes()
+        for record in self._sealer.seal(self._engine, changes, self.observer.heartbeats):
+            event = UsageSealed(at_ms=batch.now_ms, record=record)
+            self._engine.apply(event)
+            batch.events.append(event)
+        for lease in changes.leases:
+            if lease.closed_ms:
+                self.observer.forget(lease.lease.attempts, lease.lease.id)
+        began = time.perf_counter()
+        self._store.commit(self._epoch, batch.events, changes)
+        self.metrics.commit_seconds.observe(time.perf_counter() - began)
+        self.metrics.events.inc(len(batch.events))
+        log_facts(batch.events)
+
+    def _tell(self, batch: Batch, orders: list[LeaseOrder]) -> None:
+        try:
+            if orders:
+                self._executor.start(orders)
+                self.metrics.starts.inc(len({o.lease_id for o in orders}))
+            reasons: dict[str, list[str]] = {}
+            for lease_id, reason in batch.stop.items():
+                reasons.setdefault(reason, []).append(lease_id)
+            for reason, lease_ids in reasons.items():
+                self._executor.stop(lease_ids, reason)
+            if batch.cursors:
+                self._executor.acknowledge(batch.cursors)
+        except ExecutorError as error:
+            # Recorded but not delivered: repeated when the runtime reports that it is up, or found silent later.
+            log.warning("executor_refused", error=str(error))
+
+    def _answer(self, batch: Batch) -> None:
+        for done, answer in batch.answers:
+            if isinstance(answer, ShisuanError):
+                done.set_exception(answer)
+            else:
+                done.set_result(answer)
+
+
+def log_facts(events: Sequence[Event]) -> None:
+    """One line per fact worth a person's eye."""
+    for event in events:
+        if isinstance(event, AttemptFinished) and event.state is not AttemptState.SUCCEEDED:
+            log.info("attempt_ended", attempt_id=event.attempt_id, state=event.state.value, reason=event.reason)
+        elif isinstance(event, LeaseGranted):
+            log.debug("lease_granted", lease_id=event.lease.id, job_id=event.lease.job_id)

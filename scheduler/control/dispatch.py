@@ -1,0 +1,61 @@
+"""From a lease to what the workers are told: one LeaseOrder per rank, each attempt expanded by its planner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipelines import plan
+from scheduler.control.tokens import Tokens
+from scheduler.engine import Engine
+from scheduler.model.job import Job, Step
+from scheduler.model.lease import Lease, parse_attempt_id
+from scheduler.model.order import LeaseOrder, TaskOrder
+
+
+class Dispatch:
+    """Builds orders. The same lease always gives the same work, so that an order may be repeated."""
+
+    def __init__(self, tokens: Tokens, *, token_ms: int) -> None:
+        self._tokens = tokens
+        self._token_ms = token_ms
+
+    def orders(self, engine: Engine, lease: Lease, now_ms: int) -> tuple[LeaseOrder, ...]:
+        """One order per rank. Raises ValueError, KeyError or TypeError when a step's spec cannot be expanded."""
+        record = engine.job(lease.job_id)
+        if record is None:
+            raise KeyError(f"lease {lease.id} belongs to no known job")
+        step = next(s for s in record.job.steps if s.name == lease.step)
+        tasks = tuple(self._task(record.job, step, attempt, now_ms) for attempt in lease.attempts)
+        tenant = next(t for t in engine.tenants() if t.name == lease.tenant)
+        simulated = _simulated(engine, lease)
+        return tuple(
+            LeaseOrder(
+                lease_id=lease.id,
+                tenant=lease.tenant,
+                node=held.node,
+                rank=rank,
+                ranks=len(lease.allocations),
+                devices=held.devices,
+                simulated=not simulated.isdisjoint(held.devices),
+                cpu_milli=held.cpu_milli,
+                memory_mib=held.memory_mib,
+                warm_key=step.warm_key,
+                roots=tenant.storage_roots,
+                tasks=tasks,
+            )
+            for rank, held in enumerate(lease.allocations)
+        )
+
+    def _task(self, job: Job, step: Step, attempt_id: str, now_ms: int) -> TaskOrder:
+        _, _, index, number = parse_attempt_id(attempt_id)
+        order = plan.order(job, step, index, number)
+        life_ms = step.timeout_ms + step.grace_ms if step.timeout_ms else self._token_ms
+        return replace(order, token=self._tokens.make(attempt_id, now_ms + max(life_ms, self._token_ms)))
+
+
+def _simulated(engine: Engine, lease: Lease) -> frozenset[str]:
+    """Devices of the lease that exist on paper only."""
+    wanted = {device for held in lease.allocations for device in held.devices}
+    if not wanted:
+        return frozenset()
+    return frozenset(d.id for node in engine.nodes() for d in node.devices if d.simulated and d.id in wanted)

@@ -1,0 +1,260 @@
+"""What the workers say becomes facts for the engine. Reports may repeat, come late or out of order: facts do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from scheduler.engine import Engine
+from scheduler.model.event import AttemptFinished, AttemptStarted, Event, NodeLost, NodeSeen
+from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
+from scheduler.model.node import Node, NodeState
+from scheduler.model.order import Report, ReportKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Last progress of a running attempt; lives in memory only."""
+
+    milli: int
+    """0–1000."""
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Reaction:
+    """What a report leads to: facts to record, and orders to repeat once they are recorded."""
+
+    events: list[Event] = field(default_factory=list)
+    start: list[str] = field(default_factory=list)
+    """Lease ids whose order may never have arrived; repeating it is harmless."""
+    stop: list[str] = field(default_factory=list)
+    """Lease ids that should not run any more."""
+
+
+class Observer:
+    """Turns reports into events. Holds only what may be forgotten: progress, signs of life, the runtime's state."""
+
+    def __init__(self, *, silence_ms: int) -> None:
+        self._silence_ms = silence_ms
+        self.runtime_up = False
+        self.runtime_message = "starting"
+        self.progress: dict[str, Progress] = {}
+        self.heartbeats: dict[str, int] = {}
+        """Last sign of life per attempt (worker's clock, clamped): time after it is free when the attempt is lost."""
+        self._silent_leases: dict[str, int] = {}
+        self._silent_nodes: dict[str, int] = {}
+
+    def expect(self, lease_id: str, now_ms: int) -> None:
+        """An order went out: someone must speak of this lease within ``silence_ms``."""
+        self._silent_leases[lease_id] = now_ms + self._silence_ms
+
+    def forget(self, attempts: Iterable[str], lease_id: str) -> None:
+        """The lease closed."""
+        self._silent_leases.pop(lease_id, None)
+        for attempt in attempts:
+            self.progress.pop(attempt, None)
+            self.heartbeats.pop(attempt, None)
+
+    def react(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        """Facts in this report that are new."""
+        match report.kind:
+            case ReportKind.STARTED:
+                return self._started(report, engine, now_ms)
+            case ReportKind.FINISHED:
+                return self._finished(report, engine, now_ms)
+            case ReportKind.PROGRESS:
+                return self._progress(report, engine, now_ms)
+            case ReportKind.NODE:
+                return self._node(report, engine, now_ms)
+            case ReportKind.NODE_GONE:
+                return self._node_gone(report.node, report.message or "the node is gone", engine, now_ms)
+            case ReportKind.INVENTORY:
+                return self._inventory(report, engine, now_ms)
+            case ReportKind.RUNTIME_UP:
+                return self._runtime_up(engine, now_ms)
+            case ReportKind.RUNTIME_DOWN:
+                self.runtime_up, self.runtime_message = False, report.message or "the runtime is down"
+        return Reaction()
+
+    def overdue(self, engine: Engine, now_ms: int) -> Iterator[Reaction]:
+        """Nodes and leases nobody has spoken of for too long are lost, each given lazily: apply one before the next.
+
+        Says nothing while the runtime is down.
+        """
+        if not self.runtime_up:
+            return
+        for name in [n for n, limit in self._silent_nodes.items() if now_ms >= limit]:
+            yield self._node_gone(name, "it did not come back with the runtime", engine, now_ms)
+        for lease_id in [i for i, limit in self._silent_leases.items() if now_ms >= limit]:
+            del self._silent_leases[lease_id]
+            record = engine.lease(lease_id)
+            if record is not None and not record.closed_ms:
+                yield Reaction(_lost(record, engine, "no worker answered for it", now_ms), stop=[lease_id])
+
+    def _started(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        attempt = self._alive(report, engine, now_ms)
+        if attempt is None or attempt.state is not AttemptState.LEASED:
+            return Reaction()
+        at_ms = _clamp(report.at_ms, _floor_ms(attempt, engine), now_ms)
+        return Reaction([AttemptStarted(at_ms=at_ms, attempt_id=attempt.id)])
+
+    def _finished(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        attempt = self._alive(report, engine, now_ms)
+        if attempt is None or attempt.state.is_final or report.state is None or not report.state.is_final:
+            return Reaction()
+        self.progress.pop(attempt.id, None)
+        return Reaction(
+            [
+                AttemptFinished(
+                    at_ms=_clamp(report.at_ms, _floor_ms(attempt, engine), now_ms),
+                    attempt_id=attempt.id,
+                    state=_end_state(report.state, attempt, engine),
+                    exit_code=report.exit_code,
+                    reason=report.message,
+                    outputs=report.outputs,
+                    facts=report.result,
+                )
+            ]
+        )
+
+    def _progress(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        attempt = self._alive(report, engine, now_ms)
+        if attempt is not None and not attempt.state.is_final:
+            self.progress[attempt.id] = Progress(milli=_clamp(report.progress_milli, 0, 1000), message=report.message)
+        return Reaction()
+
+    def _alive(self, report: Report, engine: Engine, now_ms: int) -> AttemptRecord | None:
+        """The attempt this report speaks of, with its sign of life noted; None when it is long over."""
+        attempt = engine.attempt(report.attempt_id)
+        if attempt is None:
+            return None
+        self._silent_leases.pop(attempt.lease_id, None)
+        if not attempt.state.is_final and report.state is not AttemptState.LOST:
+            known_ms = self.heartbeats.get(attempt.id, 0)
+            self.heartbeats[attempt.id] = max(known_ms, _clamp(report.at_ms, 0, now_ms))
+        return attempt
+
+    def _node(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        if report.facts is None:
+            return Reaction()
+        known = find_node(engine, report.facts.name)
+        self._silent_nodes.pop(report.facts.name, None)
+        seen = report.facts
+        if known is not None and known.state is NodeState.CORDONED:
+            seen = replace(seen, state=NodeState.CORDONED, state_reason=known.state_reason)
+        return Reaction([] if seen == known else [NodeSeen(at_ms=now_ms, node=seen)])
+
+    def _node_gone(self, name: str, reason: str, engine: Engine, now_ms: int) -> Reaction:
+        self._silent_nodes.pop(name, None)
+        known = find_node(engine, name)
+        if known is None:
+            return Reaction()
+        reaction = Reaction()
+        for record in _on_node(engine, name):
+            reaction.events += _lost(record, engine, f"node {name}: {reason}", now_ms)
+            if len(record.lease.allocations) > 1:
+                reaction.stop.append(record.lease.id)
+        if known.state is not NodeState.LOST:
+            reaction.events.append(NodeLost(at_ms=now_ms, node=name, reason=reason))
+        return reaction
+
+    def _runtime_up(self, engine: Engine, now_ms: int) -> Reaction:
+        """Repeat what may not have arrived, and give every node and lease time to speak."""
+        self.runtime_up, self.runtime_message = True, ""
+        limit_ms = now_ms + self._silence_ms
+        self._silent_nodes = {n.name: limit_ms for n in engine.nodes() if n.state is not NodeState.LOST}
+        reaction = Reaction()
+        for record in engine.leases():
+            self._silent_leases[record.lease.id] = limit_ms
+            if record.stopping:
+                reaction.stop.append(record.lease.id)
+            elif not _began(record, engine):
+                reaction.start.append(record.lease.id)
+        return reaction
+
+    def _inventory(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        """What we hold open and the agent does not know is lost if it had begun, and ordered again if it had not;
+        what the agent runs and we closed is stopped.
+        """
+        reaction = Reaction()
+        known_there = set(report.leases)
+        for lease_id in report.leases:
+            record = engine.lease(lease_id)
+            if record is None or record.closed_ms or record.stopping:
+                reaction.stop.append(lease_id)
+            if record is not None and not record.closed_ms:
+                self._silent_leases.pop(lease_id, None)
+                for attempt in _unfinished(record, engine):
+                    self.heartbeats[attempt.id] = _clamp(report.at_ms, self.heartbeats.get(attempt.id, 0), now_ms)
+        for record in _on_node(engine, report.node):
+            if record.lease.id in known_there or (report.tenant and record.lease.tenant != report.tenant):
+                continue
+            if _began(record, engine) or record.stopping:
+                reaction.events += _lost(record, engine, "the worker does not know of it any more", now_ms)
+                reaction.stop.append(record.lease.id)
+            else:
+                reaction.start.append(record.lease.id)
+        return reaction
+
+
+def find_node(engine: Engine, name: str) -> Node | None:
+    """The node of this name."""
+    return next((n for n in engine.nodes() if n.name == name), None)
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))
+
+
+def _unfinished(record: LeaseRecord, engine: Engine) -> Iterator[AttemptRecord]:
+    for attempt_id in record.lease.attempts:
+        attempt = engine.attempt(attempt_id)
+        if attempt is not None and not attempt.state.is_final:
+            yield attempt
+
+
+def _began(record: LeaseRecord, engine: Engine) -> bool:
+    attempts = (engine.attempt(a) for a in record.lease.attempts)
+    return any(a is not None and a.state is not AttemptState.LEASED for a in attempts)
+
+
+def _on_node(engine: Engine, node: str) -> list[LeaseRecord]:
+    return [r for r in engine.leases() if not r.closed_ms and any(a.node == node for a in r.lease.allocations)]
+
+
+def _lost(record: LeaseRecord, engine: Engine, reason: str, now_ms: int) -> list[Event]:
+    """Every unfinished attempt of the lease ends. One that was being stopped ends as what it was stopped for."""
+    return [
+        AttemptFinished(
+            at_ms=now_ms,
+            attempt_id=attempt.id,
+            state=_stopped_as(record, engine) if record.stopping else AttemptState.LOST,
+            reason=reason,
+        )
+        for attempt in _unfinished(record, engine)
+    ]
+
+
+def _end_state(said: AttemptState, attempt: AttemptRecord, engine: Engine) -> AttemptState:
+    """Workers know that they stopped something, not on whose behalf."""
+    record = engine.lease(attempt.lease_id)
+    if said in (AttemptState.CANCELLED, AttemptState.PREEMPTED) and record is not None:
+        return _stopped_as(record, engine)
+    return said
+
+
+def _stopped_as(record: LeaseRecord, engine: Engine) -> AttemptState:
+    job = engine.job(record.lease.job_id)
+    return AttemptState.CANCELLED if job is not None and (job.cancelled or job.failing) else AttemptState.PREEMPTED
+
+
+def _floor_ms(attempt: AttemptRecord, engine: Engine) -> int:
+    """An attempt can start or end no earlier than its lease, itself, and what ran before it on the same lease."""
+    record = engine.lease(attempt.lease_id)
+    floor_ms = max(attempt.started_ms, record.lease.granted_ms if record else 0)
+    for other_id in record.lease.attempts if record else ():
+        other = engine.attempt(other_id)
+        if other is not None and other.state.is_final:
+            floor_ms = max(floor_ms, other.finished_ms)
+    return floor_ms

@@ -1,0 +1,275 @@
+"""Verbs about the park rather than a job: nodes, queues, tenants, keys, status. Changing them needs an operator."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from scheduler.control import views
+from scheduler.control.access import Caller, require_operator
+from scheduler.control.cycle import Cycle
+from scheduler.control.observe import find_node
+from scheduler.control.ports import KeyRing
+from scheduler.control.settings import Home
+from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
+from scheduler.engine import Engine
+from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
+from scheduler.model.event import Event, NodeSeen, QueueSet, TenantSet
+from scheduler.model.key import ApiKey, Role
+from scheduler.model.node import Health, NodeState
+from scheduler.model.queue import Queue, Tenant
+from scheduler.model.usage import Bucket
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""Names of tenants and queues become folder names and metric labels (RFC 1123 labels)."""
+MOST_WEIGHT = 1_000_000
+
+
+class Operations:
+    """The park. Every method takes the caller first and raises only ShisuanErrors."""
+
+    def __init__(self, cycle: Cycle, keys: KeyRing, home: Home, *, version: str) -> None:
+        self._cycle = cycle
+        self._keys = keys
+        self._home = home
+        self._version = version
+        self._started_ms = cycle.now_ms()
+
+    # ── who asks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def authenticate(self, secret: str) -> Caller:
+        """Whose key this is. Raises Unauthorized."""
+        key = self._keys.find_key(secret, self._cycle.now_ms())
+        with self._cycle.state() as engine:
+            known = any(t.name == key.tenant for t in engine.tenants())
+        if not known:
+            raise Unauthorized(f"API key {key.id} belongs to no tenant any more")
+        return Caller(tenant=key.tenant, role=key.role, key_id=key.id)
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def nodes(self, caller: Caller) -> list[NodeView]:
+        """Every node and what is free; a tenant does not learn which jobs of others hold the rest."""
+        with self._cycle.state() as engine:
+            nodes, leases = tuple(engine.nodes()), tuple(engine.leases())
+        tenants = {r.lease.id: r.lease.tenant for r in leases}
+        shown = [views.node(n, leases) for n in sorted(nodes, key=lambda n: n.name)]
+        for device in (d for n in shown for d in n["devices"]):
+            if device["lease_id"] and not caller.sees(tenants[device["lease_id"]]):
+                device["lease_id"] = device["job_id"] = "other"
+        return shown
+
+    def queues(self, caller: Caller) -> list[QueueView]:
+        """The queues this caller may submit to (an operator: all), and how many tasks wait and run in them."""
+        waiting: Counter[str] = Counter()
+        running: Counter[str] = Counter()
+        with self._cycle.state() as engine:
+            queues, jobs = tuple(engine.queues()), tuple(engine.jobs())
+            mine = next((t.queues for t in engine.tenants() if t.name == caller.tenant), ())
+        for record in jobs:
+            if not record.state.is_final and caller.sees(record.job.tenant):
+                waiting[record.job.queue] += sum(len(s.waiting) for s in record.steps)
+                running[record.job.queue] += sum(len(s.running) for s in record.steps)
+        return [
+            views.queue(q, waiting[q.name], running[q.name])
+            for q in sorted(queues, key=lambda q: q.name)
+            if caller.is_operator or q.name in mine
+        ]
+
+    def status(self, caller: Caller) -> StatusView:
+        """The service at a glance; a tenant's counts are its own."""
+        with self._cycle.state() as engine:
+            jobs, nodes = tuple(engine.jobs()), tuple(engine.nodes())
+            cards = cards_by_bucket(engine)
+        mine = [r for r in jobs if caller.sees(r.job.tenant)]
+        active = [r for r in mine if not r.state.is_final]
+        observer = self._cycle.observer
+        state = "up" if observer.runtime_up else "starting" if observer.runtime_message == "starting" else "down"
+        return {
+            "version": self._version,
+            "started_ms": self._started_ms,
+            "now_ms": self._cycle.now_ms(),
+            "runtime": {"state": state, "message": "" if state == "up" else observer.runtime_message},
+            "counts": {
+                "jobs": dict(Counter(r.state.value for r in mine)),
+                "tasks": {
+                    "waiting": sum(len(s.waiting) for r in active for s in r.steps),
+                    "running": sum(len(s.running) for r in active for s in r.steps),
+                },
+                "nodes": dict(Counter(n.state.value for n in nodes)),
+                "cards": cards,
+            },
+            "simulated": any(d.simulated for n in nodes for d in n.devices),
+        }
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def cordon(self, caller: Caller, name: str, reason: str = "") -> NodeView:
+        """Take nothing new on this node. Raises Forbidden, NotFound."""
+        return self._set_state(caller, name, NodeState.CORDONED, reason or "cordoned by an operator")
+
+    def uncordon(self, caller: Caller, name: str) -> NodeView:
+        """Undo :meth:`cordon`. Raises Forbidden, NotFound."""
+        return self._set_state(caller, name, NodeState.READY, "")
+
+    def set_queue(self, caller: Caller, queue: Queue) -> QueueView:
+        """Create or change a queue. Raises Forbidden, InvalidInput."""
+        require_operator(caller)
+
+        def make(engine: Engine, now_ms: int) -> Event:
+            check_queue(engine, queue)
+            return QueueSet(at_ms=now_ms, queue=queue)
+
+        self._record(make)
+        return views.queue(queue, 0, 0)
+
+    def set_tenant(self, caller: Caller, tenant: Tenant) -> TenantView:
+        """Create or change a tenant; one without storage roots gets a folder of its own. Raises Forbidden,
+        InvalidInput.
+        """
+        require_operator(caller)
+        made = self.with_root(tenant)
+
+        def make(engine: Engine, now_ms: int) -> Event:
+            check_tenant(engine, made)
+            return TenantSet(at_ms=now_ms, tenant=made)
+
+        self._record(make)
+        return views.tenant(made)
+
+    def tenants(self, caller: Caller) -> list[TenantView]:
+        """Every tenant (a tenant's key: itself)."""
+        with self._cycle.state() as engine:
+            found = tuple(engine.tenants())
+        return [views.tenant(t) for t in sorted(found, key=lambda t: t.name) if caller.sees(t.name)]
+
+    def add_key(
+        self, caller: Caller, *, tenant: str, role: str = Role.TENANT.value, label: str = "", expires_ms: int = 0
+    ) -> NewKey:
+        """Make a key; its secret is in the answer and nowhere else. Raises Forbidden, InvalidInput."""
+        require_operator(caller)
+        with self._cycle.state() as engine:
+            names = [t.name for t in engine.tenants()]
+        problems = [] if tenant in names else [unknown("tenant", "tenant", tenant, names)]
+        if role not in list(Role):
+            problems.append(unknown("role", "role", role, list(Role)))
+        if expires_ms and expires_ms <= self._cycle.now_ms():
+            problems.append(Problem("expires_ms", "lies in the past"))
+        if problems:
+            raise InvalidInput(problems)
+        key_id, secret = self._keys.add_key(tenant, role, expires_ms, label, now_ms=self._cycle.now_ms())
+        made = next(k for k in self._keys.list_keys(tenant) if k.id == key_id)
+        return {**views.key(made), "key": secret}
+
+    def list_keys(self, caller: Caller) -> list[KeyView]:
+        """Every key, without its secret. Raises Forbidden."""
+        require_operator(caller)
+        return [views.key(k) for k in self._keys.list_keys()]
+
+    def revoke_key(self, caller: Caller, key_id: str) -> KeyView:
+        """The key opens nothing any more. Raises Forbidden, NotFound."""
+        require_operator(caller)
+        self._keys.revoke_key(key_id, now_ms=self._cycle.now_ms())
+        return views.key(self._find_key(key_id))
+
+    # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def with_root(self, tenant: Tenant) -> Tenant:
+        """The tenant, with its folder under the home as storage root when it names none. Creates that folder."""
+        if tenant.storage_roots:
+            return tenant
+        if NAME.fullmatch(tenant.name) is None:
+            raise InvalidInput([Problem("name", f"{tenant.name!r} {NAME_RULE}")])
+        root = self._home.storage(tenant.name)
+        root.mkdir(parents=True, exist_ok=True)
+        return replace(tenant, storage_roots=(str(root.resolve()),))
+
+    def _find_key(self, key_id: str) -> ApiKey:
+        return next(k for k in self._keys.list_keys() if k.id == key_id)
+
+    def _record(self, make: Callable[[Engine, int], Event]) -> None:
+        def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
+            return (make(engine, now_ms),), None
+
+        self._cycle.call(decide)
+
+    def _set_state(self, caller: Caller, name: str, state: NodeState, reason: str) -> NodeView:
+        require_operator(caller)
+
+        def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
+            node = find_node(engine, name)
+            if node is None:
+                raise NotFound(f"no node {name!r} (there are: {', '.join(sorted(n.name for n in engine.nodes()))})")
+            if node.state in (state, NodeState.LOST):
+                return (), None
+            return (NodeSeen(at_ms=now_ms, node=replace(node, state=state, state_reason=reason)),), None
+
+        self._cycle.call(decide)
+        return next(n for n in self.nodes(caller) if n["name"] == name)
+
+
+NAME_RULE = "must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63"
+
+
+def check_queue(engine: Engine, queue: Queue, pointer: str = "") -> None:
+    """Raises InvalidInput with every mistake; ``pointer`` is where the queue stands in a configuration file."""
+    names = {q.name: q for q in engine.queues()}
+    problems = _name_problems(queue.name, f"{pointer}name")
+    if not 1 <= queue.weight <= MOST_WEIGHT:
+        problems.append(Problem(f"{pointer}weight", f"must be 1 to {MOST_WEIGHT}, not {queue.weight}"))
+    if queue.parent and queue.parent not in names:
+        problems.append(unknown(f"{pointer}parent", "queue", queue.parent, names))
+    above, seen = queue.parent, {queue.name}
+    while above:
+        if above in seen:
+            problems.append(Problem(f"{pointer}parent", f"queue {queue.name!r} would be its own ancestor"))
+            break
+        seen.add(above)
+        above = names[above].parent if above in names else ""
+    if problems:
+        raise InvalidInput(problems)
+
+
+def check_tenant(engine: Engine, tenant: Tenant, pointer: str = "") -> None:
+    """Raises InvalidInput with every mistake; ``pointer`` is where the tenant stands in a configuration file."""
+    names = [q.name for q in engine.queues()]
+    problems = _name_problems(tenant.name, f"{pointer}name")
+    if not tenant.queues:
+        problems.append(Problem(f"{pointer}queues", "must name at least one queue", tuple(sorted(names))))
+    for position, queue in enumerate(tenant.queues):
+        if queue not in names:
+            problems.append(unknown(f"{pointer}queues[{position}]", "queue", queue, names))
+    for position, root in enumerate(tenant.storage_roots):
+        if "://" not in root and not Path(root).is_absolute():
+            problems.append(Problem(f"{pointer}storage_roots[{position}]", f"{root!r} is not an absolute path"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _name_problems(name: str, pointer: str) -> list[Problem]:
+    return [] if NAME.fullmatch(name) else [Problem(pointer, f"{name!r} {NAME_RULE}")]
+
+
+def cards_by_bucket(engine: Engine) -> dict[str, int]:
+    """How many devices are in which bucket of DESIGN's time account at this moment."""
+    buckets: Counter[str] = Counter()
+    held: dict[str, bool] = {}
+    for record in engine.leases():
+        attempts = (engine.attempt(a) for a in record.lease.attempts)
+        began = any(a is not None and a.started_ms for a in attempts)
+        held.update({d: began for a in record.lease.allocations for d in a.devices})
+    for node in engine.nodes():
+        for device in node.devices:
+            if device.id in held:
+                bucket = Bucket.HELD_CHARGED if held[device.id] else Bucket.STARTING
+            elif node.state is NodeState.LOST:
+                bucket = Bucket.UNKNOWN
+            elif device.health is Health.QUARANTINED or node.state is NodeState.CORDONED:
+                bucket = Bucket.QUARANTINED
+            else:
+                bucket = Bucket.FREE
+            buckets[bucket.value] += 1
+    return dict(buckets)

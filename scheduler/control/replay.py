@@ -1,0 +1,110 @@
+"""Proof that the journal is the truth: replayed through a fresh engine it gives the live tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Protocol
+
+from scheduler.control.ports import History, Store
+from scheduler.engine import Engine
+from scheduler.model import codec
+from scheduler.model.event import UsageSealed
+from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.snapshot import Snapshot
+from scheduler.model.usage import UsageRecord
+
+
+class Recorded(Store, History, Protocol):
+    """A store that can also be read."""
+
+
+class Replayed:
+    """Everything the journal says, rebuilt."""
+
+    def __init__(self) -> None:
+        self._engine = Engine.from_snapshot(Snapshot())
+        self.leases: dict[str, LeaseRecord] = {}
+        self.attempts: dict[str, AttemptRecord] = {}
+        self.usage: dict[str, UsageRecord] = {}
+        self.sealed_at: dict[str, int] = {}
+        """Journal number per usage record."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the live engine should hold."""
+        return self._engine.snapshot()
+
+    def read(self, store: Recorded) -> Replayed:
+        """Apply the whole journal."""
+        for number, event in store.journal():
+            self._engine.apply(event)
+            changes = self._engine.take_changes()
+            self.leases.update({r.lease.id: r for r in changes.leases})
+            self.attempts.update({r.id: r for r in changes.attempts})
+            if isinstance(event, UsageSealed):
+                self.usage[event.record.id] = event.record
+                self.sealed_at[event.record.id] = number
+        return self
+
+
+def first_difference(store: Recorded) -> str:
+    """Empty when journal and tables agree; else what differs first, in a sentence with both values.
+
+    Run it while no service writes, or on a store nobody else changes.
+    """
+    replayed = Replayed().read(store)
+    for name, journal, live in _pairs(replayed, store):
+        for ours, theirs in zip_longest(journal, live):
+            if ours != theirs:
+                return f"{name}: the journal gives {_text(ours)}, the tables hold {_text(theirs)}"
+    return ""
+
+
+def _pairs(replayed: Replayed, store: Recorded) -> Iterator[tuple[str, Iterable[object], Iterable[object]]]:
+    journal, live = replayed.snapshot, store.load()
+    for name in ("queues", "tenants", "nodes", "jobs", "leases", "attempts"):
+        yield f"open {name}" if name in ("leases", "attempts") else name, getattr(journal, name), getattr(live, name)
+    yield (
+        "counters",
+        (journal.at_ms, journal.next_job, journal.next_lease),
+        (live.at_ms, live.next_job, live.next_lease),
+    )
+    yield "leases", _by_number(replayed.leases.values()), _by_number(_all_leases(store))
+    yield "attempts", _by_id(replayed.attempts.values()), _by_id(_all_attempts(store, live))
+    yield "usage", list(replayed.usage.values()), _all_usage(store, replayed.sealed_at)
+
+
+def _all_leases(store: Recorded) -> Iterator[LeaseRecord]:
+    after = ""
+    while page := store.leases(after=after):
+        yield from page
+        after = page[-1].lease.id
+
+
+def _all_attempts(store: Recorded, live: Snapshot) -> Iterator[AttemptRecord]:
+    for job in live.jobs:
+        after: tuple[str, int, int] | None = None
+        while page := store.attempts(job.job.id, after=after):
+            yield from page
+            after = (page[-1].step, page[-1].index, page[-1].number)
+
+
+def _all_usage(store: Recorded, sealed_at: Mapping[str, int]) -> Iterator[UsageRecord]:
+    after = 0
+    while page := store.usage(after=after):
+        yield from page
+        after = sealed_at.get(page[-1].id, sys.maxsize)  # a record the journal does not have is the first difference
+
+
+def _by_number(records: Iterable[LeaseRecord]) -> list[LeaseRecord]:
+    return sorted(records, key=lambda r: int(r.lease.id[1:]))
+
+
+def _by_id(records: Iterable[AttemptRecord]) -> list[AttemptRecord]:
+    return sorted(records, key=lambda r: r.id)
+
+
+def _text(value: object) -> str:
+    return "nothing" if value is None else codec.dumps(value)

@@ -1,0 +1,52 @@
+"""Closed leases become sealed usage, in the same transaction that closes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from scheduler.engine import Engine
+from scheduler.ledger import meter
+from scheduler.model.event import AttemptFinished, Event
+from scheduler.model.lease import AttemptRecord
+from scheduler.model.snapshot import Changes
+from scheduler.model.usage import UsageRecord
+
+
+class Sealer:
+    """Remembers the attempts of leases that may close in this cycle: the engine lets go of them when they do."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[str, AttemptRecord] = {}
+
+    def before(self, engine: Engine, event: Event) -> None:
+        """Call before the engine applies ``event``."""
+        if not isinstance(event, AttemptFinished):
+            return
+        ending = engine.attempt(event.attempt_id)
+        record = engine.lease(ending.lease_id) if ending is not None else None
+        if record is None:
+            return
+        for attempt_id in record.lease.attempts:
+            attempt = engine.attempt(attempt_id)
+            if attempt is not None:
+                self._attempts[attempt_id] = attempt
+
+    def seal(self, engine: Engine, changes: Changes, heartbeats: Mapping[str, int]) -> tuple[UsageRecord, ...]:
+        """Usage of every lease that ``changes`` closes. ``heartbeats``: last sign of life per attempt, in Unix ms."""
+        closed = [record for record in changes.leases if record.closed_ms]
+        if not closed:
+            self._attempts.clear()
+            return ()
+        self._attempts.update({attempt.id: attempt for attempt in changes.attempts})
+        devices = {device.id: device for node in engine.nodes() for device in node.devices}
+        sealed: list[UsageRecord] = []
+        for record in closed:
+            attempts = [self._alive(self._attempts[a], heartbeats) for a in record.lease.attempts]
+            sealed += meter.seal(record, attempts, devices)
+        self._attempts.clear()
+        return tuple(sealed)
+
+    @staticmethod
+    def _alive(attempt: AttemptRecord, heartbeats: Mapping[str, int]) -> AttemptRecord:
+        return replace(attempt, heartbeat_ms=max(attempt.heartbeat_ms, heartbeats.get(attempt.id, 0)))

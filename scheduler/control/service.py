@@ -1,0 +1,253 @@
+"""Every verb a user has on jobs. Verbs change things through the cycle and return what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from scheduler.control import views
+from scheduler.control.access import Caller, visible
+from scheduler.control.cycle import Cycle
+from scheduler.control.ports import Executor, History
+from scheduler.control.shapes import (
+    AttemptView,
+    JobDetail,
+    JobView,
+    LeaseView,
+    LogView,
+    SelfView,
+    TrialView,
+    UsageView,
+    WaitView,
+)
+from scheduler.control.submission import Submission
+from scheduler.engine import Engine
+from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
+from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried
+from scheduler.model.job import JobRecord, JobState
+from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id
+from scheduler.model.order import LogChunk
+
+LATEST_ATTEMPTS = 20
+MOST_OUTPUTS = 200
+MOST_LISTED = 1_000
+MOST_LOG_BYTES = 256 * 1024
+
+
+class Service:
+    """Jobs, as their owners see them. Every method takes the caller first and raises only ShisuanErrors."""
+
+    def __init__(self, cycle: Cycle, history: History, executor: Executor) -> None:
+        self._cycle = cycle
+        self._history = history
+        self._executor = executor
+        self._submission = Submission(cycle, history)
+
+    # ── submitting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, caller: Caller, *, file: str, base_dir: str, hold: bool = False, request_id: str = "") -> JobView:
+        """Record a job. Raises InvalidInput (nothing is stored) or Conflict (see :class:`Submission`)."""
+        job_id = self._submission.submit(caller, file=file, base_dir=base_dir, hold=hold, request_id=request_id)
+        return self.get(caller, job_id)
+
+    def plan(self, caller: Caller, *, file: str, base_dir: str) -> TrialView:
+        """What would happen if this were submitted now. Stores nothing. Raises InvalidInput."""
+        return self._submission.trial(caller, file=file, base_dir=base_dir)
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def cancel(self, caller: Caller, job_id: str) -> JobView:
+        """Stop what runs, start nothing more. Raises NotFound, Conflict when it has ended."""
+        by = caller.tenant if not caller.is_operator else "an operator"
+        return self._change(caller, job_id, lambda now_ms: JobCancelled(at_ms=now_ms, job_id=job_id, by=by))
+
+    def hold(self, caller: Caller, job_id: str) -> JobView:
+        """Start nothing more until it is released. Raises NotFound, Conflict when it has ended."""
+        return self._change(caller, job_id, lambda now_ms: JobHeld(at_ms=now_ms, job_id=job_id))
+
+    def release(self, caller: Caller, job_id: str) -> JobView:
+        """Undo :meth:`hold`. Raises NotFound, Conflict when it has ended."""
+        return self._change(caller, job_id, lambda now_ms: JobReleased(at_ms=now_ms, job_id=job_id))
+
+    def retry(self, caller: Caller, job_id: str, step: str = "", indices: Sequence[int] = ()) -> JobView:
+        """Run failed and cancelled tasks again. Raises NotFound, InvalidInput, Conflict when there are none."""
+        self._check_tasks(visible(caller, self._record(job_id), job_id), step, indices)
+        chosen = tuple(sorted(set(indices)))
+        return self._change(
+            caller, job_id, lambda now_ms: JobRetried(at_ms=now_ms, job_id=job_id, step=step, indices=chosen)
+        )
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, caller: Caller, job_id: str) -> JobView:
+        """One job. Raises NotFound."""
+        record = visible(caller, self._record(job_id), job_id)
+        return views.job(record, views.running_progress(self._cycle.observer.progress))
+
+    def list_jobs(self, caller: Caller, *, state: str = "", limit: int = 100) -> list[JobView]:
+        """The caller's jobs (an operator's: all), newest first. Raises InvalidInput for an unknown state."""
+        if state and state not in {s.value for s in JobState}:
+            raise InvalidInput([unknown("state", "job state", state, (s.value for s in JobState))])
+        with self._cycle.state() as engine:
+            found = [r for r in engine.jobs() if caller.sees(r.job.tenant) and state in ("", r.state.value)]
+        found.sort(key=lambda r: int(r.job.id[1:]), reverse=True)
+        running = views.running_progress(self._cycle.observer.progress)
+        return [views.job(r, running) for r in found[: max(0, min(limit, MOST_LISTED))]]
+
+    def describe(self, caller: Caller, job_id: str) -> JobDetail:
+        """A job with its latest attempts and published outputs. Raises NotFound."""
+        head = self.get(caller, job_id)
+        record = visible(caller, self._record(job_id), job_id)
+        attempts = self._attempts(job_id)
+        latest = sorted(attempts, key=lambda a: (a.finished_ms or self._cycle.now_ms() + 1, a.started_ms, a.id))
+        outputs = [uri for a in attempts if a.state is AttemptState.SUCCEEDED for uri in a.outputs]
+        return {
+            **head,
+            "after": list(record.job.after),
+            "source": record.job.source,
+            "attempts": self._attempt_views(job_id, latest[-LATEST_ATTEMPTS:]),
+            "outputs": outputs[:MOST_OUTPUTS],
+        }
+
+    def explain(self, caller: Caller, job_id: str) -> list[WaitView]:
+        """Why each waiting step does not start now. Raises NotFound."""
+        visible(caller, self._record(job_id), job_id)
+        with self._cycle.state() as engine:
+            waits = engine.explain(job_id, self._cycle.now_ms(), self._cycle.policy)
+        down = "" if self._cycle.observer.runtime_up else self._cycle.observer.runtime_message
+        shown = [views.wait(w) for w in waits]
+        for wait in shown if down else ():
+            wait["reasons"].insert(0, {"kind": "runtime", "resource": "", "message": f"the runtime is not up: {down}"})
+        return shown
+
+    def attempts(self, caller: Caller, job_id: str, step: str = "") -> list[AttemptView]:
+        """Attempts of a job, by task and number. Raises NotFound."""
+        visible(caller, self._record(job_id), job_id)
+        return self._attempt_views(job_id, self._attempts(job_id, step))
+
+    def leases(self, caller: Caller, job_id: str = "") -> list[LeaseView]:
+        """Who held what: the caller's leases, of one job or of all. Raises NotFound."""
+        if job_id:
+            visible(caller, self._record(job_id), job_id)
+        return [views.lease(r) for r in self._history.leases(job_id=job_id, tenant=caller.scope)]
+
+    def usage(self, caller: Caller, job_id: str = "") -> list[UsageView]:
+        """Sealed usage records of the caller, of one job or of all. Raises NotFound."""
+        if job_id:
+            visible(caller, self._record(job_id), job_id)
+        return [views.usage(r) for r in self._history.usage(job_id=job_id, tenant=caller.scope)]
+
+    def logs(self, caller: Caller, job_id: str, *, task: str = "", attempt: int = 0, offset: int = 0) -> LogView:
+        """A piece of a task's log from byte ``offset``; the latest attempt when ``attempt`` is 0, the job's latest task
+        when ``task`` is empty. Raises NotFound, InvalidInput.
+        """
+        record = visible(caller, self._record(job_id), job_id)
+        if offset < 0:
+            raise InvalidInput([Problem("offset", "must be 0 or more")])
+        found = self._pick_attempt(record, task, attempt)
+        lease = self._lease_node(found)
+        if not lease:
+            raise NotFound(f"attempt {found.id} has no log: it never reached a node")
+        chunk = self._read_log(lease, found, offset)
+        return {"attempt_id": found.id, "text": chunk.text, "next_offset": chunk.next_offset, "end": chunk.end}
+
+    def whoami(self, attempt: str) -> SelfView:
+        """What an attempt may know about itself. Raises Unauthorized once it is over."""
+        with self._cycle.state() as engine:
+            found = engine.attempt(attempt)
+            record = engine.job(found.job_id) if found is not None else None
+        if found is None or record is None or found.state.is_final:
+            raise Unauthorized("the attempt of this token is over")
+        return {
+            "attempt_id": found.id,
+            "job_id": found.job_id,
+            "job_name": record.job.name,
+            "tenant": record.job.tenant,
+            "step": found.step,
+            "index": found.index,
+            "number": found.number,
+            "state": found.state.value,
+        }
+
+    # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _record(self, job_id: str) -> JobRecord | None:
+        with self._cycle.state() as engine:
+            return engine.job(job_id)
+
+    def _change(self, caller: Caller, job_id: str, event: Callable[[int], Event]) -> JobView:
+        """Record one event about a job the caller may touch; what does not fit its state, the engine refuses."""
+
+        def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
+            visible(caller, engine.job(job_id), job_id)
+            return (event(now_ms),), None
+
+        self._cycle.call(decide)
+        return self.get(caller, job_id)
+
+    @staticmethod
+    def _check_tasks(record: JobRecord, step: str, indices: Sequence[int]) -> None:
+        names = [s.name for s in record.job.steps]
+        if step and step not in names:
+            raise InvalidInput([unknown("step", "step", step, names)])
+        if indices and not step:
+            raise InvalidInput([Problem("step", "is needed when indices are given", tuple(names))])
+        count = next((s.count for s in record.job.steps if s.name == step), 0)
+        wrong = [i for i in indices if not 0 <= i < count]
+        if wrong:
+            raise InvalidInput([Problem("indices", f"step {step} has tasks 0 to {count - 1}, not {wrong[0]}")])
+
+    def _attempts(self, job_id: str, step: str = "") -> list[AttemptRecord]:
+        return list(self._history.attempts(job_id, step=step))
+
+    def _attempt_views(self, job_id: str, records: Sequence[AttemptRecord]) -> list[AttemptView]:
+        wanted = {r.lease_id for r in records}
+        nodes = {
+            r.lease.id: r.lease.allocations[0].node
+            for r in self._history.leases(job_id=job_id)
+            if r.lease.id in wanted and r.lease.allocations
+        }
+        progress = self._cycle.observer.progress
+        return [views.attempt(r, progress.get(r.id), nodes.get(r.lease_id, "")) for r in records]
+
+    def _pick_attempt(self, record: JobRecord, task: str, number: int) -> AttemptRecord:
+        job_id = record.job.id
+        if not task:
+            ran = sorted(self._attempts(job_id), key=lambda a: (a.started_ms, a.id))
+            if not ran:
+                raise NotFound(f"job {job_id} has no log yet: none of its tasks has started")
+            return ran[-1]
+        step, index = self._parse_task(record, task)
+        if number:
+            return self._history.attempt(attempt_id(job_id, step, index, number))
+        tries = self._history.attempts(job_id, step=step, after=(step, index, 0), limit=MOST_LISTED)
+        mine = [a for a in tries if a.index == index]
+        if not mine:
+            raise NotFound(f"task {task} of job {job_id} has no log yet: it has not started")
+        return mine[-1]
+
+    @staticmethod
+    def _parse_task(record: JobRecord, task: str) -> tuple[str, int]:
+        """``render.3`` → its step and index; ``render`` alone means its first task."""
+        name, _, index = task.removeprefix(f"{record.job.id}.").partition(".")
+        names = [s.name for s in record.job.steps]
+        if name not in names:
+            raise InvalidInput([unknown("task", "step", name, names)])
+        if index and not (index.isascii() and index.isdecimal()):
+            raise InvalidInput([Problem("task", f"{task!r} is not STEP.INDEX, such as {name}.0")])
+        return name, int(index or 0)
+
+    def _lease_node(self, attempt: AttemptRecord) -> str:
+        with self._cycle.state() as engine:
+            record = engine.lease(attempt.lease_id)
+        if record is None:
+            held = self._history.leases(job_id=attempt.job_id)
+            record = next((r for r in held if r.lease.id == attempt.lease_id), None)
+        return record.lease.allocations[0].node if record is not None and record.lease.allocations else ""
+
+    def _read_log(self, node: str, attempt: AttemptRecord, offset: int) -> LogChunk:
+        try:
+            return self._executor.read_log(node, attempt.id, offset, MOST_LOG_BYTES)
+        except NotFound:
+            if attempt.state in (AttemptState.LEASED, AttemptState.RUNNING):
+                return LogChunk(text="", next_offset=offset, end=False)  # the runner has not written yet
+            raise

@@ -1,0 +1,125 @@
+"""From a job file to a recorded job, or to every mistake in it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scheduler import jobfile
+from scheduler.control import views
+from scheduler.control.access import Caller
+from scheduler.control.cycle import Cycle
+from scheduler.control.ports import History
+from scheduler.control.shapes import PlannedStart, TrialView
+from scheduler.engine import Engine
+from scheduler.jobfile import Draft
+from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem
+from scheduler.model.event import Event, JobSubmitted
+from scheduler.model.job import Job
+from scheduler.model.plan import Plan, Start
+
+MOST_REQUEST_ID = 200
+FRESH_REQUESTS = 10_000
+
+
+class Submission:
+    """The two verbs that read job files."""
+
+    def __init__(self, cycle: Cycle, history: History) -> None:
+        self._cycle = cycle
+        self._history = history
+        self._fresh: dict[tuple[str, str], str] = {}
+
+    def submit(self, caller: Caller, *, file: str, base_dir: str, hold: bool = False, request_id: str = "") -> str:
+        """Record a job; its id. The same ``request_id`` with the same content gives the same job again.
+
+        Raises InvalidInput with every problem found (nothing is stored then), or Conflict when ``request_id`` was
+        used for something else.
+        """
+        if len(request_id) > MOST_REQUEST_ID:
+            raise InvalidInput([Problem("request_id", f"is longer than {MOST_REQUEST_ID} characters")])
+        draft = self._read(caller, file, base_dir)
+
+        def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], str]:
+            known = self._history.job_of_request(caller.tenant, request_id) if request_id else ""
+            known = known or self._fresh.get((caller.tenant, request_id), "")
+            if known:
+                _require_same(engine, known, draft.job(known, request_id))
+                return (), known
+            job = replace(draft.job(engine.next_job_id(), request_id), submitted_ms=now_ms)
+            _check(engine, job, draft, caller)
+            self._remember(caller.tenant, request_id, job.id)
+            return (JobSubmitted(at_ms=now_ms, job=job, held=hold),), job.id
+
+        return self._cycle.call(decide)
+
+    def trial(self, caller: Caller, *, file: str, base_dir: str) -> TrialView:
+        """What would start now and what would wait, and why. Stores nothing. Raises InvalidInput."""
+        draft = self._read(caller, file, base_dir)
+        with self._cycle.state() as engine:
+            job = draft.job(engine.next_job_id(), "")
+            _check(engine, job, draft, caller)
+            plan = engine.trial(job, self._cycle.now_ms(), self._cycle.policy)
+        return {
+            "tasks": sum(step.count for step in job.steps),
+            "steps": [
+                {"name": s.name, "kind": s.kind.value, "count": s.count, "ranks": s.ranks, "needs": list(s.needs)}
+                for s in job.steps
+            ],
+            "starts": _starts(plan),
+            "waits": [views.wait(w) for w in plan.waits],
+        }
+
+    def _remember(self, tenant: str, request_id: str, job_id: str) -> None:
+        """Two equal requests may meet in one cycle, before the database knows of the first."""
+        if len(self._fresh) >= FRESH_REQUESTS:
+            self._fresh.clear()  # the ones before this cycle are in the database
+        if request_id:
+            self._fresh[tenant, request_id] = job_id
+
+    def _read(self, caller: Caller, file: str, base_dir: str) -> Draft:
+        with self._cycle.state() as engine:
+            tenant = next((t for t in engine.tenants() if t.name == caller.tenant), None)
+            queues = tuple(engine.queues())
+        if tenant is None:
+            raise NotFound(f"no tenant {caller.tenant!r}")
+        return jobfile.read(file, tenant=tenant, queues=queues, base_dir=base_dir, now_ms=self._cycle.now_ms())
+
+
+def _check(engine: Engine, job: Job, draft: Draft, caller: Caller) -> None:
+    """What only the present state can refuse. Raises InvalidInput."""
+    problems: list[Problem] = []
+    for position, before in enumerate(job.after):
+        record = engine.job(before)
+        if record is None or not caller.sees(record.job.tenant):
+            problems.append(Problem(f"after[{position}]", f"no job {before!r}"))
+    for step, reason in engine.impossible(job):
+        problems.append(Problem(draft.pointer(step, reason.resource), reason.message))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _require_same(engine: Engine, known: str, again: Job) -> None:
+    record = engine.job(known)
+    # Instants may differ: a deadline of "in two hours" is another one a second later.
+    same = record is not None and (record.job.source, record.job.queue, record.job.steps, record.job.name) == (
+        again.source,
+        again.queue,
+        again.steps,
+        again.name,
+    )
+    if not same:
+        raise Conflict(f"request_id {again.request_id!r} was already used for job {known}, which is not the same")
+
+
+def _starts(plan: Plan) -> list[PlannedStart]:
+    by_step: dict[str, PlannedStart] = {}
+    for action in plan.actions:
+        if not isinstance(action, Start):
+            continue
+        lease = action.lease
+        entry = by_step.setdefault(lease.step, {"step": lease.step, "tasks": 0, "nodes": [], "devices": []})
+        entry["tasks"] += len(lease.attempts)
+        entry["nodes"] = sorted({*entry["nodes"], *(a.node for a in lease.allocations)})
+        entry["devices"] = sorted({*entry["devices"], *(d for a in lease.allocations for d in a.devices)})
+    return list(by_step.values())

@@ -1,0 +1,239 @@
+"""How records look from outside: plain JSON values, the same for the API, the page and the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from scheduler.control.observe import Progress
+from scheduler.control.shapes import (
+    AttemptView,
+    DeviceView,
+    JobView,
+    KeyView,
+    LeaseView,
+    NodeView,
+    QueueView,
+    StepView,
+    TenantView,
+    UsageView,
+    WaitView,
+)
+from scheduler.model.job import JobRecord, Step, StepRecord
+from scheduler.model.key import ApiKey
+from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
+from scheduler.model.node import Device, Node
+from scheduler.model.plan import Wait
+from scheduler.model.queue import Queue, Tenant
+from scheduler.model.usage import UsageRecord
+
+Running = Mapping[tuple[str, str], Sequence[Progress]]
+"""Progress of what runs, by (job id, step name)."""
+
+
+def running_progress(progress: Mapping[str, Progress]) -> dict[tuple[str, str], list[Progress]]:
+    """Group the memory's progress by job and step."""
+    grouped: dict[tuple[str, str], list[Progress]] = {}
+    for attempt, value in list(progress.items()):
+        job_id, step, _, _ = parse_attempt_id(attempt)
+        grouped.setdefault((job_id, step), []).append(value)
+    return grouped
+
+
+def job(record: JobRecord, running: Running) -> JobView:
+    """A job and its steps."""
+    asked = record.job
+    pairs = list(zip(asked.steps, record.steps, strict=True))
+    done = sum(_step_done_milli(p, running.get((asked.id, s.name), ())) for s, p in pairs)
+    return {
+        "id": asked.id,
+        "name": asked.name,
+        "kind": asked.kind.value,
+        "tenant": asked.tenant,
+        "queue": asked.queue,
+        "priority": asked.priority,
+        "state": record.state.value,
+        "reason": record.reason,
+        "submitted_ms": asked.submitted_ms,
+        "started_ms": record.started_ms,
+        "finished_ms": record.finished_ms,
+        "deadline_ms": asked.deadline_ms,
+        "steps": [_step(s, p, running.get((asked.id, s.name), ())) for s, p in pairs],
+        "progress_milli": done // max(1, sum(s.count for s in asked.steps)),
+    }
+
+
+def _step(step: Step, record: StepRecord, running: Sequence[Progress]) -> StepView:
+    return {
+        "name": step.name,
+        "kind": step.kind.value,
+        "count": step.count,
+        "ranks": step.ranks,
+        "needs": list(step.needs),
+        "waiting": len(record.waiting),
+        "running": len(record.running),
+        "succeeded": len(record.succeeded),
+        "failed": len(record.failed),
+        "cancelled": len(record.cancelled),
+        "progress_milli": _step_done_milli(record, running) // max(1, step.count),
+        "message": running[-1].message if running else "",
+    }
+
+
+def _step_done_milli(record: StepRecord, running: Sequence[Progress]) -> int:
+    """Thousandths of tasks done: whole ones, and parts of what runs."""
+    return 1000 * len(record.succeeded) + sum(p.milli for p in running[: len(record.running)])
+
+
+def attempt(record: AttemptRecord, progress: Progress | None, node: str) -> AttemptView:
+    """One try of one task."""
+    return {
+        "id": record.id,
+        "job_id": record.job_id,
+        "step": record.step,
+        "index": record.index,
+        "number": record.number,
+        "state": record.state.value,
+        "node": node,
+        "lease_id": record.lease_id,
+        "started_ms": record.started_ms,
+        "finished_ms": record.finished_ms,
+        "exit_code": record.exit_code,
+        "reason": record.reason,
+        "outputs": list(record.outputs),
+        "facts": record.facts,
+        "progress_milli": 1000 if record.state.value == "succeeded" else progress.milli if progress else 0,
+        "message": progress.message if progress else "",
+    }
+
+
+def lease(record: LeaseRecord) -> LeaseView:
+    """Who holds what, since when."""
+    held = record.lease
+    return {
+        "id": held.id,
+        "job_id": held.job_id,
+        "step": held.step,
+        "tenant": held.tenant,
+        "queue": held.queue,
+        "granted_ms": held.granted_ms,
+        "closed_ms": record.closed_ms,
+        "stopping": record.stopping,
+        "attempts": list(held.attempts),
+        "allocations": [
+            {
+                "node": a.node,
+                "devices": list(a.devices),
+                "card_milli": a.card_milli,
+                "cpu_milli": a.cpu_milli,
+                "memory_mib": a.memory_mib,
+                "scratch_mib": a.scratch_mib,
+            }
+            for a in held.allocations
+        ],
+    }
+
+
+def node(record: Node, leases: Iterable[LeaseRecord]) -> NodeView:
+    """A node, its devices, and what is free of it now."""
+    held = [a for r in leases for a in r.lease.allocations if a.node == record.name]
+    holders = {d: r.lease for r in leases for a in r.lease.allocations if a.node == record.name for d in a.devices}
+    return {
+        "name": record.name,
+        "state": record.state.value,
+        "state_reason": record.state_reason,
+        "lane": record.lane.value,
+        "rack": record.rack,
+        "labels": dict(record.labels),
+        "taints": list(record.taints),
+        "cpu_milli": record.cpu_milli,
+        "memory_mib": record.memory_mib,
+        "scratch_mib": record.scratch_mib,
+        "cpu_milli_free": record.cpu_milli - sum(a.cpu_milli for a in held),
+        "memory_mib_free": record.memory_mib - sum(a.memory_mib for a in held),
+        "simulated": any(d.simulated for d in record.devices),
+        "devices": [_device(d, holders) for d in record.devices],
+    }
+
+
+def _device(record: Device, holders: Mapping[str, Lease]) -> DeviceView:
+    holder = holders.get(record.id)
+    return {
+        "id": record.id,
+        "index": record.index,
+        "model": record.model,
+        "kind": record.kind.value,
+        "profile": record.profile,
+        "parent": record.parent,
+        "memory_mib": record.memory_mib,
+        "island": record.island,
+        "simulated": record.simulated,
+        "health": record.health.value,
+        "health_reason": record.health_reason,
+        "job_id": holder.job_id if holder else "",
+        "lease_id": holder.id if holder else "",
+    }
+
+
+def wait(record: Wait) -> WaitView:
+    """Why a step's tasks do not start now."""
+    return {
+        "job_id": record.job_id,
+        "step": record.step,
+        "tasks": record.tasks,
+        "position": record.position,
+        "reasons": [{"kind": r.kind.value, "resource": r.resource, "message": r.message} for r in record.reasons],
+    }
+
+
+def usage(record: UsageRecord) -> UsageView:
+    """A sealed interval, with every field spelled out."""
+    return {
+        "id": record.id,
+        "lease_id": record.lease_id,
+        "job_id": record.job_id,
+        "step": record.step,
+        "tenant": record.tenant,
+        "queue": record.queue,
+        "start_ms": record.start_ms,
+        "end_ms": record.end_ms,
+        "bucket": record.bucket.value,
+        "free_reason": record.free_reason,
+        "devices": list(record.devices),
+        "quantities": [{"sku": q.sku.value, "model": q.model, "amount": q.amount} for q in record.quantities],
+        "simulated": record.simulated,
+        "evidence": record.evidence,
+    }
+
+
+def key(record: ApiKey) -> KeyView:
+    """A key without its secret."""
+    return {
+        "id": record.id,
+        "tenant": record.tenant,
+        "role": record.role.value,
+        "label": record.label,
+        "created_ms": record.created_ms,
+        "expires_ms": record.expires_ms,
+        "revoked_ms": record.revoked_ms,
+    }
+
+
+def queue(record: Queue, waiting: int, running: int) -> QueueView:
+    """A queue; the counts are tasks."""
+    return {
+        "name": record.name,
+        "parent": record.parent,
+        "weight": record.weight,
+        "waiting": waiting,
+        "running": running,
+    }
+
+
+def tenant(record: Tenant) -> TenantView:
+    """A tenant."""
+    return {
+        "name": record.name,
+        "display_name": record.display_name,
+        "queues": list(record.queues),
+        "storage_roots": list(record.storage_roots),
+    }

@@ -1,0 +1,366 @@
+"""The one file that names concrete adapters: it builds the service and runs it.
+
+``python -P -m scheduler.wiring --home DIR`` serves until SIGTERM, which lets go of everything that runs: the next
+service of the same home finds it again. ``--stop`` ends the service and the runtime it started, tasks included.
+``--verify`` replays the journal and compares it with the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import psutil
+import structlog
+
+from scheduler.control.settings import Home, Limits, Settings
+from scheduler.control.tokens import Tokens, write_private
+from scheduler.model.errors import Conflict, InvalidInput, Problem, ShisuanError, StaleEpoch, StoreError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from scheduler.control.cycle import Cycle, Runtime
+    from scheduler.store import SqlStore
+
+EXIT_REFUSED = 2
+EXIT_CRASHED = 70
+"""The cycle failed: nothing is known to be wrong with what was recorded, so the next start goes on from there."""
+EXIT_STORE = 74
+"""The database refused (EX_IOERR)."""
+EXIT_STALE = 75
+"""Another service writes this database now (EX_TEMPFAIL)."""
+STOP_LIMIT_S = 60
+
+log = structlog.get_logger("shisuan.wiring")
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now_ms(self) -> int:
+        """Unix time in ms, UTC."""
+        return time.time_ns() // 1_000_000
+
+
+def database_url(settings: Settings) -> str:
+    """The database of these settings: an explicit one, ``SHISUAN_DATABASE_URL``, or SQLite in the home."""
+    if settings.database_url:
+        return settings.database_url
+    return os.environ.get("SHISUAN_DATABASE_URL") or f"sqlite:///{Home.of(settings.home).path / 'shisuan.db'}"
+
+
+def build(settings: Settings, store: SqlStore, executor: Runtime) -> tuple[FastAPI, Cycle, threading.Thread]:
+    """The application over this store and executor, with its cycle running. Raises InvalidInput for a wrong config."""
+    from scheduler.api import app as api
+    from scheduler.api.doors import Doors
+    from scheduler.control import bootstrap
+    from scheduler.control.cycle import Cycle
+    from scheduler.control.dispatch import Dispatch
+    from scheduler.control.operations import Operations
+    from scheduler.control.service import Service
+    from scheduler.engine import Engine
+
+    home, limits = Home.of(settings.home), Limits()
+    tokens = Tokens(store.token_secret())
+    epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
+    cycle = Cycle(
+        engine=Engine.from_snapshot(store.load()),
+        epoch=epoch,
+        store=store,
+        executor=executor,
+        clock=SystemClock(),
+        dispatch=Dispatch(tokens, token_ms=limits.token_ms),
+        limits=limits,
+    )
+    thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
+    thread.start()
+    operations = Operations(cycle, store, home, version=version())
+    bootstrap.apply(settings, cycle, operations, store, home)
+    doors = Doors(service=Service(cycle, store, executor), operations=operations, cycle=cycle, tokens=tokens)
+    return api.build(doors, version=version(), body_bytes=limits.body_bytes), cycle, thread
+
+
+def _run_cycle(cycle: Cycle) -> None:
+    """Crash-only: whatever ends the cycle other than :meth:`Cycle.stop` ends the process."""
+    try:
+        cycle.run()
+    except StaleEpoch:
+        _die("another service writes this database now", EXIT_STALE)
+    except StoreError:
+        _die("the database refused; what was not recorded never happened", EXIT_STORE)
+    except BaseException:
+        _die("the scheduling cycle failed", EXIT_CRASHED)
+        raise
+
+
+def _die(text: str, code: int) -> NoReturn:
+    log.critical("exit", reason=text, code=code, exc_info=True)
+    sys.stderr.write(f"error: {text}: {sys.exc_info()[1]}\n")
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
+
+
+def version() -> str:
+    """The distribution's version."""
+    from importlib.metadata import version as of
+
+    return of("shisuan")
+
+
+# ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def serve(settings: Settings) -> int:
+    """Run the service of this home until SIGTERM. Raises ShisuanError when it cannot start."""
+    from scheduler.store import open_store
+
+    home = Home.of(settings.home)
+    home.prepare()
+    lock = _only_one(home)
+    _log_to(home.log)
+    listener = _listen(settings)
+    store = open_store(database_url(settings))
+    executor = _executor(settings)
+    app, cycle, thread = build(settings, store, executor)
+    _announce(settings, home, listener)
+    log.info("serving", url=_url(listener), pid=os.getpid())
+    try:
+        _uvicorn(app, listener)
+    finally:
+        log.info("stopping")
+        cycle.stop()
+        thread.join(10)
+        executor.close()
+        store.close()
+        home.instance.unlink(missing_ok=True)
+        os.close(lock)
+    return 0
+
+
+def _executor(settings: Settings) -> Runtime:
+    from workers.runtime import RayExecutor
+
+    return RayExecutor(settings.home, settings)
+
+
+def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise Conflict(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
+    listener.listen(128)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _only_one(home: Home) -> int:
+    """The home's lock; given up by the kernel when the process ends. Raises Conflict."""
+    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Conflict(f"another service already runs in {home.path}") from None
+    return descriptor
+
+
+def _announce(settings: Settings, home: Home, listener: socket.socket) -> None:
+    shown = dataclasses.asdict(settings)
+    shown["database_url"] = _without_password(settings.database_url)
+    instance = {
+        "pid": os.getpid(),
+        "url": _url(listener),
+        "started_ms": SystemClock().now_ms(),
+        "settings": shown,
+    }
+    write_private(home.instance, json.dumps(instance, indent=2).encode())
+
+
+def _without_password(url: str) -> str:
+    before, at, after = url.rpartition("@")
+    scheme, _, user = before.partition("://")
+    return f"{scheme}://{user.partition(':')[0]}@{after}" if at else url
+
+
+def _log_to(path: Path) -> None:
+    """JSON lines, ours and the libraries', into one file."""
+    handler = logging.FileHandler(path)
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    shared = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp]
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.dict_tracebacks,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+# ── stopping and verifying ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def stop(home: str) -> bool:
+    """End the service of this home and the runtime it started, tasks included (they run again after the next start).
+
+    Returns whether anything ran. Raises ExecutorError or Conflict when something does not end.
+    """
+    where = Home.of(home)
+    if not where.path.is_dir():
+        return False
+    found = _end_service(where)
+    from workers.runtime import shutdown
+
+    return shutdown(str(where.path)) or found
+
+
+def _end_service(home: Home) -> bool:
+    process = _service_of(home)
+    if process is None:
+        return False
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_LIMIT_S)
+    except psutil.TimeoutExpired:
+        raise Conflict(
+            f"the service (process {process.pid}) still stops after {STOP_LIMIT_S} s; "
+            f"its log is {home.log}; to end it by force: kill -9 {process.pid}"
+        ) from None
+    return True
+
+
+def _service_of(home: Home) -> psutil.Process | None:
+    """The live service of this home; numbers of processes are given again, so its words are checked."""
+    try:
+        process = psutil.Process(int(json.loads(home.instance.read_text("utf-8"))["pid"]))
+        words = process.cmdline()
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    return process if "scheduler.wiring" in words else None
+
+
+def verify(settings: Settings) -> int:
+    """Replay the journal against the tables; prints the first difference. Run it while no service writes."""
+    from scheduler.control.replay import first_difference
+    from scheduler.store import open_store
+
+    store = open_store(database_url(settings))
+    try:
+        difference = first_difference(store)
+    finally:
+        store.close()
+    sys.stdout.write(f"{difference or 'the journal gives exactly the live state'}\n")
+    return 1 if difference else 0
+
+
+# ── command line ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments and serve, stop or verify. A user's mistake is one line on stderr."""
+    asked = _parser().parse_args(argv)
+    try:
+        settings = _settings(asked)
+        if asked.stop:
+            stop(settings.home)
+            return 0
+        return verify(settings) if asked.verify else serve(settings)
+    except ShisuanError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -P -m scheduler.wiring", description="The shisuan service.")
+    parser.add_argument("--home", required=True, help="folder of the installation")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--database", default="", help="SQLAlchemy URL; default: SQLite in the home folder")
+    parser.add_argument("--config", default="", help="YAML file with tenants and queues")
+    parser.add_argument("--root", action="append", default=[], help="storage root of the tenant 'default'; repeatable")
+    parser.add_argument("--cpus", type=float, default=0, help="offered to jobs; 0: all")
+    parser.add_argument("--cards", default="", help="simulated cards, e.g. 8xH100")
+    parser.add_argument("--nodes", default="", help="YAML file of node facts")
+    parser.add_argument("--ray", default="", help="address of an existing Ray cluster")
+    parser.add_argument("--stop", action="store_true", help="end the service and the runtime of this home")
+    parser.add_argument("--verify", action="store_true", help="replay the journal and compare it with the tables")
+    return parser
+
+
+def _settings(asked: argparse.Namespace) -> Settings:
+    problems = [
+        Problem(f"--root {root}", "no such folder") for root in asked.root if not Path(root).expanduser().is_dir()
+    ]
+    if asked.cpus < 0:
+        problems.append(Problem("--cpus", "must be 0 or more"))
+    if not 0 <= asked.port <= 65535:
+        problems.append(Problem("--port", "must be 0 to 65535"))
+    if problems:
+        raise InvalidInput(problems)
+    return Settings(
+        home=str(Home.of(asked.home).path),
+        host=asked.host,
+        port=asked.port,
+        database_url=asked.database,
+        config=asked.config,
+        roots=tuple(str(Path(root).expanduser().resolve()) for root in asked.root),
+        cpu_milli=round(asked.cpus * 1000),
+        cards=asked.cards,
+        nodes_file=asked.nodes,
+        ray_address=asked.ray,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
