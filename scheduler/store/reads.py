@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from scheduler.model.errors import NotFound
+from scheduler.model.errors import InvalidInput, NotFound, Problem, StoreError
 from scheduler.model.event import Event
 from scheduler.model.job import JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, LeaseRecord
@@ -18,6 +18,7 @@ from scheduler.model.queue import Queue, Tenant
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.usage import UsageRecord
 from scheduler.store import rows, tables
+from scheduler.store.chain import GENESIS, link
 from scheduler.store.database import Database
 from scheduler.store.upcast import read_event
 
@@ -68,7 +69,7 @@ class Reads:
         if states:
             statement = statement.where(jobs.state.in_([s.value for s in states]))
         if before:
-            statement = statement.where(jobs.number < rows.number_of(before))
+            statement = statement.where(jobs.number < _place("before", before))
         with self._database.read() as connection:
             return _job_records(connection, statement)
 
@@ -90,7 +91,7 @@ class Reads:
         wanted += [leases.tenant == tenant] if tenant else []
         wanted += [sa.or_(leases.closed_ms == 0, leases.closed_ms > start_ms)] if start_ms else []
         wanted += [leases.granted_ms < end_ms] if end_ms else []
-        wanted += [leases.number > rows.number_of(after)] if after else []
+        wanted += [leases.number > _place("after", after)] if after else []
         with self._database.read() as connection:
             return _leases(connection, sa.and_(sa.true(), *wanted), limit)
 
@@ -138,15 +139,36 @@ class Reads:
 
     def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Every event with a number above ``after``, lifted to today's version. Raises StoreError on a damaged row."""
-        for row in _journal_rows(self._database, after):
-            yield row.seq, read_event(row.kind, row.version, json.loads(row.body))
+        while True:
+            # A view per page: a reader who stops half-way holds nothing open.
+            with self._database.read() as connection:
+                page = _journal_page(connection, after)
+            if not page:
+                return
+            yield from map(_event, page)
+            after = page[-1].seq
 
     def journal_tail(self, limit: int = 100) -> tuple[tuple[int, Event], ...]:
         """The newest events, oldest of them first."""
         newest = sa.select(tables.journal).order_by(tables.journal.c.seq.desc()).limit(min(limit, MOST))
         with self._database.read() as connection:
             found = connection.execute(newest).all()
-        return tuple((row.seq, read_event(row.kind, row.version, json.loads(row.body))) for row in reversed(found))
+        return tuple(map(_event, reversed(found)))
+
+    def verify(self) -> int:
+        """Walk the whole chain; returns the number of events.
+
+        Raises StoreError naming the first row that was changed, removed or put in, or an end that is missing.
+        """
+        seq, last = 0, GENESIS
+        with self._database.read() as connection:
+            while page := _journal_page(connection, seq):
+                for row in page:
+                    seq, last = _step(row, seq, last)
+            end = connection.execute(sa.select(tables.meta.c.head_seq, tables.meta.c.head_hash)).one()
+        if (end.head_seq, end.head_hash) != (seq, last):
+            raise StoreError(f"the journal ends at row {seq}; the row written last was {end.head_seq}")
+        return seq
 
     def outbox(self, after: int = 0, limit: int = 1_000) -> tuple[tuple[int, Event], ...]:
         """What the park's ledger has not read yet: ``(number, event)`` above ``after``, in order."""
@@ -154,19 +176,32 @@ class Reads:
         wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
         with self._database.read() as connection:
             found = connection.execute(wanted).all()
-        return tuple((row.seq, read_event(row.kind, row.version, json.loads(row.body))) for row in found)
+        return tuple(map(_event, found))
 
 
-def _journal_rows(database: Database, after: int) -> Iterator[rows.Row]:
+def _place(name: str, record_id: str) -> int:
+    if not record_id[1:].isdecimal():
+        raise InvalidInput([Problem(name, f"not the id of the last one seen: {record_id!r}")])
+    return rows.number_of(record_id)
+
+
+def _journal_page(connection: sa.Connection, after: int) -> Sequence[rows.Row]:
     journal = tables.journal
-    while True:
-        page = sa.select(journal).where(journal.c.seq > after).order_by(journal.c.seq).limit(JOURNAL_PAGE)
-        with database.read() as connection:
-            found = connection.execute(page).all()
-        yield from found
-        if len(found) < JOURNAL_PAGE:
-            return
-        after = found[-1].seq
+    page = sa.select(journal).where(journal.c.seq > after).order_by(journal.c.seq).limit(JOURNAL_PAGE)
+    return connection.execute(page).all()
+
+
+def _step(row: rows.Row, seq: int, last: bytes) -> tuple[int, bytes]:
+    if row.seq != seq + 1:
+        raise StoreError(f"the journal has no row {seq + 1}")
+    own = link(seq=row.seq, at_ms=row.at_ms, kind=row.kind, version=row.version, body=row.body, prev_hash=last)
+    if (row.prev_hash, row.hash) != (last, own):
+        raise StoreError(f"journal row {row.seq} ({row.kind}) was changed after it was written")
+    return row.seq, own
+
+
+def _event(row: rows.Row) -> tuple[int, Event]:
+    return row.seq, read_event(row.kind, row.version, json.loads(row.body))
 
 
 def _all_jobs() -> sa.Select[Any]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 metadata = MetaData(
     naming_convention={
@@ -63,6 +63,24 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+class Plain(TypeDecorator[str]):
+    """Text to search and sort by, byte by byte on both databases.
+
+    What no database's text can hold becomes U+FFFD, when written as when looked for.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # noqa: D102 (SQLAlchemy's hook)
+        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: D102 (SQLAlchemy's hook)
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def _table(name: str, *parts: Any) -> Table:
     return Table(name, metadata, *parts, sqlite_strict=True)
 
@@ -72,7 +90,11 @@ def _whole(name: str, **options: Any) -> Column[int]:
 
 
 def _text(name: str, **options: Any) -> Column[str]:
-    return Column(name, Text, nullable=False, **options)
+    return Column(name, Plain, nullable=False, **options)
+
+
+def _body(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
 
 
 def _json(name: str, **options: Any) -> Column[Any]:
@@ -100,15 +122,15 @@ journal = _table(
     _whole("at_ms"),
     _text("kind"),
     _whole("version"),
-    _text("body"),
+    _body("body"),
     Column("prev_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
 )
 """Append-only. ``seq`` has no gaps; ``hash`` covers the row and ``prev_hash``, so that any change shows."""
 
-queues = _table("queues", _text("name", primary_key=True), _text("body"))
-tenants = _table("tenants", _text("name", primary_key=True), _text("body"))
-nodes = _table("nodes", _text("name", primary_key=True), _text("body"))
+queues = _table("queues", _text("name", primary_key=True), _body("body"))
+tenants = _table("tenants", _text("name", primary_key=True), _body("body"))
+nodes = _table("nodes", _text("name", primary_key=True), _body("body"))
 
 jobs = _table(
     "jobs",
@@ -120,10 +142,10 @@ jobs = _table(
     _json("request_id"),
     _whole("submitted_ms"),
     Column("submitted_seq", Whole, nullable=True),
-    _text("job"),
+    _body("job"),
     _text("state"),
     _whole("finished_ms"),
-    _text("body"),
+    _body("body"),
     UniqueConstraint("number"),
     Index("uq_jobs_tenant_request_id", "tenant", "request_id", unique=True,
           sqlite_where=text("request_id <> '\"\"'"), postgresql_where=text("request_id <> '\"\"'")),
@@ -137,7 +159,7 @@ steps = _table(
     "steps",
     _text("job_id", primary_key=True),
     _whole("position", primary_key=True, autoincrement=False),
-    _text("body"),
+    _body("body"),
 )
 """Progress of one step. Index sets are ranges, so 100,000 waiting tasks cost a few bytes."""
 
@@ -150,8 +172,8 @@ leases = _table(
     _text("tenant"),
     _whole("granted_ms"),
     _whole("closed_ms"),
-    _text("lease"),
-    _text("body"),
+    _body("lease"),
+    _body("body"),
     UniqueConstraint("number"),
     Index("ix_leases_job_id_number", "job_id", "number"),
     Index("ix_leases_granted_ms", "granted_ms"),
@@ -170,7 +192,7 @@ attempts = _table(
     _text("state"),
     _whole("started_ms"),
     _whole("finished_ms"),
-    _text("body"),
+    _body("body"),
     UniqueConstraint("job_id", "step", "task_index", "number"),
     Index("ix_attempts_lease_id", "lease_id"),
 )
@@ -185,7 +207,7 @@ usage = _table(
     _text("bucket"),
     _whole("start_ms"),
     _whole("end_ms"),
-    _text("body"),
+    _body("body"),
     CheckConstraint("start_ms <= end_ms", name="interval"),
     UniqueConstraint("seq"),
     Index("ix_usage_job_id_start_ms", "job_id", "start_ms"),
@@ -199,7 +221,7 @@ outbox = _table(
     _whole("seq", primary_key=True, autoincrement=False),
     _text("kind"),
     _whole("version"),
-    _text("body"),
+    _body("body"),
 )
 """Append-only. What the park's ledger is told, in order; ``seq`` is the journal row it comes from."""
 

@@ -9,6 +9,7 @@ revision = "0001"
 down_revision = None
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 APPEND_ONLY = ("journal", "usage", "outbox")
 
 
@@ -54,7 +55,7 @@ def create_truth() -> None:
         "meta",
         sa.Column("id", WHOLE, autoincrement=False, nullable=False),
         sa.Column("epoch", WHOLE, nullable=False),
-        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("owner", NAME, nullable=False),
         sa.Column("at_ms", WHOLE, nullable=False),
         sa.Column("next_job", WHOLE, nullable=False),
         sa.Column("next_lease", WHOLE, nullable=False),
@@ -69,7 +70,7 @@ def create_truth() -> None:
         "journal",
         sa.Column("seq", WHOLE, autoincrement=False, nullable=False),
         sa.Column("at_ms", WHOLE, nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("kind", NAME, nullable=False),
         sa.Column("version", WHOLE, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("prev_hash", sa.LargeBinary(), nullable=False),
@@ -80,7 +81,7 @@ def create_truth() -> None:
     op.create_table(
         "outbox",
         sa.Column("seq", WHOLE, autoincrement=False, nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("kind", NAME, nullable=False),
         sa.Column("version", WHOLE, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
@@ -92,31 +93,31 @@ def create_inventory() -> None:
     """Queues, tenants, nodes and keys."""
     op.create_table(
         "queues",
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", NAME, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_queues")),
         sqlite_strict=True,
     )
     op.create_table(
         "tenants",
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", NAME, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_tenants")),
         sqlite_strict=True,
     )
     op.create_table(
         "nodes",
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", NAME, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_nodes")),
         sqlite_strict=True,
     )
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("id", NAME, nullable=False),
+        sa.Column("tenant", NAME, nullable=False),
+        sa.Column("role", NAME, nullable=False),
+        sa.Column("sha256", NAME, nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
         sa.Column("created_ms", WHOLE, nullable=False),
         sa.Column("expires_ms", WHOLE, nullable=False),
@@ -132,16 +133,16 @@ def create_jobs() -> None:
     """Jobs and the progress of their steps."""
     op.create_table(
         "jobs",
-        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("id", NAME, nullable=False),
         sa.Column("number", WHOLE, nullable=False),
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("queue", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("tenant", NAME, nullable=False),
+        sa.Column("queue", NAME, nullable=False),
+        sa.Column("kind", NAME, nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("submitted_ms", WHOLE, nullable=False),
         sa.Column("submitted_seq", WHOLE, nullable=True),
         sa.Column("job", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("state", NAME, nullable=False),
         sa.Column("finished_ms", WHOLE, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
@@ -160,7 +161,7 @@ def create_jobs() -> None:
     )
     op.create_table(
         "steps",
-        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("job_id", NAME, nullable=False),
         sa.Column("position", WHOLE, autoincrement=False, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "position", name=op.f("pk_steps")),
@@ -172,11 +173,11 @@ def create_runs() -> None:
     """Leases and attempts."""
     op.create_table(
         "leases",
-        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("id", NAME, nullable=False),
         sa.Column("number", WHOLE, nullable=False),
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
-        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("job_id", NAME, nullable=False),
+        sa.Column("step", NAME, nullable=False),
+        sa.Column("tenant", NAME, nullable=False),
         sa.Column("granted_ms", WHOLE, nullable=False),
         sa.Column("closed_ms", WHOLE, nullable=False),
         sa.Column("lease", sa.Text(), nullable=False),
@@ -197,13 +198,13 @@ def create_runs() -> None:
     )
     op.create_table(
         "attempts",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("lease_id", sa.Text(), nullable=False),
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("id", NAME, nullable=False),
+        sa.Column("lease_id", NAME, nullable=False),
+        sa.Column("job_id", NAME, nullable=False),
+        sa.Column("step", NAME, nullable=False),
         sa.Column("task_index", WHOLE, nullable=False),
         sa.Column("number", WHOLE, nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("state", NAME, nullable=False),
         sa.Column("started_ms", WHOLE, nullable=False),
         sa.Column("finished_ms", WHOLE, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
@@ -220,12 +221,12 @@ def create_usage() -> None:
     """Sealed usage."""
     op.create_table(
         "usage",
-        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("id", NAME, nullable=False),
         sa.Column("seq", WHOLE, nullable=False),
-        sa.Column("lease_id", sa.Text(), nullable=False),
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("bucket", sa.Text(), nullable=False),
+        sa.Column("lease_id", NAME, nullable=False),
+        sa.Column("job_id", NAME, nullable=False),
+        sa.Column("tenant", NAME, nullable=False),
+        sa.Column("bucket", NAME, nullable=False),
         sa.Column("start_ms", WHOLE, nullable=False),
         sa.Column("end_ms", WHOLE, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
