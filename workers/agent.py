@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from scheduler.model.errors import ExecutorError, NotFound
@@ -47,6 +48,7 @@ class Agent:
     def __init__(self, *, node: str, tenant: str, home: Path, confinement: str = "auto", tools: Tools | None = None,
                  heartbeat_ms: int = HEARTBEAT_MS, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self.node, self.tenant = node, tenant
+        home = home.resolve()
         self._folder = home / "nodes" / node / tenant
         for name in ("work", "logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
@@ -58,11 +60,11 @@ class Agent:
         recover(self._table, self._folder, node=node, tenant=tenant, uid=self._confinement.uid)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="shisuan-disk")
         self._site = Site(
-            node=node, tenant=tenant, folder=self._folder, table=self._table, outbox=self._outbox, tools=self._tools,
-            confinement=self._confinement, disk=self._disk,
+            node=node, tenant=tenant, home=home, folder=self._folder, table=self._table, outbox=self._outbox,
+            tools=self._tools, confinement=self._confinement, disk=self._disk,
         )
         self._runs: dict[LeaseKey, LeaseRun] = {}
-        self._residents = Residents(self._site.work, self._tools, self._confinement)
+        self._residents = Residents(self._site)
         self._heartbeat_ms = heartbeat_ms
         self._beat_ms = now_ms()
         self._orders = threading.Lock()
@@ -153,9 +155,10 @@ class Agent:
         asyncio.set_event_loop(self._loop)
         self._loop.call_soon(self._beat)
         self._loop.run_forever()
-        children = [run.kill() for run in self._runs.values()]
+        for run in self._runs.values():
+            run.kill()
         self._residents.close()
-        procfs.kill_all(lambda: set(procfs.marked(str(self._site.work))) if children else set())
+        procfs.kill_all(lambda: set(procfs.marked(str(self._site.work))))
         self._loop.close()
 
     def _launch(self, orders: tuple[LeaseOrder, ...]) -> None:
@@ -163,7 +166,7 @@ class Agent:
             key = (order.lease_id, order.rank)
             run = self._runs[key] = LeaseRun(self._site, self._residents, order)
             task = self._loop.create_task(run.run())
-            task.add_done_callback(lambda done, key=key: self._ended(key, done))
+            task.add_done_callback(partial(self._ended, key))
 
     def _ended(self, key: LeaseKey, done: asyncio.Task[None]) -> None:
         del self._runs[key]

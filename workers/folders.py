@@ -117,23 +117,45 @@ class Folder:
         yield from sorted(_files(self._fd, ""))
 
 
-@contextmanager
-def open_inside(uri: str, roots: Sequence[str], *, create: bool = False) -> Iterator[Folder]:
-    """The folder at ``uri``, which must lie in one of ``roots``. Raises OutsideRoots, StorageError."""
-    path = resolve_inside(uri, roots)
-    root = max((os.path.realpath(r) for r in roots if _is_inside(path, os.path.realpath(r))), key=len)
-    try:
-        fd = os.open(root, _DIRECTORY)
-    except OSError as error:
-        raise StorageError(f"storage root {root} cannot be opened: {error.strerror}") from error
-    try:
-        for part in path[len(root) :].split("/"):
-            if part:
-                fd, old = _enter(fd, part, create=create), fd
-                os.close(old)
-        yield Folder(fd)
-    finally:
-        os.close(fd)
+class Roots:
+    """A tenant's storage roots. ``home`` is the installation's folder: a root above it opens nothing in it."""
+
+    def __init__(self, roots: Sequence[str], *, home: str = "") -> None:
+        self._named = tuple(roots)
+        self._real = tuple(os.path.realpath(local_path(root)) for root in roots)
+        self._home = os.path.realpath(home) if home else ""
+
+    def resolve(self, uri: str) -> str:
+        """The real path, after every link, if it lies in a root. Raises OutsideRoots, StorageError."""
+        return self._resolve(uri)[0]
+
+    @contextmanager
+    def open(self, uri: str, *, create: bool = False) -> Iterator[Folder]:
+        """The folder at ``uri``. Raises OutsideRoots, StorageError, OSError."""
+        path, root = self._resolve(uri)
+        try:
+            fd = os.open(root, _DIRECTORY)
+        except OSError as error:
+            raise StorageError(f"storage root {root} cannot be opened: {error.strerror}") from error
+        try:
+            for part in path[len(root) :].split("/"):
+                if part:
+                    fd, old = _enter(fd, part, create=create), fd
+                    os.close(old)
+            yield Folder(fd)
+        finally:
+            os.close(fd)
+
+    def _resolve(self, uri: str) -> tuple[str, str]:
+        path = local_path(uri)
+        real = os.path.realpath(path)
+        is_ours = self._home != "" and _is_inside(real, self._home)
+        for root in sorted(self._real, key=len, reverse=True):
+            if _is_inside(real, root) and (not is_ours or _is_inside(root, self._home)):
+                return real, root
+        leads = f" (it leads to {real})" if real != os.path.normpath(path) else ""
+        valid = ", ".join(self._named) or "there are none"
+        raise OutsideRoots(f"{path}{leads} is outside the tenant's storage roots: {valid}")
 
 
 def local_path(uri: str) -> str:
@@ -146,17 +168,6 @@ def local_path(uri: str) -> str:
     if not uri.startswith("/") or "\0" in uri:
         raise StorageError(f"{uri!r} is not an absolute path or file:// URI")
     return uri
-
-
-def resolve_inside(uri: str, roots: Sequence[str]) -> str:
-    """The real path, after every link, if it lies in a root. Raises OutsideRoots."""
-    path = local_path(uri)
-    real = os.path.realpath(path)
-    if not any(_is_inside(real, os.path.realpath(root)) for root in roots):
-        leads = f" (it leads to {real})" if real != os.path.normpath(path) else ""
-        valid = ", ".join(roots) or "there are none"
-        raise OutsideRoots(f"{path}{leads} is outside the tenant's storage roots: {valid}")
-    return real
 
 
 def copy_file(source: Folder, name: str, target: Folder, new_name: str) -> tuple[int, str]:

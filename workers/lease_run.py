@@ -14,11 +14,12 @@ from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, TaskOrder
 from workers import environment
 from workers.confine import Cell
+from workers.folders import local_path
 from workers.listener import Listener
 from workers.process import Child, LogWriter, sentence, spawn
 from workers.resident import Residents, Wanted
 from workers.site import Site, attempt_name, make_work, now_ms
-from workers.storage import Manifest, open_storage, task_of
+from workers.storage import Manifest, Storage, open_storage, task_of
 from workers.table import Started
 from workers.tools import Tools, remove_tree
 
@@ -35,6 +36,16 @@ class Outcome:
     reason: str = ""
     outputs: tuple[str, ...] = ()
     result: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What storage says before an attempt begins."""
+
+    reads: tuple[tuple[str, str], ...] = ()
+    """Real path and the name the order uses."""
+    earlier: Manifest | None = None
+    """An earlier attempt published, but its report was lost."""
 
 
 class LeaseRun:
@@ -83,14 +94,15 @@ class LeaseRun:
         if self._stop is not None:
             return self._stop
         try:
-            earlier = await self._claim(task)
+            claimed = await self._claim(task)
+            earlier = claimed.earlier
             if earlier is not None:
                 return Outcome(state=AttemptState.SUCCEEDED, outputs=earlier.uris, result=earlier.result)
             if self._stop is not None:
                 return self._stop
             if task.runner is RunnerKind.RESIDENT:
-                return await self._ask_resident(task)
-            return await self._run_process(task)
+                return await self._ask_resident(task, claimed)
+            return await self._run_process(task, claimed)
         except ShisuanError as error:
             return Outcome(state=AttemptState.FAILED, reason=str(error))
         except OSError as error:
@@ -101,14 +113,14 @@ class LeaseRun:
         finally:
             self._child = self._task = self._listener = None
 
-    async def _run_process(self, task: TaskOrder) -> Outcome:
+    async def _run_process(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         order, site = self._order, self._site
         work = str(site.work / attempt_name(task.attempt_id, order.rank))
-        make_work(work)
+        make_work(work, site.confinement)
         try:
             argv, env = words_of(site.tools, task, work)
-            cell = Cell(work=work, reads=task.reads, devices=self._devices, network=order.ranks > 1,
-                        programs=site.tools.programs(task.argv))
+            cell = Cell(work=work, reads=claimed.reads, programs=site.tools.programs(task.argv), devices=self._devices,
+                        hidden=str(site.home), network=order.ranks > 1)
             listener = self._listen(task)
             child = spawn(site.confinement.command(argv, environment.of_attempt(order, task, env, work), cell),
                           listener.feed)
@@ -131,11 +143,11 @@ class LeaseRun:
             if timer is not None:
                 timer.cancel()
 
-    async def _ask_resident(self, task: TaskOrder) -> Outcome:
+    async def _ask_resident(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         order, site = self._order, self._site
-        resident = self._residents.lend(order, Wanted.of(order, task))
+        resident = self._residents.lend(order, Wanted.of(order, task, claimed.reads))
         work = resident.work_of(attempt_name(task.attempt_id, order.rank))
-        make_work(work)
+        make_work(work, site.confinement)
         try:
             listener = self._listen(task)
             self._started(task, resident.child)
@@ -168,26 +180,29 @@ class LeaseRun:
 
     # -- storage -------------------------------------------------------------------------------------------------
 
-    async def _claim(self, task: TaskOrder) -> Manifest | None:
-        """Check the inputs and fence older attempts. Returns what an earlier attempt published already."""
+    async def _claim(self, task: TaskOrder) -> Claimed:
+        """Check the inputs and fence older attempts; find what an earlier attempt published already."""
         if not task.reads and not task.output_dir:
-            return None
+            return Claimed()
         return await self._on_disk(lambda: self._claim_now(task))
 
-    def _claim_now(self, task: TaskOrder) -> Manifest | None:
-        storage = open_storage(task.output_dir, self._order.roots)
-        for uri in task.reads:
-            storage.readable(uri)
+    def _claim_now(self, task: TaskOrder) -> Claimed:
+        storage = self._storage(task)
+        reads = tuple((storage.readable(uri), local_path(uri)) for uri in task.reads)
         if not task.output_dir or self._order.rank:
-            return None
-        return storage.claim(task.output_dir, task_of(task.attempt_id), task.number)
+            return Claimed(reads=reads)
+        earlier = storage.claim(task.output_dir, task_of(task.attempt_id), task.number)
+        return Claimed(reads=reads, earlier=earlier)
+
+    def _storage(self, task: TaskOrder) -> Storage:
+        return open_storage(task.output_dir, self._order.roots, home=str(self._site.home))
 
     async def _publish(self, task: TaskOrder, work: str, outcome: Outcome) -> Outcome:
         """A gang's outputs are rank 0's."""
         order = self._order
         if outcome.state is not AttemptState.SUCCEEDED or not task.output_dir or not task.outputs or order.rank:
             return outcome
-        storage = open_storage(task.output_dir, order.roots)
+        storage = self._storage(task)
         name = task_of(task.attempt_id)
 
         def publish() -> Manifest:

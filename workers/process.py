@@ -11,7 +11,8 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,25 @@ class Command:
     args_fd_data: bytes = b""
     """NUL-separated arguments that bubblewrap reads from the descriptor named in ``argv`` by ``{args_fd}``."""
 
+    @contextmanager
+    def opened(self) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+        """The final argv and the descriptors the child inherits, open for the time of the start."""
+        if not self.args_fd_data:
+            yield self.argv, ()
+            return
+        fd = os.memfd_create("args")
+        try:
+            os.write(fd, self.args_fd_data)
+            os.lseek(fd, 0, os.SEEK_SET)
+            yield tuple(str(fd) if word == "{args_fd}" else word for word in self.argv), (fd,)
+        finally:
+            os.close(fd)
+
 
 class Child:
     """A running process group. Build it with :func:`spawn`."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], command: Command, on_output: Callable[[bytes], None]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], command: Command, on_output: Callable[[bytes], object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._popen = popen
         self._sandboxed = command.sandboxed
@@ -137,21 +152,13 @@ class Child:
             self.on_output(data)
 
 
-def spawn(command: Command, on_output: Callable[[bytes], None], *, stdin: bool = False) -> Child:
+def spawn(command: Command, on_output: Callable[[bytes], object], *, stdin: bool = False) -> Child:
     """Start it. Raises OSError (no such program, no permission, no memory). Call from the loop thread only."""
-    argv, fds = command.argv, ()
-    args_fd = -1
-    if command.args_fd_data:
-        args_fd = _memory_file(command.args_fd_data)
-        argv, fds = tuple(a.replace("{args_fd}", str(args_fd)) for a in argv), (args_fd,)
-    try:
+    with command.opened() as (argv, fds):
         popen = subprocess.Popen(
             argv, env=command.env, cwd=command.cwd, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, bufsize=0,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=fds,
         )
-    finally:
-        if args_fd >= 0:
-            os.close(args_fd)
     return Child(popen, command, on_output)
 
 
@@ -200,13 +207,6 @@ class LogWriter:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
-
-
-def _memory_file(data: bytes) -> int:
-    fd = os.memfd_create("args")
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
 
 
 def _signal_group(pid: int, number: int) -> None:

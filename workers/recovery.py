@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from scheduler.model.lease import AttemptState
@@ -20,7 +21,7 @@ LOST_REASON = "the agent was restarted"
 
 
 def recover(table: Table, folder: Path, *, node: str, tenant: str, uid: int) -> None:
-    """Call with the folder's lock held, before anything is started. ``uid``: the runners' own user, 0 if there is none."""
+    """Call with the folder's lock held, before anything starts. ``uid``: the runners' own user id, 0 if none."""
     if table.boot_id == boot_id():
         _kill_recorded_groups(table)
     work = folder / "work"
@@ -51,4 +52,4 @@ def _kill_recorded_groups(table: Table) -> None:
                 os.killpg(started.pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-            procfs.kill_all(lambda leader=started.pid: procfs.group_members(leader))
+            procfs.kill_all(partial(procfs.group_members, started.pid))

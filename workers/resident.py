@@ -12,13 +12,13 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from scheduler.model.order import LeaseOrder, TaskOrder
 from workers import environment, procfs
-from workers.confine import Cell, Confinement
+from workers.confine import Cell
 from workers.process import Child, spawn
-from workers.tools import Tools, remove_tree
+from workers.site import Site
+from workers.tools import remove_tree
 
 _log = logging.getLogger(__name__)
 
@@ -40,17 +40,18 @@ class Wanted:
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     devices: tuple[str, ...]
-    reads: tuple[str, ...]
+    reads: tuple[tuple[str, str], ...]
+    """Real path and the name the order uses."""
     versions: tuple[tuple[int, int, int], ...]
     """Inode, modification time and size of each read path: a sandbox shows the file that was there when it was made."""
     literal: bool
 
     @classmethod
-    def of(cls, order: LeaseOrder, task: TaskOrder) -> Wanted:
+    def of(cls, order: LeaseOrder, task: TaskOrder, reads: tuple[tuple[str, str], ...]) -> Wanted:
         """What this task needs."""
         return cls(
             warm_key=order.warm_key or f"lease {order.lease_id}", argv=task.argv, env=task.env, devices=order.devices,
-            reads=task.reads, versions=tuple(_version(path) for path in task.reads), literal=task.literal,
+            reads=reads, versions=tuple(_version(real) for real, _ in reads), literal=task.literal,
         )
 
 
@@ -108,10 +109,8 @@ class Resident:
 class Residents:
     """The residents of one agent. On the loop thread only."""
 
-    def __init__(self, work: Path, tools: Tools, confinement: Confinement) -> None:
-        self._work = work
-        self._tools = tools
-        self._confinement = confinement
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._all: dict[str, Resident] = {}
         self._made = 0
 
@@ -160,17 +159,18 @@ class Residents:
 
     def _start(self, order: LeaseOrder, wanted: Wanted) -> Resident:
         self._made += 1
-        folder = str(self._work / f"resident-{self._made}")
+        folder = str(self._site.work / f"resident-{self._made}")
         os.mkdir(folder, 0o700)
-        self._confinement.hand_over(folder)
+        self._site.confinement.hand_over(folder)
         resident = Resident(wanted, folder, order.lease_id)
         argv, env = wanted.argv, dict(wanted.env)
         if not wanted.literal:
-            argv = self._tools.argv(argv, folder)
-            env = {name: self._tools.text(value, folder) for name, value in env.items()}
+            argv = self._site.tools.argv(argv, folder)
+            env = {name: self._site.tools.text(value, folder) for name, value in env.items()}
         devices = () if order.simulated else order.devices
-        cell = Cell(work=folder, reads=wanted.reads, devices=devices, programs=self._tools.programs(wanted.argv))
-        command = self._confinement.command(argv, environment.of_resident(order, env, folder), cell)
+        cell = Cell(work=folder, reads=wanted.reads, devices=devices, hidden=str(self._site.home),
+                    programs=self._site.tools.programs(wanted.argv))
+        command = self._site.confinement.command(argv, environment.of_resident(order, env, folder), cell)
         resident.child = spawn(command, resident.hear, stdin=True)
         resident.child.exited.add_done_callback(lambda exited: self._died(resident, exited))
         self._all[folder] = resident
@@ -199,7 +199,7 @@ class Residents:
 
 def _version(path: str) -> tuple[int, int, int]:
     try:
-        info = os.stat(path.removeprefix("file://"))
+        info = os.stat(path)
     except OSError:
         return (0, 0, 0)
     return (info.st_ino, info.st_mtime_ns, info.st_size)

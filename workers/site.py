@@ -21,6 +21,8 @@ class Site:
 
     node: str
     tenant: str
+    home: Path
+    """The installation's folder: runners never see it."""
     folder: Path
     """``home/nodes/<node>/<tenant>``"""
     table: Table
@@ -56,7 +58,8 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def make_work(path: str) -> None:
-    """An attempt's empty work folder and its ``outputs``."""
-    os.mkdir(path, 0o700)
-    os.mkdir(f"{path}/outputs", 0o700)
+def make_work(path: str, confinement: Confinement) -> None:
+    """An attempt's empty work folder and its ``outputs``, which are the runner's."""
+    for folder in (path, f"{path}/outputs"):
+        os.mkdir(folder, 0o700)
+        confinement.hand_over(folder)

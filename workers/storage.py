@@ -25,7 +25,7 @@ from urllib.parse import quote
 from scheduler.model import codec
 from scheduler.model.errors import Fenced, OutputMissing, StorageError
 from scheduler.model.lease import attempt_id, parse_attempt_id
-from workers.folders import Folder, copy_file, local_path, open_inside, resolve_inside
+from workers.folders import Folder, Roots, copy_file, local_path
 
 ALL_FILES = "*"
 HIDDEN = ".shisuan"
@@ -90,24 +90,27 @@ def task_of(attempt: str) -> str:
     return attempt_id(job_id, step, index, number).rpartition(".")[0]
 
 
-def open_storage(uri: str, roots: Sequence[str]) -> Storage:
-    """The store that holds ``uri`` (empty: the local one). Raises StorageError for a scheme nobody knows."""
+def open_storage(uri: str, roots: Sequence[str], *, home: str = "") -> Storage:
+    """The store that holds ``uri`` (empty: the local one). Raises StorageError for a scheme nobody knows.
+
+    ``home`` is the installation's folder: only roots that lie in it give access to anything in it.
+    """
     scheme, mark, _ = uri.partition("://")
     if mark and scheme != "file":
         raise StorageError(f"no storage for {uri!r} (valid: absolute paths, file://)")
-    return PosixStorage(roots)
+    return PosixStorage(roots, home=home)
 
 
 class PosixStorage:
     """A POSIX file system, local or shared. ``hook`` is called with each step's name: tests die there."""
 
-    def __init__(self, roots: Sequence[str], hook: Callable[[str], None] | None = None) -> None:
-        self._roots = tuple(local_path(root) for root in roots)
+    def __init__(self, roots: Sequence[str], hook: Callable[[str], None] | None = None, *, home: str = "") -> None:
+        self._roots = Roots(roots, home=home)
         self._hook = hook or (lambda _: None)
 
     def readable(self, uri: str) -> str:
         """See :class:`Storage`."""
-        path = resolve_inside(uri, self._roots)
+        path = self._roots.resolve(uri)
         if not os.path.exists(path):
             raise StorageError(f"input {local_path(uri)} does not exist")
         return path
@@ -121,7 +124,7 @@ class PosixStorage:
 
     def published(self, output_dir: str, task: str) -> Manifest | None:
         """See :class:`Storage`."""
-        if not os.path.isdir(f"{resolve_inside(output_dir, self._roots)}/{HIDDEN}"):
+        if not os.path.isdir(f"{self._roots.resolve(output_dir)}/{HIDDEN}"):
             return None
         with self._task(output_dir, task) as door:
             return door.settled()
@@ -134,7 +137,7 @@ class PosixStorage:
             earlier = door.settled()
             if earlier is not None:
                 return earlier
-            with open_inside(staged, (staged,)) as source:
+            with Roots((staged,)).open(staged) as source:
                 names = chosen(outputs, tuple(source.files()))
                 door.copy(source, names, number, result)
             self._hook("copied")
@@ -145,7 +148,7 @@ class PosixStorage:
 
     @contextmanager
     def _task(self, output_dir: str, task: str) -> Iterator[_TaskDoor]:
-        with open_inside(output_dir, self._roots, create=True) as final, final.folder(HIDDEN, create=True) as hidden:
+        with self._roots.open(output_dir, create=True) as final, final.folder(HIDDEN, create=True) as hidden:
             door = _TaskDoor(final, hidden, output_dir=output_dir, task=task, hook=self._hook)
             with door.locked():
                 yield door

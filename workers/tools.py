@@ -65,7 +65,7 @@ class Tools:
                 need += [*prefixes(self.python), self.encode_runner]
             elif word in ("{blender}", "{blender_runner}"):
                 need += [*prefixes(self.blender), self.blender_runner]
-        return tuple(dict.fromkeys(need))
+        return tuple(path for path in dict.fromkeys(need) if os.path.exists(path))
 
     def _places(self, work: str) -> tuple[tuple[str, str], ...]:
         return (("{python}", self.python), ("{blender_runner}", self.blender_runner),
@@ -108,14 +108,14 @@ def prefixes(program: str) -> tuple[str, ...]:
     """Folders a program needs to be read to run: for a Python its environment and the base it was made from."""
     if not program:
         return ()
-    found = {str(Path(program).resolve().parent)}
+    real = Path(program).resolve()
+    is_python = Path(program).name.startswith("python")
+    found = {str(real.parent.parent if is_python else real.parent)}
     home = Path(program).parent.parent
     settings = home / "pyvenv.cfg"
     if settings.exists():
         found.add(str(home))
         found.update(_base_prefixes(settings))
-    if Path(program).name.startswith("python"):
-        found.add(str(Path(program).resolve().parent.parent))
     return tuple(sorted(p for p in found if not _is_in_usr(p)))
 
 
