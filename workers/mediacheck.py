@@ -1,0 +1,320 @@
+"""Is this file what it should be? Exit codes and file names are no evidence: ffmpeg ends with 0 after a gap.
+
+Each check reads the file itself, returns its facts, and raises BadMedia with a sentence for the job's owner.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+EXR_MAGIC = b"\x76\x2f\x31\x01"
+EXR_TILED, EXR_DEEP, EXR_MULTIPART = 0x200, 0x800, 0x1000
+EXR_LINES_PER_CHUNK = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256)
+"""By compression number: none, RLE, ZIPS, ZIP, PIZ, PXR24, B44, B44A, DWAA, DWAB (OpenEXR, ImfCompression.h)."""
+READ_BYTES = 1 << 20
+MAX_EXR_HEADER_BYTES = 16 << 20
+
+_PRIMARIES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020", 12: "smpte432"}
+_TRANSFERS = {1: "bt709", 6: "smpte170m", 8: "linear", 13: "iec61966-2-1", 14: "bt2020-10", 16: "smpte2084",
+              18: "arib-std-b67"}
+_MATRICES = {0: "gbr", 1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020nc"}
+_RANGES = {1: "tv", 2: "pc"}
+"""Names of ITU-T H.273 code points as ffmpeg spells them."""
+
+
+class BadMedia(Exception):
+    """The file is not there, is damaged, or is not what it claims to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PngFacts:
+    """A complete PNG."""
+
+    width: int
+    height: int
+    bit_depth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExrFacts:
+    """A complete OpenEXR picture. The data window is half-open: ``(left, top, right, bottom)``."""
+
+    width: int
+    height: int
+    data_window: tuple[int, int, int, int]
+    channels: tuple[str, ...]
+    not_finite: int
+    """Values that are NaN or infinite."""
+    black: bool
+    """All colour values are 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFacts:
+    """The first video stream of a file."""
+
+    codec: str
+    width: int
+    height: int
+    pix_fmt: str
+    frames: int
+    """Decoded, or with ``decode=False`` those the container shows."""
+    rate: Fraction | None
+    """Frames per second when all frames are equally long, within a tick of the container's clock; else None."""
+    average_rate: Fraction
+    duration_s: Fraction
+    """Exact: the first frame's begin to the last one's end."""
+    start_s: Fraction
+    tick_s: Fraction
+    """The container's clock for this stream."""
+    primaries: str = ""
+    transfer: str = ""
+    matrix: str = ""
+    range: str = ""
+    audio: str = ""
+    """Codec of the first audio stream."""
+    audio_start_s: Fraction = Fraction(0)
+    size_bytes: int = 0
+
+
+# --- PNG --------------------------------------------------------------------------------------------------------------
+
+
+def check_png(path: str | Path, *, decode: bool = False) -> PngFacts:
+    """Every chunk there and its checksum right, up to the end mark. ``decode`` also unpacks the pixels: slower."""
+    with _opened(path) as file:
+        head = file.read(len(PNG_MAGIC))
+        if not head:
+            raise BadMedia("is empty")
+        if head != PNG_MAGIC:
+            raise BadMedia("is not a PNG")
+        facts = _png_header(_png_chunk(file))
+        seen = b""
+        while seen != b"IEND":
+            seen, _ = _png_chunk(file)
+    if decode:
+        _decode_png(path)
+    return facts
+
+
+def _png_chunk(file: BinaryIO) -> tuple[bytes, bytes]:
+    """Next chunk's type and its first MiB; raises BadMedia where it is cut or damaged."""
+    head = file.read(8)
+    if len(head) < 8:
+        raise BadMedia("is cut off")
+    length, kind = struct.unpack(">I4s", head)
+    checksum, first, left = zlib.crc32(kind), b"", length
+    while left:
+        data = file.read(min(left, READ_BYTES))
+        if not data:
+            raise BadMedia("is cut off")
+        first = first or data
+        checksum = zlib.crc32(data, checksum)
+        left -= len(data)
+    if file.read(4) != struct.pack(">I", checksum):
+        raise BadMedia("is damaged or cut off: a checksum is wrong")
+    return kind, first
+
+
+def _png_header(chunk: tuple[bytes, bytes]) -> PngFacts:
+    kind, data = chunk
+    if kind != b"IHDR" or len(data) != 13:
+        raise BadMedia("is not a PNG: it has no header")
+    width, height, depth = struct.unpack(">IIB", data[:9])
+    if not width or not height:
+        raise BadMedia("is a PNG without pixels")
+    return PngFacts(width=width, height=height, bit_depth=depth)
+
+
+def _decode_png(path: str | Path) -> None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadMedia(f"cannot be decoded: {error}") from error
+
+
+# --- OpenEXR ----------------------------------------------------------------------------------------------------------
+
+
+def check_exr(path: str | Path) -> ExrFacts:
+    """All chunks present, and how many values are not finite."""
+    with _opened(path) as file:
+        _check_exr_chunks(file)
+    return _exr_pixels(path)
+
+
+def _check_exr_chunks(file: BinaryIO) -> None:
+    """Readers show a picture with holes as black, or print to the terminal: look at the chunk table first."""
+    head = file.read(8)
+    if not head:
+        raise BadMedia("is empty")
+    if len(head) < 8 or head[:4] != EXR_MAGIC:
+        raise BadMedia("is not an OpenEXR picture")
+    flags = struct.unpack("<I", head[4:])[0]
+    attributes = _exr_header(file)
+    if flags & (EXR_MULTIPART | EXR_DEEP) or (flags & EXR_TILED and "chunkCount" not in attributes):
+        return  # left to OpenEXR, which refuses most damage by itself
+    count = _exr_chunk_count(attributes)
+    table = file.read(8 * count)
+    if len(table) < 8 * count:
+        raise BadMedia("is cut off inside its chunk table")
+    end = file.seek(0, 2)
+    lead = 20 if flags & EXR_TILED else 8
+    for number, offset in enumerate(struct.unpack(f"<{count}Q", table)):
+        if offset == 0 or offset + lead > end:
+            raise BadMedia(f"is incomplete: chunk {number} of {count} is missing")
+        file.seek(offset + lead - 4)
+        if offset + lead + struct.unpack("<I", file.read(4))[0] > end:
+            raise BadMedia(f"is incomplete: chunk {number} of {count} is cut off")
+
+
+def _exr_header(file: BinaryIO) -> dict[str, bytes]:
+    """Attributes of the first header."""
+    attributes: dict[str, bytes] = {}
+    while name := _exr_text(file):
+        _exr_text(file)  # the type, which the name implies
+        length = struct.unpack("<I", _exactly(file, 4))[0]
+        if length > MAX_EXR_HEADER_BYTES:
+            raise BadMedia("is damaged: its header makes no sense")
+        attributes[name] = _exactly(file, length)
+    return attributes
+
+
+def _exr_text(file: BinaryIO) -> str:
+    text = bytearray()
+    while (byte := _exactly(file, 1)) != b"\0":
+        text += byte
+        if len(text) > 255:
+            raise BadMedia("is damaged: its header makes no sense")
+    return text.decode("utf-8", errors="replace")
+
+
+def _exactly(file: BinaryIO, length: int) -> bytes:
+    data = file.read(length)
+    if len(data) < length:
+        raise BadMedia("is cut off inside its header")
+    return data
+
+
+def _exr_chunk_count(attributes: dict[str, bytes]) -> int:
+    if "chunkCount" in attributes:
+        return int(struct.unpack("<I", attributes["chunkCount"])[0])
+    try:
+        _, top, _, bottom = struct.unpack("<4i", attributes["dataWindow"])
+        lines = EXR_LINES_PER_CHUNK[attributes["compression"][0]]
+    except (KeyError, IndexError, struct.error) as error:
+        raise BadMedia("is damaged: its header makes no sense") from error
+    return max(0, -(-(bottom - top + 1) // lines))
+
+
+def _exr_pixels(path: str | Path) -> ExrFacts:
+    import numpy
+    import OpenEXR
+
+    try:
+        with OpenEXR.File(str(path)) as file:
+            header = dict(file.header())
+            channels = {name: numpy.asarray(channel.pixels) for name, channel in file.channels().items()}
+            bad = sum(int(p.size - numpy.isfinite(p).sum()) for p in channels.values() if p.dtype.kind == "f")
+            lit = any(p[..., :3].any() if p.ndim == 3 else p.any() for name, p in channels.items() if name != "A")
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise BadMedia(f"cannot be decoded: {error}") from error
+    (left, top), (right, bottom) = (tuple(int(v) for v in corner) for corner in header["dataWindow"])
+    return ExrFacts(
+        width=right - left + 1,
+        height=bottom - top + 1,
+        data_window=(left, top, right + 1, bottom + 1),
+        channels=tuple(sorted(channel.name for channel in header["channels"])),
+        not_finite=bad,
+        black=not lit,
+    )
+
+
+# --- video ------------------------------------------------------------------------------------------------------------
+
+
+def video_facts(path: str | Path, *, decode: bool = True) -> VideoFacts:
+    """Facts of the first video stream; ``decode`` unpacks every frame, which alone proves that they are there."""
+    import av
+
+    _opened(path).close()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise BadMedia("has no video")
+            stream = container.streams.video[0]
+            stamps = _decoded(container, stream) if decode else _demuxed(container, stream)
+            return _video_facts(container, stream, stamps, Path(path).stat().st_size)
+    except av.error.FFmpegError as error:
+        raise BadMedia(f"cannot be decoded: {error.strerror}") from error
+
+
+def _decoded(container: Any, stream: Any) -> list[int | None]:
+    stream.thread_type = "AUTO"
+    return [frame.pts for frame in container.decode(stream)]
+
+
+def _demuxed(container: Any, stream: Any) -> list[int | None]:
+    return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+
+
+def _video_facts(container: Any, stream: Any, stamps: list[int | None], size_bytes: int) -> VideoFacts:
+    if not stamps:
+        raise BadMedia("has no frames")
+    codec, tick = stream.codec_context, Fraction(stream.time_base)
+    average = Fraction(stream.average_rate or stream.guessed_rate or 0)
+    known = sorted(stamp for stamp in stamps if stamp is not None)
+    rate = _even_rate(known, tick, average) if len(known) == len(stamps) else None
+    sound = container.streams.audio[0] if container.streams.audio else None
+    return VideoFacts(
+        codec=codec.name if codec.name != "libx264" else "h264",
+        width=codec.width,
+        height=codec.height,
+        pix_fmt=codec.pix_fmt or "",
+        frames=len(stamps),
+        rate=rate,
+        average_rate=average,
+        duration_s=_duration_s(known, tick, rate or average),
+        start_s=known[0] * tick if known else Fraction(0),
+        tick_s=tick,
+        primaries=_PRIMARIES.get(int(codec.color_primaries), ""),
+        transfer=_TRANSFERS.get(int(codec.color_trc), ""),
+        matrix=_MATRICES.get(int(codec.colorspace), ""),
+        range=_RANGES.get(int(codec.color_range), ""),
+        audio=sound.codec_context.name if sound else "",
+        audio_start_s=Fraction(sound.start_time or 0) * Fraction(sound.time_base) if sound else Fraction(0),
+        size_bytes=size_bytes,
+    )
+
+
+def _even_rate(stamps: list[int], tick: Fraction, rate: Fraction) -> Fraction | None:
+    """``rate`` if frame n begins at n/rate within a tick for every n, else None."""
+    if rate <= 0:
+        return None
+    even = all(abs((stamp - stamps[0]) * tick - n / rate) <= tick for n, stamp in enumerate(stamps))
+    return rate if even else None
+
+
+def _duration_s(stamps: list[int], tick: Fraction, rate: Fraction) -> Fraction:
+    """The last frame is as long as the others."""
+    if not stamps or rate <= 0:
+        return Fraction(0)
+    return (stamps[-1] - stamps[0]) * tick + 1 / rate
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise BadMedia("is missing") from error
+    except OSError as error:
+        raise BadMedia(f"cannot be read: {error.strerror}") from error
