@@ -55,7 +55,7 @@ class State:
         self.nodes = {node.name: NodeView.empty(node) for node in snapshot.nodes}
         self.totals: Amounts = totals(view.node for view in self.nodes.values())
         self.active: dict[str, JobRecord] = {}
-        """Jobs that are not final: the only ones a plan looks at."""
+        """Jobs that are not final, in order of submission: the only ones a plan looks at."""
         self.leases_of_job: dict[str, set[str]] = {}
         self.leases_of_step: dict[tuple[str, str], int] = {}
         """Open leases per job and step; absent means none."""
@@ -127,8 +127,12 @@ class State:
         self.jobs[key] = self.touched.jobs[key] = record
         if record.state.is_final:
             self.active.pop(key, None)
-        else:
-            self.active[key] = record
+            return
+        newest = next(reversed(self.active), key)
+        is_back = key not in self.active and number_of(key) < number_of(newest)
+        self.active[key] = record
+        if is_back:
+            self.active = {job.job.id: job for job in _jobs_in_order(self.active.values())}
 
     def put_attempt(self, attempt: AttemptRecord) -> None:
         """An attempt of an open lease is new or changed."""
