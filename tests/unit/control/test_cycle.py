@@ -1,0 +1,257 @@
+from dataclasses import replace
+
+from scheduler.control.replay import first_difference
+from scheduler.model.event import JobCancelled
+from scheduler.model.job import JobState
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import Report, ReportKind
+from tests.unit.control.world import step
+
+
+def test_a_submitted_task_is_ordered_in_the_same_cycle(world):
+    job = world.submit()
+    assert world.workers.ran == [f"{job}.run.0.a1"]
+
+
+def test_a_task_that_ran_is_recorded_and_its_reports_acknowledged(world):
+    job = world.submit()
+    assert world.run_to_end(job).state is JobState.SUCCEEDED
+    assert world.workers.unacknowledged == {}
+
+
+def test_usage_covers_the_lease_without_gap(world):
+    job = world.submit(step(count=3))
+    world.run_to_end(job)
+    records = world.store.usage(job_id=job)
+    for lease in world.store.leases(job_id=job):
+        parts = sorted((r.start_ms, r.end_ms) for r in records if r.lease_id == lease.lease.id)
+        assert parts[0][0] == lease.lease.granted_ms
+        assert parts[-1][1] == lease.closed_ms
+        assert all(a[1] == b[0] for a, b in zip(parts, parts[1:], strict=False))
+
+
+def test_steps_run_in_order_of_their_needs(world):
+    job = world.submit(step("first"), step("second", needs=("first",)))
+    world.run_to_end(job)
+    assert world.workers.ran == [f"{job}.first.0.a1", f"{job}.second.0.a1"]
+
+
+def test_repeated_and_reordered_reports_change_nothing(world):
+    job = world.submit()
+    attempt = world.workers.ran[0]
+    world.workers.finish(attempt)
+    world.workers.begin(attempt)
+    world.workers.finish(attempt, AttemptState.FAILED)
+    world.turn()
+    seen = len(list(world.store.journal()))
+    world.workers.begin(attempt)
+    world.workers.finish(attempt)
+    world.turn()
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert len(list(world.store.journal())) == seen
+    assert world.workers.unacknowledged == {}
+
+
+def test_reports_of_attempts_that_never_were_are_acknowledged(world):
+    world.workers.finish("j99.run.0.a1")
+    world.workers.finish("nonsense")
+    world.turn()
+    assert world.workers.unacknowledged == {}
+
+
+def test_an_idle_cycle_writes_nothing_and_plans_nothing(world, monkeypatch):
+    before = len(list(world.store.journal()))
+    monkeypatch.setattr(world.cycle._engine, "plan", None)
+    world.turn(3)
+    assert len(list(world.store.journal())) == before
+
+
+def test_nothing_starts_while_the_runtime_is_down(world):
+    world.workers.mail.append(Report(kind=ReportKind.RUNTIME_DOWN, message="the bridge died"))
+    world.turn()
+    job = world.submit()
+    assert world.workers.ran == []
+    world.workers.connect()
+    world.turn()
+    assert world.workers.ran == [f"{job}.run.0.a1"]
+
+
+def test_time_of_a_report_is_held_between_grant_and_now(world):
+    world.submit()
+    attempt = world.workers.ran[0]
+    granted = world.open_leases()[0].lease.granted_ms
+    world.clock.now += 5_000
+    world.workers.say(Report(kind=ReportKind.STARTED, attempt_id=attempt, at_ms=1))
+    world.workers.say(Report(kind=ReportKind.FINISHED, attempt_id=attempt, state=AttemptState.SUCCEEDED, at_ms=10**15))
+    world.turn()
+    record = world.store.attempt(attempt)
+    assert (record.started_ms, record.finished_ms) == (granted, world.clock.now)
+
+
+def test_the_service_clock_never_goes_back(world):
+    world.submit()
+    world.clock.now -= 60_000
+    job = world.submit()
+    assert world.job(job).job.submitted_ms >= 1_000_000
+    instants = [event.at_ms for _, event in world.store.journal()]
+    assert instants == sorted(instants)
+
+
+def test_a_lost_node_ends_its_attempts_and_they_run_again_elsewhere(world):
+    job = world.submit()
+    world.workers.begin(world.workers.ran[0])
+    world.turn()
+    world.workers.mail.append(Report(kind=ReportKind.NODE_GONE, node="n1", message="no heartbeat"))
+    world.turn()
+    assert world.store.attempt(f"{job}.run.0.a1").state is AttemptState.LOST
+    assert world.job(job).state is JobState.WAITING
+    world.workers.known.clear()
+    world.workers.connect()
+    world.turn()
+    assert world.workers.ran[-1] == f"{job}.run.0.a2"
+    assert world.run_to_end(job).state is JobState.SUCCEEDED
+
+
+def test_time_after_the_last_sign_of_life_is_free_when_lost(world):
+    job = world.submit()
+    attempt = world.workers.ran[0]
+    world.workers.begin(attempt)
+    world.turn()
+    world.clock.now += 10_000
+    world.workers.mail.append(Report(kind=ReportKind.PROGRESS, attempt_id=attempt, at_ms=world.clock.now))
+    world.turn()
+    alive = world.clock.now
+    world.clock.now += 50_000
+    world.workers.mail.append(Report(kind=ReportKind.NODE_GONE, node="n1"))
+    world.turn()
+    charged = [r for r in world.store.usage(job_id=job) if r.bucket.value == "held_charged"]
+    free = [r for r in world.store.usage(job_id=job) if r.free_reason == "lost"]
+    assert [r.end_ms for r in charged] == [alive]
+    assert [(r.start_ms, r.end_ms) for r in free] == [(alive, world.clock.now)]
+
+
+def test_a_lease_the_agent_forgot_is_lost_when_it_had_begun(world):
+    job = world.submit()
+    world.workers.begin(world.workers.ran[0])
+    world.turn()
+    world.workers.known.clear()
+    world.workers.inventory("n1", "studio")
+    world.turn()
+    assert world.store.attempt(f"{job}.run.0.a1").state is AttemptState.LOST
+
+
+def test_an_order_that_never_arrived_is_repeated(world):
+    world.workers.deaf = True
+    job = world.submit()
+    world.workers.deaf = False
+    world.workers.inventory("n1", "studio")
+    world.turn()
+    assert world.workers.ran == [f"{job}.run.0.a1"]
+
+
+def test_an_inventory_of_another_tenant_says_nothing_about_this_lease(world):
+    job = world.submit()
+    world.workers.begin(world.workers.ran[0])
+    world.turn()
+    world.workers.mail.append(Report(kind=ReportKind.INVENTORY, node="n1", tenant="rival", leases=()))
+    world.turn()
+    assert world.job(job).state is JobState.RUNNING
+
+
+def test_what_runs_without_a_lease_is_stopped(world):
+    world.workers.mail.append(Report(kind=ReportKind.INVENTORY, node="n1", tenant="studio", leases=("l77",)))
+    world.turn()
+    assert world.workers.stopped == ["l77"]
+
+
+def test_a_lease_nobody_speaks_of_is_lost_in_the_end(world):
+    world.workers.deaf = True
+    job = world.submit()
+    world.clock.now += world.limits.silence_ms
+    world.turn()
+    assert world.store.attempt(f"{job}.run.0.a1").state is AttemptState.LOST
+
+
+def test_a_node_that_does_not_come_back_with_the_runtime_is_lost(world):
+    world.workers.nodes.clear()
+    world.boot()
+    world.clock.now += world.limits.silence_ms
+    world.turn()
+    with world.cycle.state() as engine:
+        assert [n.state.value for n in engine.nodes()] == ["lost"]
+
+
+def test_cancel_stops_what_runs(world):
+    job = world.submit(step(count=2))
+    for attempt in world.workers.ran:
+        world.workers.begin(attempt)
+    world.turn()
+    world.ask(lambda engine, now_ms: ((JobCancelled(at_ms=now_ms, job_id=job, by="studio"),), None))
+    world.turn()
+    assert world.job(job).state is JobState.CANCELLED
+    states = {a.state for a in world.store.attempts(job)}
+    assert states == {AttemptState.CANCELLED}
+
+
+def test_a_stop_that_was_recorded_but_not_delivered_is_repeated(world, monkeypatch):
+    job = world.submit()
+    world.workers.begin(world.workers.ran[0])
+    world.turn()
+    monkeypatch.setattr(world.workers, "stop", lambda *_: None)
+    world.ask(lambda engine, now_ms: ((JobCancelled(at_ms=now_ms, job_id=job, by="studio"),), None))
+    monkeypatch.undo()
+    world.boot()
+    world.turn()
+    assert world.job(job).state is JobState.CANCELLED
+
+
+def test_a_step_that_cannot_be_expanded_fails_with_a_reason_and_the_service_lives(world, monkeypatch):
+    def broken(*_):
+        raise ValueError("no such template")
+
+    monkeypatch.setattr("pipelines.plan.order", broken)
+    job = world.submit(step(retries=0))
+    world.turn(2)
+    record = world.job(job)
+    assert record.state is JobState.FAILED
+    assert "no such template" in record.reason
+
+
+def test_progress_is_kept_in_memory_only(world):
+    job = world.submit()
+    attempt = world.workers.ran[0]
+    world.workers.begin(attempt)
+    world.workers.mail.append(Report(kind=ReportKind.PROGRESS, attempt_id=attempt, progress_milli=400, message="half"))
+    world.turn()
+    assert world.cycle.observer.progress[attempt].milli == 400
+    seen = len(list(world.store.journal()))
+    world.workers.mail.append(Report(kind=ReportKind.PROGRESS, attempt_id=attempt, progress_milli=500))
+    world.turn()
+    assert len(list(world.store.journal())) == seen
+    world.run_to_end(job)
+    assert world.cycle.observer.progress == {}
+    assert world.cycle.observer.heartbeats == {}
+
+
+def test_a_gang_has_an_order_per_rank_and_one_attempt(world):
+    job = world.submit(step("gang", ranks=2))
+    orders = [o for (_, _), o in sorted(world.workers.known.items())]
+    assert [(o.rank, o.ranks) for o in orders] == [(0, 2), (1, 2)]
+    assert {t.attempt_id for o in orders for t in o.tasks} == {f"{job}.gang.0.a1"}
+    assert world.run_to_end(job).state is JobState.SUCCEEDED
+
+
+def test_the_journal_replays_to_the_live_tables(world):
+    world.run_to_end(world.submit(step("a", count=5), step("b", needs=("a",), ranks=2)))
+    world.submit(step(count=3))
+    assert first_difference(world.store) == ""
+
+
+def test_replay_names_what_differs(world):
+    job = world.submit()
+    with world.cycle.state() as engine:
+        unrecorded = replace(engine.job(job), reason="nobody recorded this")
+        changes = replace(engine.take_changes(), jobs=(unrecorded,))
+    world.store.commit(world.cycle._epoch, [], changes)
+    assert first_difference(world.store).startswith("jobs: the journal gives")
+    assert "nobody recorded this" in first_difference(world.store)
