@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from scheduler.jobfile.kinds import API_VERSION
 
+_PLAIN = re.compile(r"[A-Za-z0-9_./+@%,:-]+", re.ASCII)
 # JSON is YAML but for these: YAML takes them for line breaks, or refuses them unescaped (yaml.org/spec/1.2.2 §5.1).
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufdd0\ufeff\ufffe\uffff]")
 
@@ -33,7 +34,8 @@ def command(
 ) -> str:
     """A CommandJob's YAML. One word in ``argv`` is a shell text, more are a program with its arguments.
 
-    Values are checked by ``read``, not here; what is None or empty is left out.
+    A lone word that no shell would touch is a program too. Values are checked by ``read``, not here; what is None or
+    empty is left out.
     """
     held = {"cpus": cpus, "memory": memory, "accelerators": accelerators}
     fields = {
@@ -44,7 +46,7 @@ def command(
         "priority": priority,
         "deadline": deadline,
         "after": list(after),
-        "run": argv[0] if len(argv) == 1 else list(argv),
+        "run": argv[0] if len(argv) == 1 and _PLAIN.fullmatch(argv[0]) is None else list(argv),
         "array": array,
         "num_nodes": num_nodes,
         "retries": retries,
@@ -52,9 +54,9 @@ def command(
         "env": dict(env or {}),
         "outputs": outputs,
         "output_files": list(output_files),
-        "resources": {field: value for field, value in held.items() if value is not None},
+        "resources": {field: value for field, value in held.items() if value not in (None, "")},
     }
-    kept = {field: value for field, value in fields.items() if value is not None and value not in ([], {})}
+    kept = {field: value for field, value in fields.items() if value not in (None, "", [], {})}
     return "".join(f"{field}: {_value(value)}\n" for field, value in kept.items())
 
 

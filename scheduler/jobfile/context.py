@@ -49,6 +49,8 @@ class Context:
     job_name: str
     roots_written: tuple[str, ...]
     base_dir: str
+    outputs: str = ""
+    """The Pipeline's own ``outputs``."""
     models: Collection[str]
     has_cards: bool
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -88,18 +90,24 @@ class Context:
             text = self.default_output(entry.name)
             if isinstance(body, kinds.TranscodeStep | kinds.TranscodeJob):
                 text += f"/{self.base}.mp4"
+        return self._output(text, (references.JOB_ID, TASK_INDEX) if is_command else (references.JOB_ID,))
+
+    def scene_output(self, step: str) -> str:
+        """Absolute folder an automatic SCENE step publishes into. Raises Malformed."""
+        return self._output(self.default_output(step), (references.JOB_ID,))
+
+    def _output(self, text: str, kept: tuple[str, ...]) -> str:
         references.strict(text)
-        kept = (references.JOB_ID, TASK_INDEX) if is_command else (references.JOB_ID,)
         return self.roots.output(references.replace(text, {references.JOB_NAME: self.job_name}, None, kept=kept))
 
     def default_output(self, step: str) -> str:
         """Where a step publishes when the file does not say: relative to the first root."""
-        return f"jobs/{references.JOB_ID}/{step}"
+        return f"{self.outputs or f'jobs/{references.JOB_ID}'}/{step}"
 
     def _publishes_nothing(self, entry: Entry) -> bool:
         """A command that names no outputs, and whose outputs nobody names."""
         body = entry.body
-        if not isinstance(body, kinds.CommandStep | kinds.CommandJob) or body.output_files:
+        if not isinstance(body, kinds.CommandStep | kinds.CommandJob) or body.output_files or self.outputs:
             return False
         return not any(entry.name in mentions(other.body) for other in self.entries.values())
 

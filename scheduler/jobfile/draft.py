@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
 
 from scheduler.jobfile import graph, kinds, steps
 from scheduler.jobfile.context import Context, Entry, mentions
@@ -28,8 +30,7 @@ _FIELDS = {
     "label": "resources.labels",
     "taint": "resources.tolerations",
     "island": "resources.same_island",
-    "gang": "num_nodes",
-    "nodes": "num_nodes",
+    "ranks": "num_nodes",
 }
 """Engine reasons' resource names to the file's fields."""
 
@@ -78,7 +79,7 @@ class Draft:
         )
 
     def pointer(self, step_name: str, resource: str) -> str:
-        """Where the file asks for what an engine's reason calls ``resource``: ``steps[1].resources.accelerators``."""
+        """What the file says of an engine reason's ``resource``: ``steps[1].resources.accelerators``."""
         place = dict(self.places).get(step_name, "")
         field = _FIELDS.get(resource, "resources")
         return f"{place}.{field}" if place else field
@@ -91,20 +92,22 @@ def read(
     queues: Sequence[Queue],
     base_dir: str,
     now_ms: int,
-    models: Collection[str] = (),
+    models: Collection[str] | None = None,
     has_cards: bool = False,
 ) -> Draft:
     """Check a job file and plan its steps. Raises InvalidInput with every problem found.
 
     ``base_dir`` is the folder relative inputs start from (the job file's; empty: the tenant's first root). ``models``
-    is the card catalogue (empty: any model name goes), ``has_cards`` says what ``accelerators: auto`` means now.
+    is the card catalogue (None: the park's own; empty: any name goes). ``has_cards`` says what ``accelerators: auto``
+    means now.
     """
     file, problems = validate(parse(text))
     context = Context(
         job_name=file.name,
         roots_written=tenant.storage_roots,
         base_dir=base_dir,
-        models=models,
+        outputs=(file.outputs or "") if isinstance(file, kinds.Pipeline) else "",
+        models=known_models() if models is None else models,
         has_cards=has_cards,
         problems=list(problems),
     )
@@ -132,6 +135,17 @@ def read(
         source=text if isinstance(text, str) else text.decode("utf-8-sig"),
         places=tuple((step.name, entry.place) for entry, step in planned),
     )
+
+
+def known_models() -> Collection[str]:
+    """Ids of the card catalogue."""
+    try:
+        catalogue: Any = import_module("scheduler.model.catalogue")
+    except ModuleNotFoundError:
+        return ()
+    found = catalogue.known_models
+    ids: Collection[str] = found() if callable(found) else found
+    return ids
 
 
 def _once_per_place(problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -183,6 +183,7 @@ def _count(what: str, least: int, most: int) -> tuple[PlainValidator, WithJsonSc
     return _typed(_whole(what, least, most), {"type": "integer", "minimum": least, "maximum": most})
 
 
+_ENGINES = tuple(name.lower() for name in ENGINES)
 _TEXT: Json = {"type": "string", "minLength": 1}
 _NUMBER_OR_TEXT: Json = {"type": ["integer", "number", "string"]}
 _RANGES: Json = {
@@ -252,7 +253,7 @@ ArrayField = Annotated[Array, *_typed(quantity.array, _ARRAY)]
 Frames = Annotated[FrameRange, *_typed(quantity.frames, _RANGES)]
 Resolution = Annotated[tuple[int, int], *_typed(quantity.resolution, _SIZE)]
 Rate = Annotated[str, *_typed(_rate, _NUMBER_OR_TEXT)]
-Engine = Annotated[str, *_typed(choice("engine", ENGINES), {"enum": [name.lower() for name in ENGINES]})]
+Engine = Annotated[str, *_typed(choice("engine", _ENGINES), {"enum": list(_ENGINES)})]
 Device = Annotated[str, *_typed(choice("device", DEVICES), {"enum": list(DEVICES)})]
 Codec = Annotated[str, *_typed(choice("codec", CODECS), {"enum": list(CODECS)})]
 Preset = Annotated[str, *_typed(choice("preset", PRESETS), {"enum": list(PRESETS)})]

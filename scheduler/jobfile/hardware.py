@@ -24,8 +24,9 @@ def matching(name: str, models: Collection[str]) -> tuple[str, ...]:
     found = tuple(sorted(model for model in models if _fits(wanted, _words(model))))
     if found:
         return found
-    by_lower = {model.lower(): model for model in models}
-    close = get_close_matches(name.lower(), sorted(by_lower), n=1, cutoff=0.5)
+    families = {model.split("-")[0] for model in models}
+    by_lower = {known.lower(): known for known in (*sorted(families), *models)}
+    close = get_close_matches(name.lower(), list(by_lower), n=1)
     raise Malformed(f"unknown card model {name!r}", tuple(sorted(models)), by_lower[close[0]] if close else "")
 
 

@@ -55,7 +55,7 @@ class Resources(File):
     same_island: bool = _field("all cards of a task reach each other over NVLink", True, False, otherwise="false")
 
 
-class _Common(File):
+class JobFields(File):
     """What every job has."""
 
     apiVersion: Literal["shisuan/v1"] = _field("version of this format", API_VERSION)  # noqa: N815, the field's spelling
@@ -78,10 +78,12 @@ class _Common(File):
     )
 
 
-class _Task(File):
+class TaskFields(File):
     """What every step has."""
 
-    resources: Resources = _field("what each task holds while it runs; see Resources", {"cpus": 2}, Resources())
+    resources: Resources = _field(
+        "what each task holds while it runs; see Resources", {"cpus": 2}, Resources(), otherwise="1 CPU"
+    )
     retries: f.Retries = _field("further attempts of a task that failed", 3, 2, otherwise="2")
     timeout: f.Duration | None = _field("longest run of one attempt", "30m", None, otherwise="none")
     grace: f.Duration = _field("time between SIGTERM and SIGKILL when stopped", "30s", 10_000, otherwise="10s")
@@ -93,7 +95,7 @@ class _Task(File):
     )
 
 
-class _Command(_Task):
+class CommandFields(TaskFields):
     """A program or a shell text."""
 
     run: f.Run = _field(
@@ -131,7 +133,7 @@ def _scene_tag(value: Any) -> str:
     return "<script>" if isinstance(value, dict | SceneScript) else "<file>"
 
 
-class _Render(_Task):
+class RenderFields(TaskFields):
     """Frames of a .blend, one per task, as OpenEXR with a PNG preview."""
 
     scene: Annotated[
@@ -142,7 +144,7 @@ class _Render(_Task):
         "pixels: `1920x1080` or `[1920, 1080]`", "1920x1080", None, otherwise="the file's"
     )
     samples: f.Samples | None = _field("samples per pixel", 64, None, otherwise="the file's")
-    engine: f.Engine = _field("render engine", "cycles", "CYCLES", otherwise="cycles")
+    engine: f.Engine = _field("render engine", "cycles", "cycles", otherwise="cycles")
     device: f.Device = _field("`auto` uses the card the task holds, else the CPU", "optix", "auto", otherwise="auto")
     max_parallel: f.Parallel | None = _field("frames rendered at once", 16, None, otherwise="no limit")
     outputs: f.Path | None = _field(
@@ -150,7 +152,7 @@ class _Render(_Task):
     )
 
 
-class _Transcode(_Task):
+class TranscodeFields(TaskFields):
     """One film from frames or from another film."""
 
     input: f.Path = _field(
@@ -176,25 +178,25 @@ class _Transcode(_Task):
     )
 
 
-class CommandJob(_Common, _Command):
+class CommandJob(CommandFields, JobFields):
     """One command: once, as an array, or as a gang."""
 
     kind: Literal["CommandJob"] = _field("the kind of job", "CommandJob")
 
 
-class RenderJob(_Common, _Render):
+class RenderJob(RenderFields, JobFields):
     """Render frames with Blender."""
 
     kind: Literal["RenderJob"] = _field("the kind of job", "RenderJob")
 
 
-class TranscodeJob(_Common, _Transcode):
+class TranscodeJob(TranscodeFields, JobFields):
     """Encode a film with ffmpeg."""
 
     kind: Literal["TranscodeJob"] = _field("the kind of job", "TranscodeJob")
 
 
-class _Step(File):
+class StepFields(File):
     """What every step of a Pipeline has."""
 
     name: f.StepName = _field("the step's name, unique in the file", "render")
@@ -206,22 +208,22 @@ class _Step(File):
     )
 
 
-class CommandStep(_Step, _Command):
+class CommandStep(CommandFields, StepFields):
     """A command as a step."""
 
-    kind: Literal["command"] = _field("the kind of step", "command")
+    kind: Literal["command", "CommandJob"] = _field("the kind of step (`CommandJob` is taken too)", "command")
 
 
-class RenderStep(_Step, _Render):
+class RenderStep(RenderFields, StepFields):
     """A render as a step."""
 
-    kind: Literal["render"] = _field("the kind of step", "render")
+    kind: Literal["render", "RenderJob"] = _field("the kind of step (`RenderJob` is taken too)", "render")
 
 
-class TranscodeStep(_Step, _Transcode):
+class TranscodeStep(TranscodeFields, StepFields):
     """An encode as a step."""
 
-    kind: Literal["transcode"] = _field("the kind of step", "transcode")
+    kind: Literal["transcode", "TranscodeJob"] = _field("the kind of step (`TranscodeJob` is taken too)", "transcode")
 
 
 STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep]] = {
@@ -233,7 +235,8 @@ STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep]
 
 def _step_tag(value: Any) -> str | None:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return f"<{kind}>" if isinstance(kind, str) and kind in STEP_KINDS else None
+    name = kind.removesuffix("Job").lower() if kind in JOB_KINDS else kind
+    return f"<{name}>" if isinstance(name, str) and name in STEP_KINDS else None
 
 
 AnyStep = Annotated[
@@ -244,10 +247,16 @@ AnyStep = Annotated[
 ]
 
 
-class Pipeline(_Common):
+class Pipeline(JobFields):
     """Steps that depend on each other."""
 
     kind: Literal["Pipeline"] = _field("the kind of job", "Pipeline")
+    outputs: f.Path | None = _field(
+        "folder for steps that name no outputs of their own: each publishes into OUTPUTS/STEP",
+        "film",
+        None,
+        otherwise="jobs/JOB in the tenant's first storage root",
+    )
     steps: Annotated[list[AnyStep], Field(min_length=1, max_length=100)] = _field(
         "the steps, in any order", [{"name": "hello", "kind": "command", "run": "echo hello"}]
     )

@@ -98,7 +98,7 @@ def render(context: Context, entry: Entry) -> tuple[Step, ...]:
         width=width,
         height=height,
         samples=body.samples or AS_IN_FILE,
-        engine=body.engine,
+        engine=body.engine.upper(),
         device=body.device,
         base=context.base,
         output_dir=output_dir,
@@ -135,7 +135,7 @@ def _scene(context: Context, entry: Entry, scene: kinds.SceneScript) -> tuple[st
     with context.at(entry.at("scene.script")):
         found = context.input(scene.script)
         script = found.path if found.step else paths.existing_file(found.path, scene.script)
-        output_dir = context.roots.output(context.default_output(name))
+        output_dir = context.scene_output(name)
     args = "{}"
     with context.at(entry.at("scene.args")):
         args = json.dumps(scene.args, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

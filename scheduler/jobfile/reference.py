@@ -1,0 +1,47 @@
+"""The fields of job files as Markdown tables: ``docs/job-files.md`` carries them, and a test compares."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from scheduler.jobfile import kinds
+
+_SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] = (
+    ("Every job", "At the top of every file.", kinds.JobFields, None),
+    ("Every step", "In every step, and at the top of a file of one kind.", kinds.TaskFields, None),
+    ("Commands", "`kind: CommandJob`, or a step with `kind: command`.", kinds.CommandFields, kinds.TaskFields),
+    ("Renders", "`kind: RenderJob`, or a step with `kind: render`.", kinds.RenderFields, kinds.TaskFields),
+    ("Scene script", "Under `scene`, when a script makes the scene.", kinds.SceneScript, None),
+    ("Transcodes", "`kind: TranscodeJob`, or a step with `kind: transcode`.", kinds.TranscodeFields, kinds.TaskFields),
+    ("Pipelines", "`kind: Pipeline`.", kinds.Pipeline, kinds.JobFields),
+    ("Steps of a pipeline", "Further fields of each entry under `steps`.", kinds.CommandStep, kinds.CommandFields),
+    ("Resources", "Under `resources`.", kinds.Resources, None),
+)
+
+
+def tables() -> str:
+    """One section per group of fields, in the order the models have them."""
+    return "\n".join(_section(*section) for section in _SECTIONS)
+
+
+def _section(title: str, where: str, model: type[BaseModel], without: type[BaseModel] | None) -> str:
+    inherited = without.model_fields if without else {}
+    rows = [_row(name, info) for name, info in model.model_fields.items() if name not in inherited]
+    head = "| field | meaning | example | default |\n|---|---|---|---|"
+    return "\n".join((f"### {title}", "", where, "", head, *rows, ""))
+
+
+def _row(name: str, info: FieldInfo) -> str:
+    extra = info.json_schema_extra
+    otherwise = extra["x-default"] if isinstance(extra, dict) else ""
+    example = _shown((info.examples or [""])[0])
+    cells = (f"`{name}`", info.description or "", f"`{example}`", str(otherwise))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _shown(example: Any) -> str:
+    return example if isinstance(example, str) else json.dumps(example, ensure_ascii=False)

@@ -1,0 +1,286 @@
+"""Each row: a wrong file and the exact text its owner reads."""
+
+import pytest
+
+COMMAND = "apiVersion: shisuan/v1\nkind: CommandJob\nname: hello\nrun: echo hello\n"
+RENDER = "apiVersion: shisuan/v1\nkind: RenderJob\nname: film\nscene: shot.blend\nframes: 1-24\n"
+TRANSCODE = "apiVersion: shisuan/v1\nkind: TranscodeJob\nname: film\ninput: take.mov\n"
+PIPELINE = "apiVersion: shisuan/v1\nkind: Pipeline\nname: film\nsteps:\n"
+STEP_FIELDS = (
+    "array, env, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, resources, retries, run, timeout"
+)
+RENDER_FIELDS = (
+    "after, apiVersion, deadline, device, engine, frames, grace, inputs, kind, max_parallel, name, outputs, priority, "
+    "queue, resolution, resources, retries, samples, scene, timeout"
+)
+
+ROWS = {
+    "unknown codec": (
+        TRANSCODE + "codec: h265",
+        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264)",
+    ),
+    "unknown field, nearest name": (
+        RENDER + "sample: 4",
+        f"sample: unknown field 'sample'; did you mean 'samples'? (valid: {RENDER_FIELDS})",
+    ),
+    "unknown field in a step": (
+        PIPELINE + "- {name: a, kind: command, run: 'true', retry: 1}",
+        f"steps[0].retry: unknown field 'retry'; did you mean 'retries'? (valid: {STEP_FIELDS})",
+    ),
+    "unknown field under resources": (
+        COMMAND + "resources: {gpus: 1}",
+        "resources.gpus: unknown field 'gpus'; did you mean 'cpus'? (valid: accelerator_memory, accelerators, cpus, "
+        "features, labels, memory, same_island, scratch, tolerations)",
+    ),
+    "unknown field under scene": (
+        "apiVersion: shisuan/v1\nkind: RenderJob\nname: film\nframes: 1\nscene: {script: s.py, sed: 7}",
+        "scene.sed: unknown field 'sed'; did you mean 'seed'? (valid: args, script, seed)\n"
+        "scene.script: 's.py': there is no file /films/s.py",
+    ),
+    "unknown queue": (
+        COMMAND + "queue: nigth",
+        "queue: unknown queue 'nigth'; did you mean 'night'? (valid: day, night)",
+    ),
+    "somebody else's queue": (COMMAND + "queue: others", "queue: unknown queue 'others' (valid: day, night)"),
+    "unknown kind": (
+        "apiVersion: shisuan/v1\nkind: RenderJobs",
+        "kind: unknown kind 'RenderJobs'; did you mean 'RenderJob'? "
+        "(valid: CommandJob, Pipeline, RenderJob, TranscodeJob)",
+    ),
+    "no kind": ("name: x", "kind: is required (valid: CommandJob, Pipeline, RenderJob, TranscodeJob)"),
+    "unknown kind of step": (
+        PIPELINE + "- {name: a, kind: rendr}",
+        "steps[0].kind: unknown kind 'rendr'; did you mean 'render'? (valid: command, render, transcode)",
+    ),
+    "a step that is no mapping": (PIPELINE + "- encode", "steps[0]: must be a mapping of fields, got 'encode'"),
+    "another version": (
+        "apiVersion: v1\nkind: CommandJob\nname: a\nrun: a",
+        "apiVersion: unknown apiVersion 'v1' (valid: shisuan/v1)",
+    ),
+    "0 cards": (
+        COMMAND + "resources: {accelerators: 'H100:0'}",
+        "resources.accelerators: must be at least 1 card, or a fraction such as 0.5, got '0'; leave it out for no card",
+    ),
+    "1.5 cards": (
+        COMMAND + "resources: {accelerators: {H100: 1.5}}",
+        "resources.accelerators: must be whole cards, or a fraction below 1, got 1.5",
+    ),
+    "unknown card model": (
+        PIPELINE + "- {name: a, kind: command, run: a, resources: {accelerators: 'H10O:8'}}",
+        "steps[0].resources.accelerators: unknown card model 'H10O'; did you mean 'H100'? "
+        "(valid: A100-PCIE-40GB, A100-SXM-80GB, H100-PCIE-80GB, H100-SXM-80GB, L40S, RTX-4090)",
+    ),
+    "a shared MIG instance": (
+        COMMAND + "resources: {accelerators: '1g.10gb:0.5'}",
+        "resources.accelerators: a MIG instance cannot be shared: the count must be whole, got '0.5'",
+    ),
+    "input outside the roots": (
+        TRANSCODE.replace("take.mov", "/etc/passwd"),
+        "input: '/etc/passwd' is /etc/passwd, outside the tenant's storage roots (valid: /home, /films)",
+    ),
+    "input outside by ..": (
+        RENDER.replace("shot.blend", "../x.blend"),
+        "scene: '../x.blend' is /x.blend, outside the tenant's storage roots (valid: /home, /films)",
+    ),
+    "output outside the roots": (
+        COMMAND + "outputs: /srv/other",
+        "outputs: '/srv/other' is /srv/other, outside the tenant's storage roots (valid: /home, /films)",
+    ),
+    "output outside by name": (
+        COMMAND.replace("hello\nrun", "..\nrun") + "outputs: ${job.name}/x",
+        "outputs: '../x' is /x, outside the tenant's storage roots (valid: /home, /films)",
+    ),
+    "an output file that climbs": (
+        COMMAND + "output_files: ../../etc/cron.d/x",
+        "output_files[0]: must be a file name below the outputs folder, got '../../etc/cron.d/x'",
+    ),
+    "another storage": (
+        TRANSCODE.replace("take.mov", "s3://films/a.mov"),
+        "input: 's3://films/a.mov': only local paths and file:// are known (valid: /absolute/path, relative/path)",
+    ),
+    "home sign": (
+        TRANSCODE.replace("take.mov", "~/a.mov"),
+        "input: '~/a.mov': '~' is not expanded; write the whole path",
+    ),
+    "missing input": (RENDER.replace("shot", "film"), "scene: 'film.blend': there is no file /films/film.blend"),
+    "missing video": (
+        TRANSCODE.replace("take", "film"),
+        "input: 'film.mov': there is no file or folder /films/film.mov",
+    ),
+    "not a blend": (
+        RENDER.replace("shot.blend", "heads.py"),
+        "scene: 'heads.py' is not a .blend file; for a script write {script: heads.py, seed: 7}",
+    ),
+    "cycle": (
+        PIPELINE + "- {name: a, kind: command, run: a, needs: [c]}\n"
+        "- {name: b, kind: command, run: 'cat ${steps.a.outputs}/x'}\n"
+        "- {name: c, kind: command, run: c, needs: b}\n",
+        "steps[0].needs: steps need each other in a circle: a -> c -> b -> a",
+    ),
+    "a step that needs itself": (
+        PIPELINE + "- {name: a, kind: command, run: a, needs: [a]}",
+        "steps[0].needs: steps need each other in a circle: a -> a",
+    ),
+    "unknown step in needs": (
+        PIPELINE + "- {name: render, kind: command, run: a}\n- {name: b, kind: command, run: b, needs: [rendr]}",
+        "steps[1].needs[0]: unknown step 'rendr'; did you mean 'render'? (valid: render)",
+    ),
+    "unknown step in a reference": (
+        PIPELINE + "- {name: a, kind: command, run: 'ls ${steps.b.outputs}'}",
+        "steps[0].run: there is no step 'b' (valid: a)",
+    ),
+    "unknown reference": (
+        COMMAND.replace("echo hello", "echo ${job.nam}"),
+        "run: ${job.nam} is not a reference that can be used here; did you mean '${job.name}'? "
+        "(valid: ${job.name}, ${job.id}, ${task.index}, ${steps.NAME.outputs})",
+    ),
+    "a shell variable in a path": (
+        COMMAND + "outputs: ${HOME}/x",
+        "outputs: ${HOME} is not a reference that can be used here "
+        "(valid: ${job.id}, ${job.name}, ${job.dir}, ${task.index}, ${steps.NAME.outputs})",
+    ),
+    "two steps of one name": (
+        PIPELINE + "- {name: a, kind: command, run: a}\n- {name: a, kind: command, run: b}",
+        "steps[1].name: the name 'a' is taken by steps[0]",
+    ),
+    "a name the automatic scene step takes": (
+        PIPELINE + "- {name: r-scene, kind: command, run: a}\n"
+        "- {name: r, kind: render, scene: {script: heads.py}, frames: 1}",
+        "steps[1].name: the name 'r-scene' for the scene of step 'r' is taken by steps[0]",
+    ),
+    "bad step name": (
+        PIPELINE + "- {name: Render_1, kind: command, run: a}",
+        "steps[0].name: must be 1 to 40 of a-z, 0-9 and '-', with a letter or digit at both ends, got 'Render_1'",
+    ),
+    "no steps": (PIPELINE + "  []", "steps: needs at least 1 entry"),
+    "too many tasks": (
+        COMMAND + "array: 0-1000000",
+        "array: the job has 1,000,001 tasks, 1,000,001 of them here; the limit is 1,000,000",
+    ),
+    "a deadline in the past": (
+        COMMAND + "deadline: 2020-01-31T09:00:00+08:00",
+        "deadline: '2020-01-31T09:00:00+08:00' is in the past",
+    ),
+    "a deadline without a zone": (
+        COMMAND + "deadline: 2030-01-31T09:00:00",
+        "deadline: needs a time zone such as 2030-01-31T09:00:00+08:00, or Z for UTC",
+    ),
+    "a malformed deadline": (
+        COMMAND + "deadline: tomorrow",
+        "deadline: must be an instant with a zone such as 2026-12-01T09:00:00+08:00, or a time from now such as +6h, "
+        "got 'tomorrow'",
+    ),
+    "priority": (COMMAND + "priority: 101", "priority: must be 0 to 100 or a name, got 101 (valid: low, normal, high)"),
+    "after": (COMMAND + "after: 17", "after: must be a list, got 17"),
+    "retries": (COMMAND + "retries: -1", "retries: must be a whole number from 0 to 100, got -1"),
+    "timeout": (
+        COMMAND + "timeout: 30 minutes",
+        "timeout: must be a duration such as 90s, 30m, 1h30m or 2d, got '30 minutes'",
+    ),
+    "num_nodes": (COMMAND + "num_nodes: 0", "num_nodes: must be a whole number from 1 to 1024, got 0"),
+    "cpus": (
+        COMMAND + "resources: {cpus: many}",
+        "resources.cpus: must be a number of CPUs such as 4, 0.5 or '4+', got 'many'",
+    ),
+    "memory": (
+        COMMAND + "resources: {memory: 8 gallons}",
+        "resources.memory: must be a size such as 8GiB, 512MiB or 8 (GiB), got '8 gallons'",
+    ),
+    "env name": (
+        COMMAND + "env: {A-B: 1}",
+        "env: 'A-B' is not a variable name (letters, digits and '_', no digit first)",
+    ),
+    "env of ours": (COMMAND + "env: {SHISUAN_TOKEN: x}", "env: SHISUAN_TOKEN is set by shisuan itself"),
+    "array": (COMMAND + "array: 5-2", "array: '5-2' ends before it starts"),
+    "array limit": (
+        COMMAND + "array: 0-9%0",
+        "array: after % comes how many tasks may run at once, at least 1, got '0'",
+    ),
+    "array outputs that collide": (
+        COMMAND + "array: 0-3\noutput_files: result.txt",
+        "output_files: every task of the array would publish 'result.txt'; put ${task.index} into it or into outputs",
+    ),
+    "frames": (RENDER.replace("1-24", "1-24,20"), "frames: 20 is named twice"),
+    "resolution": (RENDER + "resolution: 1080p", "resolution: must be like 1920x1080 or [1920, 1080], got '1080p'"),
+    "engine": (RENDER + "engine: eevee", "engine: unknown engine 'eevee' (valid: cycles)"),
+    "device without a card": (
+        RENDER + "device: cuda",
+        "resources.accelerators: device cuda renders on a card, but no card is asked for; "
+        "write accelerators: 1 or device: auto",
+    ),
+    "film's container": (
+        TRANSCODE + "outputs: film.avi",
+        "outputs: must be a file that ends in one of these, got 'film.avi' (valid: .mp4, .mov, .mkv)",
+    ),
+    "fps": (TRANSCODE + "fps: 24p", "fps: '24p' is not a frame rate like 24, 25, 23.976 or 24000/1001"),
+    "missing frames": (
+        TRANSCODE.replace("take.mov", "shot.####.png") + "frames: 1-9",
+        "frames: 3 of 9 frames are not there: 1, 2, 9 of /films/shot.####.png",
+    ),
+    "a gap in the frames there are": (
+        TRANSCODE.replace("take.mov", "gap.####.png"),
+        "frames: 1 of 3 frames are not there: 2 of /films/gap.####.png",
+    ),
+    "two films in one place": (
+        PIPELINE + "- {name: a, kind: transcode, input: take.mov, outputs: x.mp4}\n"
+        "- {name: b, kind: transcode, input: take.mov, outputs: ./x.mp4}",
+        "steps[1].outputs: writes the same files as steps[0]; give each its own outputs",
+    ),
+    "text where a mapping is meant": (COMMAND + "resources: 4", "resources: must be a mapping of fields, got 4"),
+    "empty run": (COMMAND.replace("echo hello", "''"), "run: is empty: say what to run"),
+    "fields without values count as left out": (
+        "apiVersion: shisuan/v1\nkind: CommandJob\nname:\nrun:\nqueue:",
+        "name: is required\nrun: is required",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), ROWS.values(), ids=ROWS.keys())
+def test_owner_reads_exactly(studio, text, expected):
+    studio.file("heads.py")
+    studio.file("shot.blend")
+    studio.file("take.mov")
+    studio.frames("shot.{:04d}.png", range(3, 9))
+    studio.frames("gap.{:04d}.png", range(1, 4, 2))
+    assert studio.refusal(text).replace(str(studio.films.parent), "") == expected
+
+
+def test_every_problem_is_told_at_once(studio):
+    text = PIPELINE + (
+        "- {name: a, kind: command, run: a, retries: many, outputs: /etc}\n"
+        "- {name: b, kind: transcode, input: nowhere.mov, codec: vp9, crf: 99}\n"
+    )
+    told = studio.refusal("queue: dusk\n" + text)
+    assert [line.split(":")[0] for line in told.splitlines()] == [
+        "steps[0].retries",
+        "steps[1].codec",
+        "steps[1].crf",
+        "queue",
+        "steps[0].outputs",
+        "steps[1].input",
+    ]
+
+
+def test_symlink_out_of_the_roots_is_seen_through(studio):
+    (studio.films / "door").symlink_to("/etc")
+    told = studio.refusal(TRANSCODE.replace("take.mov", "door/passwd"))
+    assert told == "input: 'door/passwd' is /etc/passwd, outside the tenant's storage roots (valid: /home, /films)"
+
+
+def test_tenant_without_roots_reads_why(studio):
+    text = COMMAND + "outputs: x"
+    assert studio.read(COMMAND, tenant=bare(studio)).steps
+    assert studio.refusal(text, tenant=bare(studio)) == (
+        "outputs: this tenant has no local storage root; an operator can give it one"
+    )
+
+
+def bare(studio):
+    return type(studio.tenant)(name="bare", queues=("day",))
+
+
+def test_tenant_without_queues_reads_why(studio):
+    tenant = type(studio.tenant)(name="bare", queues=(), storage_roots=(str(studio.home),))
+    assert (
+        studio.refusal(COMMAND, tenant=tenant) == "queue: tenant 'bare' may use no queue; an operator can give it one"
+    )
