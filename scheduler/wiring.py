@@ -72,6 +72,7 @@ def build(settings: Settings, store: SqlStore, executor: Runtime) -> tuple[FastA
     from scheduler.control.operations import Operations
     from scheduler.control.service import Service
     from scheduler.engine import Engine
+    from scheduler.web import pages
 
     home, limits = Home.of(settings.home), Limits()
     tokens = Tokens(store.token_secret())
@@ -90,7 +91,8 @@ def build(settings: Settings, store: SqlStore, executor: Runtime) -> tuple[FastA
     operations = Operations(cycle, store, home, version=version())
     bootstrap.apply(settings, cycle, operations, store, home)
     doors = Doors(service=Service(cycle, store, executor), operations=operations, cycle=cycle, tokens=tokens)
-    return api.build(doors, version=version(), body_bytes=limits.body_bytes), cycle, thread
+    faces = (pages.router(doors),)
+    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 
 
 def _run_cycle(cycle: Cycle) -> None:

@@ -40,7 +40,7 @@ Home = Annotated[
     str | None,
     typer.Option(
         metavar="DIR",
-        help="Folder of the installation. [env: SHISUAN_HOME] [default: ~/.shisuan]",
+        help="Folder of the installation; default: SHISUAN_HOME, else ~/.shisuan.",
         rich_help_panel="Everywhere",
     ),
 ]

@@ -74,10 +74,14 @@ def _cards(cards: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
 
 
 @verb("cordon", panel=CLUSTER, example="shisuan cordon node7 (operators only)")
-def cordon(ctx: typer.Context, node: Annotated[str, typer.Argument(metavar="NODE")]) -> None:
+def cordon(
+    ctx: typer.Context,
+    node: Annotated[str, typer.Argument(metavar="NODE")],
+    reason: Annotated[str, typer.Option(help="Shown to everyone who asks why.")] = "",
+) -> None:
     """Start nothing new on a node; what runs there goes on."""
     here = session(ctx)
-    value = here.client().post(f"/nodes/{node}/cordon")
+    value = here.client().post(f"/nodes/{node}/cordon", {"reason": reason})
     here.show(value, lambda out: out.print(f"{plain(node)} cordoned. Undo: {here.command('uncordon ' + node)}"))
 
 

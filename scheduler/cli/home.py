@@ -39,24 +39,20 @@ def read_instance(home: Path) -> Instance | None:
         raise CliError(f"{home}/instance.json belongs to another user", Exit.UNREACHABLE) from None
 
 
-def is_service(pid: int, home: Path) -> bool:
+def is_service(pid: int) -> bool:
     """Whether ``pid`` is a live shisuan service (the number may have been given to another program since)."""
     try:
         process = psutil.Process(pid)
         words = process.cmdline()
-        return process.status() != psutil.STATUS_ZOMBIE and "scheduler.wiring" in words and _names(words, home)
+        return process.status() != psutil.STATUS_ZOMBIE and "scheduler.wiring" in words
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
-
-
-def _names(words: list[str], home: Path) -> bool:
-    return any(Path(word).absolute() == home.absolute() for word in words[1:])
 
 
 def running(home: Path) -> Instance | None:
     """The instance of ``home`` whose process lives, or None."""
     found = read_instance(home)
-    return found if found and is_service(found.pid, home) else None
+    return found if found and is_service(found.pid) else None
 
 
 def read_key(home: Path) -> str:

@@ -1,4 +1,6 @@
-"""Looking at jobs (``get``, ``describe``, ``explain``) and steering them (``cancel``, ``hold``, ``release``, ``retry``)."""
+"""Looking at jobs (``get``, ``describe``, ``explain``) and steering them (``cancel``, ``hold``, ``release``,
+``retry``).
+"""
 
 from __future__ import annotations
 

@@ -9,18 +9,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from scheduler.cli.app import SERVICE, session, verb
 from scheduler.cli.client import Client
 from scheduler.cli.exits import CliError, Exit
-from scheduler.cli.home import Instance, is_service, read_instance, read_key, running
+from scheduler.cli.home import Instance, read_instance, read_key, running
 from scheduler.cli.session import Session, coloured, table
+from scheduler.model.errors import ShisuanError
 from scheduler.report import figures
 
 START_LIMIT_S = 180
-STOP_LIMIT_S = 60
 
 
 @verb("up", panel=SERVICE, example="shisuan up --cards 8xH100")
@@ -29,32 +28,43 @@ def up(
     *,
     cards: Annotated[str, typer.Option(metavar="8xH100", help="Declare simulated cards, for trying out.")] = "",
     nodes: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file that describes the nodes.")] = None,
-    cpus: Annotated[int, typer.Option(metavar="N", help="CPUs to offer. [default: all]", show_default=False)] = 0,
+    cpus: Annotated[float, typer.Option(metavar="N", help="CPUs to offer; default: all.", show_default=False)] = 0,
     root: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder jobs may use; repeatable.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file with tenants and queues.")] = None,
     ray: Annotated[str, typer.Option(metavar="ADDRESS", help="Use this Ray cluster instead of an embedded one.")] = "",
-    database: Annotated[str, typer.Option(metavar="URL", help="postgresql://… [default: SQLite in the home]")] = "",
+    database: Annotated[str, typer.Option(metavar="URL", help="postgresql://…; default: SQLite in the home.")] = "",
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Listen address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", help="0: any free port.")] = 0,
 ) -> None:
     """Start the service, and with it an embedded Ray."""
     here = session(ctx)
-    options = _options(cards=cards, nodes=nodes, cpus=cpus, roots=root or [], ray=ray, database=database, host=host)
+    options = _options(
+        cards=cards, nodes=nodes, config=config, cpus=cpus, roots=root or [], ray=ray, database=database, host=host
+    )
     found = start(here, [*options, "--port", str(port)], port=port, host=host)
     status = here.client().get("/status")
     here.show({"url": found.url, "home": str(here.home), "status": status}, lambda _: _announce(here, found, status))
 
 
 def _options(
-    *, cards: str, nodes: Path | None, cpus: int, roots: list[Path], ray: str, database: str, host: str
+    *,
+    cards: str,
+    nodes: Path | None,
+    config: Path | None,
+    cpus: float,
+    roots: list[Path],
+    ray: str,
+    database: str,
+    host: str,
 ) -> list[str]:
     """The service's own flags; relative paths are made absolute because it runs elsewhere."""
     options: list[str] = []
     for flag, value in (("--cards", cards), ("--ray", ray), ("--database", database)):
         options += [flag, value] if value else []
-    if nodes:
-        options += ["--nodes", str(nodes.absolute())]
+    for flag, file in (("--nodes", nodes), ("--config", config)):
+        options += [flag, str(file.absolute())] if file else []
     if cpus:
-        options += ["--cpus", str(cpus)]
+        options += ["--cpus", f"{cpus:g}"]
     for folder in roots:
         options += ["--root", str(folder.absolute())]
     if host != "127.0.0.1":
@@ -174,27 +184,20 @@ def down(ctx: typer.Context) -> None:
     Running tasks are stopped; they start again after the next `up`.
     """
     here = session(ctx)
-    found = read_instance(here.home)
-    if found is None or not is_service(found.pid, here.home):
-        here.show({"stopped": False}, lambda out: out.print(f"Nothing runs in {here.home}."))
-        return
-    stop(here, found)
-    here.show({"stopped": True}, lambda out: out.print("Stopped."))
-
-
-def stop(here: Session, found: Instance) -> None:
-    """SIGTERM and wait for the end. Raises CliError when it does not come."""
-    process = psutil.Process(found.pid)
     with here.err.status("Stopping …"):
-        process.terminate()
-        try:
-            process.wait(STOP_LIMIT_S)
-        except psutil.TimeoutExpired:
-            raise CliError(
-                f"the service (process {found.pid}) still stops after {STOP_LIMIT_S} s; "
-                f"its log is {here.home}/logs. To end it by force: kill -9 {found.pid}",
-                Exit.FAILED,
-            ) from None
+        stopped = stop(here.home)
+    words = "Stopped." if stopped else f"Nothing runs in {here.home}."
+    here.show({"stopped": stopped}, lambda out: out.print(words))
+
+
+def stop(home: Path) -> bool:
+    """End the service and the runtime it started; whether there was anything. Raises CliError."""
+    from scheduler import wiring
+
+    try:
+        return wiring.stop(str(home))
+    except ShisuanError as error:
+        raise CliError(str(error), Exit.FAILED) from error
 
 
 @verb("status", panel=SERVICE, example="shisuan status")

@@ -12,7 +12,11 @@ from scheduler.cli.session import Session
 
 # Importing these registers their verbs; help lists them in this order.
 MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, cluster, keys)
-ORDER = ["up", "down", "status", "doctor", "demo", "submit", "watch", "plan", "get", "describe", "logs", "explain", "cancel", "retry", "hold", "release", "schema", "nodes", "queues", "usage", "cordon", "uncordon"]
+ORDER = (
+    *("up", "down", "status", "doctor", "demo"),
+    *("submit", "watch", "plan", "get", "describe", "logs", "explain", "cancel", "retry", "hold", "release", "schema"),
+    *("nodes", "queues", "usage", "cordon", "uncordon"),
+)
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,16 +35,21 @@ def submit(
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it; exit with its result.")] = False,
     hold: Annotated[bool, typer.Option("--hold", help="Accept it, but start nothing until `release`.")] = False,
-    name: Annotated[str, typer.Option(help="With --: the job's name.", show_default=False)] = "",
-    cpus: Annotated[str, typer.Option(metavar="N", help="With --: CPUs per task, such as 2 or 0.5.")] = "1",
-    memory: Annotated[str, typer.Option(metavar="GIB", help="With --: GiB per task.", show_default=False)] = "",
+    name: Annotated[str, typer.Option(help="With --: the job's name.")] = "",
+    cpus: Annotated[str | None, typer.Option(metavar="N", help="With --: CPUs per task, such as 2 or 0.5.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="With --: per task, such as 4GiB.")] = None,
     accelerators: Annotated[
-        str, typer.Option(metavar="MODEL:N", help="With --: cards per task, such as H100:1.", show_default=False)
-    ] = "",
-    num_nodes: Annotated[int, typer.Option(metavar="N", help="With --: start on N nodes together.")] = 1,
-    array: Annotated[int, typer.Option(metavar="N", help="With --: N tasks, SHISUAN_TASK_INDEX 0 … N-1.")] = 1,
-    queue: Annotated[str, typer.Option(help="With --: queue.", show_default=False)] = "",
-    priority: Annotated[int, typer.Option(metavar="0-100", help="With --: higher starts first.")] = 50,
+        str | None, typer.Option(metavar="MODEL:N", help="With --: cards per task, such as H100:1.")
+    ] = None,
+    num_nodes: Annotated[int | None, typer.Option(metavar="N", help="With --: start on N nodes together.")] = None,
+    array: Annotated[
+        str | None, typer.Option(metavar="N", help="With --: N tasks; each finds its own SHISUAN_TASK_INDEX.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="With --: per task, such as 90s or 2h.")] = None,
+    retries: Annotated[int | None, typer.Option(metavar="N", help="With --: further tries after a failure.")] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="With --: repeatable.")] = None,
+    queue: Annotated[str | None, typer.Option(help="With --: queue.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="0-100", help="With --: higher starts first.")] = None,
     request_id: Annotated[
         str, typer.Option(help="Submitting twice with one id gives one job.", show_default=False)
     ] = "",
@@ -65,6 +71,9 @@ def submit(
             accelerators=accelerators,
             num_nodes=num_nodes,
             array=array,
+            timeout=timeout,
+            retries=retries,
+            env=_pairs(env or []),
             queue=queue,
             priority=priority,
         )
@@ -80,11 +89,18 @@ def submit(
     raise typer.Exit(finish(here, follow(here, job["id"])))
 
 
-def _command_file(argv: list[str], **flags: Any) -> str:
+def _command_file(argv: Sequence[str], **flags: Any) -> str:
     """Commands go through the same door as files: they become one."""
     from scheduler import jobfile
 
     return jobfile.command(argv, **flags)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    wrong = [word for word in words if not word.partition("=")[1] or word.startswith("=")]
+    if wrong:
+        raise CliError(f"--env wants NAME=VALUE, not {wrong[0]!r}")
+    return dict(word.split("=", 1) for word in words)
 
 
 def read_job_file(name: str) -> tuple[str, Path]:

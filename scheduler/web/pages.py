@@ -1,0 +1,212 @@
+"""The status page: server-rendered, read-only, works offline. Data passes the same checks as the API's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import jinja2
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from scheduler.control.access import Caller
+from scheduler.model.errors import NotFound, ShisuanError, Unauthorized
+from scheduler.report import figures
+from scheduler.web.reader import Doors, Reader
+from scheduler.web.words import LANGUAGES, choose, translator
+
+KEY_COOKIE = "shisuan_key"
+LANGUAGE_COOKIE = "shisuan_language"
+_MONTH_S = 30 * 86_400
+_HERE = Path(__file__).parent
+_STATIC = {path.name: path for path in sorted((_HERE / "static").iterdir())}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def templates() -> jinja2.Environment:
+    """The page's templates: everything escaped, undefined names are errors."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["instant"] = figures.instant
+    found.filters["size_memory"] = figures.memory
+    return found
+
+
+class Pages:
+    """One reader's view: language, key, templates. ``doors`` are the services of this process."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._reader = Reader(doors)
+        self._templates = templates()
+
+    def caller(self, request: Request) -> Caller:
+        """Whoever holds the key in the cookie. Raises Unauthorized."""
+        key = request.cookies.get(KEY_COOKIE, "")
+        if not key:
+            raise Unauthorized("no key")
+        return self._doors.operations.authenticate(key)
+
+    def show(self, request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A whole page."""
+        html = self._render(request, name, **values)
+        return HTMLResponse(html, status, headers=HEADERS)
+
+    def part(self, request: Request, name: str, seen: str, **values: Any) -> Response:
+        """A page's live part; 204 when it still looks as the reader has ``seen`` it."""
+        version = _version(self._render(request, name, version="", **values))
+        if version == seen:
+            return Response(status_code=204, headers=HEADERS)
+        return HTMLResponse(self._render(request, name, version=version, **values), headers=HEADERS)
+
+    def _render(self, request: Request, name: str, **values: Any) -> str:
+        language = choose(request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", ""))
+        return self._templates.get_template(name).render(
+            t=translator(language),
+            language=language,
+            other=next(one for one in LANGUAGES if one != language),
+            path=request.url.path,
+            **values,
+        )
+
+    def guarded(self, request: Request, answer: Callable[[Caller], Response]) -> Response:
+        """``answer`` for whoever is signed in; the sign-in page or a plain word otherwise."""
+        is_part = "hx-request" in request.headers
+        try:
+            return answer(self.caller(request))
+        except Unauthorized:
+            if is_part:
+                return Response(status_code=401, headers={**HEADERS, "HX-Refresh": "true"})
+            return self.show(request, "login.html", 401, problem="", back=request.url.path)
+        except NotFound as error:
+            return self.show(request, "problem.html", 404, title="not_found", message=str(error))
+        except ShisuanError as error:
+            return self.show(request, "problem.html", 400, title="refused", message=str(error))
+
+    def overview(self, request: Request) -> Response:
+        """Cluster and jobs."""
+        return self.guarded(
+            request,
+            lambda who: self.show(request, "overview.html", version="", **self._reader.overview(who)),
+        )
+
+    def overview_part(self, request: Request, seen: str) -> Response:
+        """The overview's live part."""
+        return self.guarded(
+            request, lambda who: self.part(request, "overview_part.html", seen, **self._reader.overview(who))
+        )
+
+    def job(self, request: Request, job_id: str) -> Response:
+        """One job."""
+        return self.guarded(
+            request,
+            lambda who: self.show(request, "job.html", version="", **self._reader.job(who, job_id)),
+        )
+
+    def job_part(self, request: Request, job_id: str, seen: str) -> Response:
+        """The job page's live part."""
+        return self.guarded(
+            request, lambda who: self.part(request, "job_part.html", seen, **self._reader.job(who, job_id))
+        )
+
+    def sign_in(self, request: Request, key: str, back: str) -> Response:
+        """Check the key, keep it in a cookie that scripts cannot read."""
+        try:
+            self._doors.operations.authenticate(key.strip())
+        except ShisuanError as error:
+            return self.show(request, "login.html", 401, problem=str(error), back=_local(back))
+        answer = RedirectResponse(_local(back), 303, headers=HEADERS)
+        _keep(answer, request, KEY_COOKIE, key.strip())
+        return answer
+
+
+def router(doors: Doors) -> APIRouter:
+    """The page's addresses: ``/``, ``/jobs/ID``, ``/sign-in``, ``/sign-out``, ``/zh``, ``/en``, ``/static``."""
+    pages = Pages(doors)
+    made = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+    @made.get("/")
+    def overview(request: Request) -> Response:
+        return pages.overview(request)
+
+    @made.get("/parts/overview")
+    def overview_part(request: Request, seen: str = "") -> Response:
+        return pages.overview_part(request, seen)
+
+    @made.get("/jobs/{job_id}")
+    def job(request: Request, job_id: str) -> Response:
+        return pages.job(request, job_id)
+
+    @made.get("/parts/jobs/{job_id}")
+    def job_part(request: Request, job_id: str, seen: str = "") -> Response:
+        return pages.job_part(request, job_id, seen)
+
+    @made.post("/sign-in")
+    async def sign_in(request: Request) -> Response:
+        # A form of two short fields, decoded here: FastAPI's own way needs one more dependency.
+        fields = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        return await run_in_threadpool(pages.sign_in, request, fields.get("key", ""), fields.get("back", "/"))
+
+    _add_small(made)
+    return made
+
+
+def _add_small(made: APIRouter) -> None:
+    """Addresses that need no service."""
+
+    @made.post("/sign-out")
+    def sign_out() -> Response:
+        answer = RedirectResponse("/", 303, headers=HEADERS)
+        answer.delete_cookie(KEY_COOKIE, path="/")
+        return answer
+
+    @made.get("/static/{name}")
+    def static(name: str) -> Response:
+        if name not in _STATIC:
+            return Response("not found", 404, headers=HEADERS)
+        # Names without a version may change with the next start; a day would show an old page.
+        return FileResponse(_STATIC[name], headers={**HEADERS, "Cache-Control": "no-cache"})
+
+    for language in LANGUAGES:
+        made.add_api_route(f"/{language}", _speak(language), methods=["GET"])
+
+
+def _speak(language: str) -> Callable[[Request, str], Response]:
+    def speak(request: Request, back: str = "/") -> Response:
+        answer = RedirectResponse(_local(back), 303, headers=HEADERS)
+        _keep(answer, request, LANGUAGE_COOKIE, language)
+        return answer
+
+    return speak
+
+
+def _keep(answer: Response, request: Request, name: str, value: str) -> None:
+    is_https = request.url.scheme == "https"
+    answer.set_cookie(name, value, max_age=_MONTH_S, path="/", httponly=True, samesite="lax", secure=is_https)
+
+
+def _local(path: str) -> str:
+    """``path`` when it leads back into this page, else ``/``: a sign-in link must not send readers elsewhere."""
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_local else "/"
+
+
+def _version(html: str) -> str:
+    return hashlib.sha256(html.encode()).hexdigest()[:16]

@@ -1,0 +1,134 @@
+"""Every string of the page, in both languages, in one place. Keys are sorted by where they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LANGUAGES = ("en", "zh")
+
+WORDS: dict[str, tuple[str, str]] = {
+    "title": ("shisuan", "视算"),
+    "tagline": ("compute scheduler", "算力调度"),
+    "other_language": ("中文", "English"),
+    "sign_out": ("Sign out", "退出"),
+    "sign_in": ("Sign in", "登录"),
+    "key_label": ("API key", "API 密钥"),
+    "key_hint": (
+        "The key is in the file “key” of the home folder; `shisuan up` prints its path. It stays in this browser.",
+        "密钥在主目录的 key 文件中,`shisuan up` 会打印它的路径。密钥只保存在本浏览器。",
+    ),
+    "away": (
+        "The service does not answer. This page goes on by itself when it is back.",
+        "服务暂无响应,恢复后本页会自动更新。",
+    ),
+    "runtime_up": ("running", "运行中"),
+    "runtime_starting": ("starting", "启动中"),
+    "runtime_down": ("runtime down, restarting", "运行时中断,正在重启"),
+    "since": ("since {when}", "自 {when}"),
+    "nodes": ("Nodes", "节点"),
+    "no_nodes": ("No node has reported yet.", "还没有节点上报。"),
+    "cpus": ("CPUs", "CPU"),
+    "memory": ("Memory", "内存"),
+    "cards": ("Cards", "显卡"),
+    "no_cards": ("no cards", "无显卡"),
+    "used_of": ("{used} of {total} held", "已占用 {used} / {total}"),
+    "simulated": ("SIMULATED", "模拟"),
+    "simulated_note": (
+        "Simulated cards exist only on paper: no program sees them and they are never billed.",
+        "模拟显卡仅供试用:程序看不到它们,也绝不计费。",
+    ),
+    "card_free": ("free", "空闲"),
+    "card_held": ("held by {job}", "{job} 占用"),
+    "jobs": ("Jobs", "作业"),
+    "no_jobs": ("No jobs yet. Submit one:", "还没有作业。提交一个:"),
+    "job": ("Job", "作业"),
+    "state": ("State", "状态"),
+    "progress": ("Progress", "进度"),
+    "tasks": ("Tasks", "任务"),
+    "queue": ("Queue", "队列"),
+    "priority": ("priority {n}", "优先级 {n}"),
+    "tenant": ("Tenant", "租户"),
+    "age": ("Submitted", "提交时间"),
+    "ago": ("{length} ago", "{length} 前"),
+    "took": ("Took", "用时"),
+    "all_jobs": ("All jobs", "全部作业"),
+    "kind": ("Kind", "类型"),
+    "submitted": ("Submitted", "提交"),
+    "started": ("Started", "开始"),
+    "finished": ("Finished", "结束"),
+    "deadline": ("Deadline", "截止"),
+    "steps": ("Steps", "步骤"),
+    "needs": ("after {steps}", "在 {steps} 之后"),
+    "ranks": ("{n} ranks together", "{n} 个进程同时启动"),
+    "waits": ("Why it waits", "等待原因"),
+    "wait_line": ("{step}: {tasks} waiting, place {position}", "{step}:{tasks} 个任务等待,排第 {position}"),
+    "wait_line_short": ("{step}: {tasks} waiting", "{step}:{tasks} 个任务等待"),
+    "gantt": ("Who held what when", "资源占用时间线"),
+    "gantt_none": ("Nothing has been leased yet.", "尚无租约。"),
+    "gantt_much": (
+        "Too many attempts to draw; `shisuan usage {job}` adds them up.",
+        "尝试过多,无法绘制;请用 `shisuan usage {job}` 汇总。",
+    ),
+    "starting": ("starting", "启动中"),
+    "attempts": ("Latest attempts", "最近尝试"),
+    "attempt": ("Attempt", "尝试"),
+    "node": ("Node", "节点"),
+    "why": ("Why", "原因"),
+    "outputs": ("Outputs", "输出"),
+    "more": ("and {n} more", "另有 {n} 个"),
+    "usage": ("Usage", "用量"),
+    "usage_none": ("Sealed when a lease ends.", "租约结束时封存。"),
+    "step": ("Step", "步骤"),
+    "bucket": ("Bucket", "时间类别"),
+    "sku": ("SKU", "计量项"),
+    "leases": ("Leases", "租约"),
+    "held": ("Held", "占用时长"),
+    "amount": ("Amount", "数量"),
+    "check": ("Check", "核对"),
+    "not_found": ("Not found", "未找到"),
+    "refused": ("The service refused", "服务拒绝了请求"),
+    "state_held": ("held", "已挂起"),
+    "state_waiting": ("waiting", "等待"),
+    "state_leased": ("starting", "启动中"),
+    "state_running": ("running", "运行"),
+    "state_cancelling": ("cancelling", "取消中"),
+    "state_succeeded": ("succeeded", "成功"),
+    "state_failed": ("failed", "失败"),
+    "state_timed_out": ("timed out", "超时"),
+    "state_cancelled": ("cancelled", "已取消"),
+    "state_preempted": ("preempted", "被抢占"),
+    "state_lost": ("lost", "丢失"),
+    "state_ready": ("ready", "就绪"),
+    "state_cordoned": ("cordoned", "停止接收"),
+    "state_quarantined": ("quarantined", "隔离"),
+}
+
+Translate = Callable[..., str]
+
+
+def translator(language: str) -> Translate:
+    """``t(key, **values)`` in ``language`` (``en`` or ``zh``)."""
+    at = LANGUAGES.index(language)
+
+    def translate(key: str, **values: object) -> str:
+        return WORDS[key][at].format(**values)
+
+    return translate
+
+
+def choose(cookie: str, accept: str) -> str:
+    """The language: what the reader chose, else the first of ``Accept-Language`` that is one of ours, else English."""
+    if cookie in LANGUAGES:
+        return cookie
+    wishes = []
+    for part in accept.split(","):
+        name, _, rest = part.strip().partition(";q=")
+        try:
+            wishes.append((-float(rest or 1), name.lower()[:2]))
+        except ValueError:
+            continue
+    # Stable: equal weights keep the browser's order.
+    for _, name in sorted(wishes, key=lambda wish: wish[0]):
+        if name in LANGUAGES:
+            return name
+    return "en"
