@@ -74,7 +74,11 @@ def _parse(text: str) -> URL:
     if backend == "sqlite":
         if not url.database or url.database == ":memory:":
             raise StoreError("SQLite needs a file: readers and the writer are separate connections")
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(url.database).absolute().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot create the folder of the database: {error}") from error
     return url
 
 

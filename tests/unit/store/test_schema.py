@@ -1,0 +1,108 @@
+"""The schema: migrations and tables agree, strangers' databases are refused."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from scheduler.model.errors import StoreError
+from scheduler.store import migrate, migration_sql, open_store, schema, tables
+
+
+def test_head_is_the_newest_revision():
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
+
+
+def other_type(context, _, __, found, wanted):
+    """True when the two spell differently, the collation included."""
+    return found.compile(context.dialect) != wanted.compile(context.dialect)
+
+
+def test_migrations_build_what_the_tables_say(store_url):
+    store = open_store(store_url)
+    with store._database.read() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": other_type, "compare_server_default": True}
+        )
+        assert compare_metadata(context, tables.metadata) == []
+        names = set(sa.inspect(connection).get_table_names())
+    assert names == set(tables.metadata.tables) | {"alembic_version"}
+    store.close()
+
+
+def test_there_is_no_float_in_the_schema():
+    kinds = {type(column.type) for table in tables.metadata.tables.values() for column in table.columns}
+    assert kinds == {tables.Plain, tables.Json, sa.Text, sa.BigInteger, sa.LargeBinary}
+
+
+def test_a_database_from_the_future_is_refused_untouched(store_url):
+    store = open_store(store_url)
+    with store._database.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match=r"another shisuan wrote this database: its schema is '9999', this one knows"):
+        open_store(store_url)
+    store.close()
+
+
+def test_several_processes_may_open_a_new_database_at_once(store_url):
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(open_store, [store_url] * 4))
+    assert sorted(store.acquire_epoch("x") for store in stores) == [1, 2, 3, 4]
+    assert len({store.token_secret() for store in stores}) == 1
+    for store in stores:
+        store.close()
+
+
+def test_migrating_twice_is_harmless(store_url):
+    assert migrate(store_url) == migrate(store_url) == schema.HEAD
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/nothing.db", "postgresql+psycopg://nobody@localhost/none"])
+def test_the_script_for_an_administrator_touches_no_database(url, tmp_path):
+    text = migration_sql(url.format(tmp_path))
+    assert "CREATE TABLE journal" in text
+    assert text.count("append-only") >= 1
+    assert ("STRICT" in text) == url.startswith("sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "not a database URL"),
+        ("mysql://localhost/x", "unsupported database 'mysql'"),
+        ("oracle+nosuch://x", "not a database URL|unsupported database"),
+        ("sqlite://", "SQLite needs a file"),
+        ("sqlite:///:memory:", "SQLite needs a file"),
+        ("sqlite:////proc/nowhere/x.db", "cannot create the folder"),
+        ("postgresql://nobody@127.0.0.1:1/none", "database: .*(refused|failed)"),
+    ],
+)
+def test_a_useless_url_is_one_clear_error(url, message):
+    with pytest.raises(StoreError, match=message):
+        open_store(url)
+
+
+def test_a_file_that_is_no_database_is_one_clear_error(tmp_path):
+    (tmp_path / "x.db").write_text("this is a letter to my mother" * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        open_store(f"sqlite:///{tmp_path / 'x.db'}")
+
+
+def test_opening_a_finished_database_does_not_load_alembic(tmp_path):
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    open_store(url).close()
+    code = (
+        "import sys; from scheduler.store import open_store; open_store(sys.argv[1]); print('alembic' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-P", "-c", code, url], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
