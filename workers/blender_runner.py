@@ -1,24 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright (C) 2026 the shisuan authors
-#
-# This program is free software: you can redistribute it and/or modify it under the terms of the GNU General Public
-# License as published by the Free Software Foundation, either version 3 of the License, or (at your option) any later
-# version. It comes WITHOUT ANY WARRANTY. The licence is in LICENSES/GPL-3.0-or-later.txt.
-"""A resident Blender: one JSON request per line on stdin, one answer per request on stdout.
+# Free software without any warranty, under the GNU General Public License: LICENSES/GPL-3.0-or-later.txt
+"""A resident Blender: one JSON request per line on stdin (documented in ``pipelines/render.py``), one answer on stdout.
 
 It uses Blender's Python API, so it is licensed like Blender. Nothing of shisuan imports this file and it imports
 nothing of shisuan: they talk through pipes. It runs in a Python that has ``bpy`` (``python blender_runner.py``) or in
-Blender (``blender -b --factory-startup --disable-autoexec -P blender_runner.py --``).
-
-``pipelines/render.py`` documents the requests. A request ends with exactly one ``shisuan_done: {json}`` or
-``shisuan_fail: reason``; the process lives on after either and exits when stdin closes. A frame's result is::
+Blender (``blender -b --factory-startup --disable-autoexec -P blender_runner.py --``). A request ends with exactly one
+``shisuan_done: {json}`` or ``shisuan_fail: reason``; the process lives on after either and exits when stdin closes::
 
     {"op": "frame", "frame": 7, "width": 320, "height": 180, "samples": 16, "engine": "CYCLES", "device": "cpu",
      "devices": [], "ms": {"open": 0, "sync": 12, "render": 1830, "write": 70}, "black": false, "warnings": [],
-     "resident": true, "peak_rss_mib": 890, "rss_mib": 870, "blender": "4.5.15 LTS"}
+     "resident": true, "peak_rss_mib": 890, "blender": "4.5.15 LTS"}
 
-``ms.open`` is the time to read the .blend, ``sync`` from the render's begin to its first sample, ``render`` from there
-to the last pixel, ``write`` both files with their check. ``resident`` says that the file was open already.
+``ms.open`` reads the .blend, ``sync`` lasts until the first sample, ``render`` until the last pixel, ``write`` covers
+both files and their check. ``resident``: the file was open already.
 """
 
 from __future__ import annotations
@@ -40,14 +35,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-bpy: Any = None
-"""Set by :func:`main`, after stdout is guarded."""
-
-CARD_KINDS = ("OPTIX", "CUDA")
-"""Cycles' device kinds for NVIDIA cards, best first."""
+bpy: Any = None  # set by main, after stdout is guarded
 _SAMPLE = re.compile(r"(?:Rendered (\d+)/(\d+) Tiles, )?Sample (\d+)/(\d+)")
-PIXEL_STATS_LIMIT = 64_000_000
-"""Frames with more pixels are not read back for the NaN check: it would double a worker's memory."""
 
 
 class Refused(Exception):
@@ -58,17 +47,14 @@ class Protocol:
     """The only writer of protocol lines. Python's and Blender's own output goes to stderr."""
 
     def __init__(self) -> None:
-        self._requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+        self.requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+        """Lines of stdin until it closes."""
         self._answers = os.dup(1)
         os.dup2(2, 1)  # Blender prints to descriptor 1
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
-        _line_buffer_c_stdout()
-
-    def requests(self) -> Iterator[str]:
-        """Lines of stdin until it closes."""
-        return iter(self._requests)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        libc = ctypes.CDLL(None)
+        # Log lines appear when they are printed: C buffers 4 KiB when stdout is a pipe. 1 is _IOLBF in glibc and musl.
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)
 
     def say(self, word: str, text: str) -> None:
         """One protocol line in one write; the newline first, so that no unfinished line of a log swallows it."""
@@ -78,13 +64,6 @@ class Protocol:
         sys.stderr.flush()
         while data:
             data = data[os.write(self._answers, data) :]
-
-
-def _line_buffer_c_stdout() -> None:
-    """Blender's log lines appear when they are printed: C buffers 4 KiB when stdout is a pipe."""
-    libc = ctypes.CDLL(None)
-    stdout = ctypes.c_void_p.in_dll(libc, "stdout")
-    libc.setvbuf(stdout, None, 1, 0)  # 1 is _IOLBF in glibc and musl
 
 
 class Stats:
@@ -112,10 +91,10 @@ class Stats:
         match = _SAMPLE.search(line) if isinstance(line, str) else None
         if match is None:
             return
-        tile, tiles, done, total = (int(group or default) for group, default in zip(match.groups(), (0, 1, 0, 1), strict=True))
+        tile, tiles, done, total = (int(number) for number in match.groups(default="0"))
         if self.samples == 0:
             self.samples, self.first_sample_s = total, time.monotonic()
-        self.tell(min(99, 100 * (tile * total + done) // max(1, tiles * total)))
+        self.tell(min(99, 100 * (tile * total + done) // max(1, (tiles or 1) * total)))
 
 
 class Runner:
@@ -126,7 +105,8 @@ class Runner:
         self._stats = Stats(protocol)
         self._opened: dict[str, object] = {}
         """The open .blend, then the files it needs, with what tells a changed file."""
-        self._own: _Own | None = None
+        self._own: tuple[Any, ...] = ()
+        """The file's own size, samples and seed: a request for them may follow one for others."""
         self._warnings: list[str] = []
 
     def serve(self, line: str) -> None:
@@ -138,49 +118,38 @@ class Runner:
             result = self.frame(request) if request["op"] == "frame" else self.scene(request)
         except Refused as refusal:
             self._protocol.say("fail", str(refusal))
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 (a resident answers every request; the log has the trace)
             traceback.print_exc()
-            self._protocol.say("fail", f"the request cannot be read: {type(error).__name__}: {error}")
-        except (RuntimeError, OSError, MemoryError) as error:
-            traceback.print_exc()
-            self._opened = {}  # Blender's state is uncertain after an error of its own
-            self._protocol.say("fail", f"Blender: {_one_line(error)}")
+            self._opened = {}  # Blender's state is uncertain
+            self._protocol.say("fail", f"Blender runner: {type(error).__name__}: {error}")
         else:
             self._protocol.say("done", json.dumps(result, separators=(",", ":"), sort_keys=True))
 
     def scene(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run a scene script in an empty file and save the .blend."""
         script, save = str(request["script"]), str(request["save"])
-        source = _read_script(script)
-        self._opened = {}
-        began = time.monotonic()
+        began, self._opened = time.monotonic(), {}
         bpy.ops.wm.read_factory_settings(use_empty=True)
-        _run_script(source, script, int(request["seed"]), dict(request["args"]))
-        if bpy.context.scene.camera is None:
+        _run_script(script, int(request["seed"]), dict(request["args"]))
+        scene = bpy.context.scene
+        if scene.camera is None:
             raise Refused(f"{Path(script).name} made no camera: set scene.camera in build()")
         built = time.monotonic()
         with _published(Path(save)) as temporary:
             bpy.ops.wm.save_as_mainfile(filepath=temporary, check_existing=False, copy=True, compress=True)
-        scene = bpy.context.scene
         return {
-            "op": "scene",
-            "seed": int(request["seed"]),
-            "objects": len(scene.objects),
-            "frame_start": scene.frame_start,
-            "frame_end": scene.frame_end,
-            "bytes": Path(save).stat().st_size,
+            "op": "scene", "seed": int(request["seed"]), "objects": len(scene.objects),
+            "frame_start": scene.frame_start, "frame_end": scene.frame_end, "bytes": Path(save).stat().st_size,
             "ms": {"build": _ms(began, built), "write": _ms(built, time.monotonic())},
             **_facts(),
         }
 
     def frame(self, request: dict[str, Any]) -> dict[str, Any]:
         """Render one frame to an EXR and a PNG preview."""
-        began = time.monotonic()
-        self._warnings = []
+        began, self._warnings = time.monotonic(), []
         resident = self._open(str(request["blend"]))
         opened = time.monotonic()
         scene = bpy.context.scene
-        assert self._own is not None
         device, names = _settings(scene, self._own, request)
         frame = int(request["frame"])
         scene.frame_set(frame)
@@ -192,54 +161,45 @@ class Runner:
             raise Refused(f"Blender stopped the render of frame {frame}")
         rendered = time.monotonic()
         black = self._write(scene, request)
-        first_sample = self._stats.first_sample_s or rendered
-        render = scene.render
-        result = {
-            "op": "frame",
-            "frame": frame,
-            "width": render.resolution_x * render.resolution_percentage // 100,
-            "height": render.resolution_y * render.resolution_percentage // 100,
-            "samples": self._stats.samples or scene.cycles.samples,
-            "engine": render.engine,
-            "device": device,
-            "devices": names,
-            "ms": {
-                "open": _ms(began, opened),
-                "sync": _ms(started, first_sample),
-                "render": _ms(first_sample, rendered),
-                "write": _ms(rendered, time.monotonic()),
-            },
-            "black": black,
-            "warnings": self._warnings,
-            "resident": resident,
-            **_facts(),
-        }
         self._stats.tell(100)
-        return result
+        first_sample = self._stats.first_sample_s or rendered
+        times = {
+            "open": _ms(began, opened), "sync": _ms(started, first_sample), "render": _ms(first_sample, rendered),
+            "write": _ms(rendered, time.monotonic()),
+        }
+        percent = scene.render.resolution_percentage
+        return {
+            "op": "frame", "frame": frame, "samples": self._stats.samples or scene.cycles.samples,
+            "width": scene.render.resolution_x * percent // 100, "height": scene.render.resolution_y * percent // 100,
+            "engine": scene.render.engine, "device": device, "devices": names, "ms": times, "black": black,
+            "warnings": self._warnings, "resident": resident, **_facts(),
+        }
 
     def _open(self, path: str) -> bool:
-        """Open the .blend unless it, and all files it needs, are as they were when it was opened. True when they were."""
+        """Open the .blend unless it and all files it needs are as they were when it was opened. True when they are."""
         identity = _identity(path)
         if identity is None:
             raise Refused(f"cannot read the .blend {path}: it is not there or may not be read")
         if self._opened and self._opened == {name: _identity(name) for name in (path, *self._opened)}:
             return True
         self._opened = {}
-        _check_magic(path)
         try:
             bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
         except RuntimeError as error:
-            raise Refused(f"Blender cannot open {Path(path).name}: {_one_line(error)}") from error
+            raise Refused(f"Blender cannot open {Path(path).name}: {str(error).removeprefix('Error: ')}") from error
         needed = _needed_files()
         missing = [f"{label} ({file})" for label, file in needed if _identity(file) is None]
         if missing:
-            more = f", and {len(missing) - 10} more" if len(missing) > 10 else ""
-            files = ", ".join(missing[:10])
-            raise Refused(f"{Path(path).name} needs files that are not there or may not be read: {files}{more}")
+            files = ", ".join(missing[:10]) + (" and more" if len(missing) > 10 else "")
+            raise Refused(f"{Path(path).name} needs files that are not there or may not be read: {files}")
         if bpy.app.autoexec_fail:
             self._warn(f"Python inside the .blend was not run ({bpy.app.autoexec_fail_message})")
+        if _mute_file_outputs(bpy.context.scene):
+            self._warn("the compositor's File Output nodes were left out: they write where no output is collected")
         bpy.app.handlers.render_stats.append(self._stats.on_line)
-        self._own = _Own(bpy.context.scene)
+        render, cycles = bpy.context.scene.render, bpy.context.scene.cycles
+        size = (render.resolution_x, render.resolution_y, render.resolution_percentage)
+        self._own = (size, cycles.samples, (cycles.seed, cycles.use_animated_seed))
         self._opened = {path: identity, **{file: _identity(file) for _, file in needed}}
         return False
 
@@ -248,7 +208,8 @@ class Runner:
         exr, png = Path(request["out"], request["exr"]), Path(request["out"], request["png"])
         image = bpy.data.images["Render Result"]
         alpha = "RGBA" if scene.render.film_transparent else "RGB"
-        with _published(exr) as exr_temporary, _published(png) as png_temporary, _image_settings(scene) as settings:
+        settings = scene.render.image_settings
+        with _published(exr) as exr_temporary, _published(png) as png_temporary:
             settings.file_format, settings.color_mode = "OPEN_EXR", alpha
             settings.color_depth, settings.exr_codec = "32", "ZIP"
             image.save_render(exr_temporary, scene=scene)
@@ -267,9 +228,6 @@ class Runner:
             width, height = image.size
             if not width * height:
                 raise Refused(f"frame {frame} came out empty")
-            if width * height > PIXEL_STATS_LIMIT:
-                self._warn(f"frame {frame} is too large for the check of its pixels")
-                return False
             image.colorspace_settings.name = "Non-Color"
             pixels = numpy.empty(width * height * image.channels, dtype=numpy.float32)
             image.pixels.foreach_get(pixels)
@@ -281,19 +239,11 @@ class Runner:
         black = not pixels.reshape(height * width, -1)[:, :3].any()
         if black:
             self._warn(f"frame {frame} is entirely black")
-        return black
+        return bool(black)
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
         self._protocol.say("status", text)
-
-
-def _check_magic(path: str) -> None:
-    """Blender's own message for a wrong file names neither the cause nor a way out. Magics: plain, gzip, zstd."""
-    with Path(path).open("rb") as file:
-        head = file.read(7)
-    if not head.startswith((b"BLENDER", b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
-        raise Refused(f"{Path(path).name} is not a .blend file, or it is damaged")
 
 
 def _identity(path: str) -> object:
@@ -319,86 +269,62 @@ def _needed_files() -> list[tuple[str, str]]:
 
 
 def _is_needed(kind: str, block: Any) -> bool:
-    if not block.filepath or block.filepath == "<builtin>" or getattr(block, "packed_file", None):
-        return False
-    if kind != "library" and not block.users:
+    is_outside = block.filepath and block.filepath != "<builtin>" and not getattr(block, "packed_file", None)
+    if not is_outside or (kind != "library" and not block.users):
         return False
     return kind != "image" or block.source in ("FILE", "MOVIE")  # the path of sequences and UDIM tiles is a pattern
 
 
-class _Own:
-    """The file's own settings, for requests that say "as in the file" after others that did not."""
-
-    def __init__(self, scene: Any) -> None:
-        render, cycles = scene.render, scene.cycles
-        self.size = (render.resolution_x, render.resolution_y, render.resolution_percentage)
-        self.samples, self.seed = cycles.samples, (cycles.seed, cycles.use_animated_seed)
-
-
-def _settings(scene: Any, own: _Own, request: dict[str, Any]) -> tuple[str, list[str]]:
+def _settings(scene: Any, own: tuple[Any, ...], request: dict[str, Any]) -> tuple[str, list[str]]:
     """Put the request into the scene. Gives the device used (``cpu``, ``cuda``, ``optix``) and the cards' names."""
     if request["engine"] != "CYCLES":
         raise Refused(f"unknown engine {request['engine']!r} (valid: CYCLES)")
-    render, cycles = scene.render, scene.cycles
+    (own_size, own_samples, own_seed), render, cycles = own, scene.render, scene.cycles
     render.engine = "CYCLES"
     render.use_persistent_data = True
     render.use_file_extension = False
     render.threads_mode, render.threads = "FIXED", max(1, int(request["threads"]))
     width, height, seed = int(request["width"]), int(request["height"]), int(request["seed"])
-    size = (width, height, 100) if width and height else own.size
+    size = (width, height, 100) if width and height else own_size
     render.resolution_x, render.resolution_y, render.resolution_percentage = size
-    cycles.samples = int(request["samples"]) or own.samples
-    cycles.seed, cycles.use_animated_seed = (seed, False) if seed >= 0 else own.seed
-    _mute_file_outputs(scene)
+    cycles.samples = int(request["samples"]) or own_samples
+    cycles.seed, cycles.use_animated_seed = (seed, False) if seed >= 0 else own_seed
     return _device(scene, str(request["device"]))
 
 
-def _mute_file_outputs(scene: Any) -> None:
-    """The compositor's File Output nodes write wherever the file says: only declared outputs are published."""
-    for node in scene.node_tree.nodes if scene.use_nodes and scene.node_tree else ():
-        if node.type == "OUTPUT_FILE":
-            node.mute = True
+def _mute_file_outputs(scene: Any) -> bool:
+    """True when there were any."""
+    tree = getattr(scene, "compositing_node_group", None) or getattr(scene, "node_tree", None)
+    outputs = [node for node in tree.nodes if node.type == "OUTPUT_FILE"] if tree else []
+    for node in outputs:
+        node.mute = True  # they write wherever the file says; only declared outputs are published
+    return bool(outputs)
 
 
 def _device(scene: Any, wanted: str) -> tuple[str, list[str]]:
-    if wanted not in ("auto", "cpu", "cuda", "optix"):
-        raise Refused(f"unknown device {wanted!r} (valid: auto, cpu, cuda, optix)")
-    kinds = () if wanted == "cpu" else CARD_KINDS if wanted == "auto" else (wanted.upper(),)
+    kinds = () if wanted == "cpu" else ("OPTIX", "CUDA") if wanted == "auto" else (wanted.upper(),)
     # "" hides all cards; asking the driver then would only cost time.
     for kind in kinds if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else ():
         names = _use_cards(kind)
         if names:
             scene.cycles.device = "GPU"
             return kind.lower(), names
-    if wanted in ("cuda", "optix"):
-        raise Refused(f"no {wanted} device is visible to Blender on this node")
+    if wanted not in ("auto", "cpu"):
+        raise Refused(f"no {wanted} device is visible to Blender on this node (valid: auto, cpu, cuda, optix)")
     scene.cycles.device = "CPU"
     return "cpu", []
 
 
 def _use_cards(kind: str) -> list[str]:
+    """Switch these cards on; gives their names, none when Blender sees no such card."""
     preferences = bpy.context.preferences.addons["cycles"].preferences
-    try:
+    with contextlib.suppress(TypeError):  # this build of Blender may not know the kind
         preferences.compute_device_type = kind
-    except TypeError:
-        return []  # this build of Blender does not know the kind
-    found = preferences.get_devices_for_type(kind)
-    for device in found:
-        device.use = device.type == kind
-    return sorted(device.name for device in found if device.type == kind)
-
-
-@contextlib.contextmanager
-def _image_settings(scene: Any) -> Iterator[Any]:
-    """The scene's output settings, put back afterwards: changing them must not look like an edit of the scene."""
-    settings = scene.render.image_settings
-    names = ("file_format", "color_mode", "color_depth")
-    before = {name: getattr(settings, name) for name in names}
-    try:
-        yield settings
-    finally:
-        for name in names:
-            setattr(settings, name, before[name])
+        found = preferences.get_devices_for_type(kind)
+        for device in found:
+            device.use = device.type == kind
+        return sorted(device.name for device in found if device.type == kind)
+    return []
 
 
 @contextlib.contextmanager
@@ -417,46 +343,33 @@ def _published(path: Path) -> Iterator[str]:
         temporary.unlink(missing_ok=True)
 
 
-def _read_script(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"cannot read the scene script {path}: {error}") from error
-
-
-def _run_script(source: str, path: str, seed: int, args: dict[str, Any]) -> None:
+def _run_script(path: str, seed: int, args: dict[str, Any]) -> None:
     """Call the script's ``build``. Its errors are its owner's, told with the line they come from."""
+    name = Path(path).name
     names: dict[str, Any] = {"__name__": "shisuan_scene", "__file__": path}
     try:
+        source = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"cannot read the scene script {path}: {error}") from error
+    try:
         exec(compile(source, path, "exec"), names)  # noqa: S102 (running the owner's script, confined, is the request)
-        build = names.get("build")
-        if not callable(build):
-            raise Refused(f"{Path(path).name} has no function build(seed, args)")
-        build(seed, args)
-    except Refused:
-        raise
-    except Exception as error:
+        names["build"](seed, args)
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         where = f" in line {lines[-1]}" if lines else ""
-        raise Refused(f"{Path(path).name} failed{where}: {type(error).__name__}: {_one_line(error)}") from error
+        if "build" not in names and isinstance(error, KeyError):
+            raise Refused(f"{name} has no function build(seed, args)") from error
+        raise Refused(f"{name} failed{where}: {type(error).__name__}: {error}") from error
 
 
 def _facts() -> dict[str, Any]:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return {
-        "blender": bpy.app.version_string,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "rss_mib": pages * resource.getpagesize() // (1024 * 1024),
-    }
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"blender": bpy.app.version_string, "peak_rss_mib": peak_kib // 1024}
 
 
 def _ms(start_s: float, end_s: float) -> int:
     return round((end_s - start_s) * 1000)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).removeprefix("Error: ").split())
 
 
 def main() -> None:
@@ -469,12 +382,17 @@ def main() -> None:
         protocol.say("fail", f"this Python has no Blender (bpy): {error}")
         os._exit(1)
     bpy = blender
-    runner = Runner(protocol)
-    for line in protocol.requests():
-        if line.strip():
+    code = 1
+    try:
+        runner = Runner(protocol)
+        for line in filter(str.strip, protocol.requests):
             runner.serve(line)
-    # Without Blender's own clean-up: bpy wheels hang in it after a render with persistent data.
-    os._exit(0)
+        code = 0
+    except OSError:
+        traceback.print_exc()  # nobody reads our answers any more
+    finally:
+        # Without Blender's own clean-up: the bpy wheel hangs in it after a render with persistent data.
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def set_up_render(scene):
     cycles.use_denoising = True
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 2, 3
     cycles.sample_clamp_indirect = 4.0  # no fireflies at few samples
-    cycles.debug_bvh_type = "DYNAMIC_BVH"  # heads only move: the renderer need not sort their triangles again each frame
+    cycles.debug_bvh_type = "DYNAMIC_BVH"  # heads only move: their shape is prepared once
     scene.view_settings.view_transform = "AgX"
     scene.view_settings.look = "AgX - Medium High Contrast"
 
@@ -85,7 +85,8 @@ def sun(scene):
 
 def floor(scene, hue):
     mesh = bpy.data.meshes.new("floor")
-    mesh.from_pydata([(-2e3, -2e3, 0), (2e3, -2e3, 0), (2e3, 2e3, 0), (-2e3, 2e3, 0)], [], [(0, 1, 2, 3)])
+    far = 2000
+    mesh.from_pydata([(-far, -far, 0), (far, -far, 0), (far, far, 0), (-far, far, 0)], [], [(0, 1, 2, 3)])
     link(scene, "floor", mesh)
     mesh.materials.append(material("floor", rgb(hue + 0.55, 0.5, 0.05), metallic=0.0, roughness=0.3))
 
