@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from scheduler.control.cycle import Cycle, Runtime
+    from scheduler.control.ports import Clock
     from scheduler.store import SqlStore
 
 EXIT_REFUSED = 2
@@ -62,7 +63,9 @@ def database_url(settings: Settings) -> str:
     return os.environ.get("SHISUAN_DATABASE_URL") or f"sqlite:///{Home.of(settings.home).path / 'shisuan.db'}"
 
 
-def build(settings: Settings, store: SqlStore, executor: Runtime) -> tuple[FastAPI, Cycle, threading.Thread]:
+def build(
+    settings: Settings, store: SqlStore, executor: Runtime, clock: Clock | None = None
+) -> tuple[FastAPI, Cycle, threading.Thread]:
     """The application over this store and executor, with its cycle running. Raises InvalidInput for a wrong config."""
     from scheduler.api import app as api
     from scheduler.api.doors import Doors
@@ -82,7 +85,7 @@ def build(settings: Settings, store: SqlStore, executor: Runtime) -> tuple[FastA
         epoch=epoch,
         store=store,
         executor=executor,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
         limits=limits,
     )

@@ -132,8 +132,8 @@ def test_a_second_service_makes_the_first_one_stop_before_it_writes(tmp_path):
     first = world.cycle
     world.boot()
     job = world.submit()
+    world.cycle = first
     with pytest.raises(StaleEpoch):
-        world.cycle = first
         world.submit()
     assert [r.job.id for r in world.store.load().jobs] == [job]
     world.close()

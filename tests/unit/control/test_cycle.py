@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 from scheduler.control.replay import first_difference
 from scheduler.model.event import JobCancelled
@@ -27,7 +28,7 @@ def test_usage_covers_the_lease_without_gap(world):
         parts = sorted((r.start_ms, r.end_ms) for r in records if r.lease_id == lease.lease.id)
         assert parts[0][0] == lease.lease.granted_ms
         assert parts[-1][1] == lease.closed_ms
-        assert all(a[1] == b[0] for a, b in zip(parts, parts[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(parts))
 
 
 def test_steps_run_in_order_of_their_needs(world):

@@ -1,5 +1,6 @@
 """A control plane on SQLite, with workers that remember what they did and a clock that the test moves."""
 
+import threading
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class Workers:
         self.stopped = []
         self.deaf = False
         self.mail = deque()
+        self.woken = threading.Event()
         self.unacknowledged = {}
         self._next = 0
 
@@ -72,9 +74,10 @@ class Workers:
                 self.finish(task.attempt_id, AttemptState.CANCELLED)
 
     def poll(self, timeout_ms):
-        found = tuple(self.mail)
-        self.mail.clear()
-        return found
+        if not self.mail and timeout_ms:
+            self.woken.wait(timeout_ms / 1000)
+        self.woken.clear()
+        return tuple(self.mail.popleft() for _ in range(len(self.mail)))
 
     def acknowledge(self, cursors):
         for cursor in cursors:
@@ -90,7 +93,7 @@ class Workers:
         pass
 
     def wake(self):
-        pass
+        self.woken.set()
 
     # what the test makes them do
 
@@ -99,10 +102,12 @@ class Workers:
         numbered = replace(report, cursor=f"c{self._next}", at_ms=report.at_ms or self.clock.now_ms())
         self.unacknowledged[numbered.cursor] = numbered
         self.mail.append(numbered)
+        self.wake()
 
     def connect(self):
         """The runtime is (again) reachable: everything unacknowledged is told again, then the inventories."""
         self.mail.clear()
+        self.wake()
         self.mail.append(Report(kind=ReportKind.RUNTIME_UP, at_ms=self.clock.now_ms()))
         for node in self.nodes.values():
             self.mail.append(Report(kind=ReportKind.NODE, node=node.name, facts=node))

@@ -1,0 +1,124 @@
+import pytest
+
+from scheduler.control.bootstrap import read_config
+from scheduler.model.errors import InvalidInput
+from tests.unit.api.conftest import Installation
+
+CONFIG = """
+queues:
+  - {name: film, weight: 300}
+  - {name: night, parent: film}
+tenants:
+  - {name: studio-a, display_name: Studio A, queues: [night]}
+"""
+
+
+def message(answer):
+    return answer.json()["error"]["message"]
+
+
+def test_a_cordoned_node_takes_nothing_new_and_stays_so_when_it_reports_again(service):
+    assert service.post("/nodes/n1/cordon", {"reason": "new fan"}).json()["state"] == "cordoned"
+    service.workers.connect()
+    service.settle()
+    (node,) = service.get("/nodes").json()["nodes"]
+    assert (node["state"], node["state_reason"]) == ("cordoned", "new fan")
+    job = service.submit().json()
+    assert job["state"] == "waiting"
+    service.post("/nodes/n1/uncordon")
+    assert service.finish(job["id"])["state"] == "succeeded"
+
+
+def test_an_unknown_node_lists_the_known_ones(service):
+    assert message(service.post("/nodes/n9/cordon")) == "no node 'n9' (there are: n1)"
+
+
+def test_nodes_show_what_is_free(service):
+    service.submit()
+    (node,) = service.get("/nodes").json()["nodes"]
+    assert node["cpu_milli_free"] == 3_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/queues/a", {"parent": "b"}, "parent: unknown queue 'b' (valid: default)"),
+        ("/queues/default", {"parent": "default"}, "parent: queue 'default' would be its own ancestor"),
+        ("/queues/a", {"weight": 0}, "weight: must be 1 to 1000000, not 0"),
+        ("/tenants/a", {"queues": ["b"]}, "queues[0]: unknown queue 'b' (valid: default)"),
+        ("/tenants/a", {"storage_roots": ["here"]}, "storage_roots[0]: 'here' is not an absolute path"),
+        ("/tenants/..", {}, None),
+        ("/tenants/A_B", {}, "name: 'A_B' must be lower-case"),
+    ],
+)
+def test_wrong_queues_and_tenants_are_refused(service, path, body, said):
+    answer = service.call("PUT", path, body)
+    assert answer.status_code in (400, 404, 405)
+    if said:
+        assert message(answer).startswith(said)
+
+
+def test_a_new_tenant_has_a_folder_of_its_own(service):
+    made = service.call("PUT", "/tenants/alpha", {"display_name": "Alpha"}).json()
+    assert made["storage_roots"] == [str(service.home.storage("alpha"))]
+    assert service.home.storage("alpha").is_dir()
+
+
+def test_a_tenant_sees_only_the_queues_it_may_use(service):
+    service.call("PUT", "/queues/secret", {})
+    key = service.key("alpha")
+    assert [q["name"] for q in service.get("/queues", key=key).json()["queues"]] == ["default"]
+    assert [q["name"] for q in service.get("/queues").json()["queues"]] == ["default", "secret"]
+
+
+def test_the_configuration_makes_tenants_queues_and_private_keys(tmp_path):
+    file = tmp_path / "park.yaml"
+    file.write_text(CONFIG)
+    made = Installation(tmp_path, config=str(file))
+    key_file = made.home.keys / "studio-a"
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    key = key_file.read_text().strip()
+    assert [q["name"] for q in made.get("/queues", key=key).json()["queues"]] == ["night"]
+    assert made.submit(key=key).json()["queue"] == "night"
+    made.close()
+    again = Installation(tmp_path, config=str(file))
+    assert (again.operator, key_file.read_text().strip()) == (made.operator, key)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("queues: [{nme: x}]", "queues[0].name"),
+        ("queues: {", "not YAML"),
+        ("tenants: 7", "tenants"),
+    ],
+)
+def test_a_wrong_configuration_points_at_the_field(tmp_path, text, said):
+    file = tmp_path / "park.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=said.replace("[", r"\[")):
+        read_config(str(file))
+
+
+def test_the_first_key_is_private_and_kept(service):
+    assert service.home.key.stat().st_mode & 0o777 == 0o600
+
+
+def test_metrics_count_jobs_by_state_with_few_labels(service):
+    job = service.submit().json()["id"]
+    service.finish(job)
+    text = service.http.get("/metrics").text
+    assert 'shisuan_jobs{state="succeeded"} 1.0' in text
+    assert "shisuan_runtime_up 1.0" in text
+    assert 'shisuan_reports_total{kind="finished"} 1.0' in text
+    assert job not in text
+
+
+def test_status_says_how_things_are(service):
+    service.submit(hold=True)
+    status = service.get("/status").json()
+    assert status["runtime"] == {"state": "up", "message": ""}
+    assert status["counts"]["jobs"] == {"held": 1}
+    assert status["counts"]["nodes"] == {"ready": 1}
+    assert status["simulated"] is False
