@@ -24,7 +24,7 @@ from workers import procfs
 from workers.confine import choose
 from workers.lease_run import LeaseRun
 from workers.outbox import Outbox
-from workers.recovery import recover
+from workers.recovery import recover, sweep
 from workers.resident import Residents
 from workers.site import Site, attempt_name, now_ms
 from workers.table import LeaseKey, Table
@@ -185,6 +185,10 @@ class Agent:
         self._beat_ms = now_ms()
         for run in self._runs.values():
             run.heartbeat(self._heartbeat_ms)
+        if self._site.ended:
+            if self._confinement.name != "bubblewrap":
+                self._disk.submit(sweep, str(self._site.work), frozenset(self._site.ended))
+            self._site.ended.clear()
         self._loop.call_later(min(1.0, self._heartbeat_ms / 1_000), self._beat)
 
     # -- logs ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from workers.devices import device_files
 from workers.process import Command
 from workers.tools import Tools
 
+_BWRAP = shutil.which("bwrap") or ""
+_SETPRIV = shutil.which("setpriv") or ""
 LEVELS = ("bubblewrap", "uid", "none")
 PROBE_TIMEOUT_S = 30
 
@@ -68,7 +70,7 @@ class Confinement:
     def command(self, argv: tuple[str, ...], env: Mapping[str, str], cell: Cell) -> Command:
         """The command to spawn. Raises ExecutorError when the runner could not even see its program."""
         program = _program(argv, env)
-        prefix = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+        prefix = (_SETPRIV, "--pdeathsig", "KILL", "--") if _SETPRIV else ()
         return Command(argv=(*prefix, program, *argv[1:]), env=env, cwd=cell.work)
 
 
@@ -91,7 +93,7 @@ class UidConfinement(Confinement):
         program = _program(argv, env)
         late = tuple(f"{name}={value}" for name, value in env.items() if name.startswith(_LOADER))
         early = {name: value for name, value in env.items() if not name.startswith(_LOADER)}
-        prefix = ("setpriv", "--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups", "--no-new-privs",
+        prefix = (_SETPRIV, "--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups", "--no-new-privs",
                   "--inh-caps=-all", "--pdeathsig", "KILL", "--", *(("/usr/bin/env", *late) if late else ()))
         return Command(argv=(*prefix, program, *argv[1:]), env=early, cwd=cell.work)
 
@@ -124,7 +126,7 @@ class BubblewrapConfinement(Confinement):
             words += ("--setenv", name, value)
         words += ("--chdir", cell.work)
         return Command(
-            argv=("bwrap", "--args", "{args_fd}", "--", program, *argv[1:]), env={}, cwd="/", sandboxed=True,
+            argv=(_BWRAP, "--args", "{args_fd}", "--", program, *argv[1:]), env={}, cwd="/", sandboxed=True,
             args_fd_data=b"".join(os.fsencode(word) + b"\0" for word in words),
         )
 
@@ -143,10 +145,10 @@ def choose(wanted: str, folder: Path, tools: Tools) -> Confinement:
 
 
 def _candidates(wanted: str, folder: Path) -> Iterator[Confinement]:
-    if wanted in ("auto", "bubblewrap") and shutil.which("bwrap"):
+    if wanted in ("auto", "bubblewrap") and _BWRAP:
         yield BubblewrapConfinement(folder, forbid_nesting=True)
         yield BubblewrapConfinement(folder, forbid_nesting=False)
-    if wanted in ("auto", "uid") and os.geteuid() == 0 and shutil.which("setpriv"):
+    if wanted in ("auto", "uid") and os.geteuid() == 0 and _SETPRIV:
         yield UidConfinement(folder)
     if wanted in ("auto", "none"):
         yield Confinement()
@@ -196,7 +198,7 @@ def copy_etc(target: Path, source: Path = Path("/etc")) -> None:
 
 
 def _binds(cell: Cell) -> Iterator[str]:
-    """Order matters: later mounts cover earlier ones, so the home is hidden over what contains it, and work comes last."""
+    """Order matters: later mounts cover earlier ones. The home is hidden over what contains it; work comes last."""
     for path in cell.programs:
         yield from ("--ro-bind", path, path)
     reads = sorted(cell.reads, key=lambda pair: pair[1])

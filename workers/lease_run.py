@@ -214,6 +214,7 @@ class LeaseRun:
 
     async def _remove(self, work: str) -> None:
         """Take the attempt's folder away; the two empty folders of a task without files go the short way."""
+        self._site.ended.add(work)
         try:
             os.rmdir(f"{work}/outputs")
             os.rmdir(work)

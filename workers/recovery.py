@@ -39,6 +39,19 @@ def recover(table: Table, folder: Path, *, node: str, tenant: str, uid: int) -> 
         remove_tree(str(entry))
 
 
+def sweep(work: str, ended: frozenset[str]) -> None:
+    """Kill descendants of ended runners that left their process group.
+
+    A sandbox takes its own along; elsewhere they are known by our mark.
+    """
+
+    def strays() -> set[int]:
+        return {pid for pid, folder in procfs.marked(work).items() if folder in ended}
+
+    if count := procfs.kill_all(strays):
+        _log.warning("killed %d processes that outlived their attempt", count)
+
+
 def _kill_recorded_groups(table: Table) -> None:
     """By pid and start time, so that a later process of the same number is spared.
 

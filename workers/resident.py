@@ -194,6 +194,7 @@ class Residents:
 
     def _forget(self, resident: Resident) -> None:
         self._all.pop(resident.folder, None)
+        self._site.ended.add(resident.folder)
         remove_tree(resident.folder)
 
 

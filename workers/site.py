@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.model.lease import parse_attempt_id
@@ -31,6 +31,8 @@ class Site:
     confinement: Confinement
     disk: ThreadPoolExecutor
     """For storage, which may be slow or hang; the loop must not wait for it."""
+    ended: set[str] = field(default_factory=set)
+    """Work folders of runners that ended since the last sweep for descendants that left their group."""
 
     @property
     def work(self) -> Path:
@@ -47,9 +49,9 @@ def attempt_name(attempt_id: str, rank: int) -> str:
 
     Raises ValueError for an id that is none, or that would leave its folder.
     """
-    parse_attempt_id(attempt_id)
-    if "/" in attempt_id or "\0" in attempt_id:
+    if attempt_id.count(".") != 3 or "/" in attempt_id or "\0" in attempt_id:
         raise ValueError(f"not an attempt id: {attempt_id!r}")
+    parse_attempt_id(attempt_id)
     return f"{attempt_id}.r{rank}" if rank else attempt_id
 
 
