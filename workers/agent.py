@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_MS = 10_000
 LOCK_WAIT_S = 10.0
 DISK_THREADS = 4
+CLOSED_REASON = "the agent was closed"
 PREEMPT_WORD = "preempt"
 """A stop whose reason begins with this ends attempts as PREEMPTED, any other as CANCELLED."""
 
@@ -137,13 +138,13 @@ class Agent:
         return self._confinement.sentence
 
     def close(self) -> None:
-        """Kill what runs (its attempts are reported LOST by the next agent) and let go of the folder."""
+        """Kill what runs, record it as LOST, let go of the folder. The next agent offers what was not acknowledged."""
         with self._orders:
             if self._closed:
                 return
             self._closed = True
         self._outbox.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._shut()))
         self._thread.join()
         self._disk.shutdown(wait=True)
         self._table.close()
@@ -155,11 +156,17 @@ class Agent:
         asyncio.set_event_loop(self._loop)
         self._loop.call_soon(self._beat)
         self._loop.run_forever()
-        for run in self._runs.values():
-            run.kill()
-        self._residents.close()
         procfs.kill_all(lambda: set(procfs.marked(str(self._site.work))))
         self._loop.close()
+
+    async def _shut(self) -> None:
+        """Everything that runs is killed and recorded; then the loop stops."""
+        while self._runs:
+            for run in list(self._runs.values()):
+                run.stop(AttemptState.LOST, CLOSED_REASON, grace_ms=0)
+            await asyncio.sleep(0.01)
+        await self._residents.close()
+        self._loop.stop()
 
     def _launch(self, orders: tuple[LeaseOrder, ...]) -> None:
         for order in orders:

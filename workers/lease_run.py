@@ -61,17 +61,15 @@ class LeaseRun:
         self._listener: Listener | None = None
         self._told_ms = 0
 
-    def stop(self, state: AttemptState, reason: str) -> None:
-        """End what runs (SIGTERM, grace, SIGKILL) and start nothing more. The first reason counts."""
+    def stop(self, state: AttemptState, reason: str, *, grace_ms: int | None = None) -> None:
+        """End what runs (SIGTERM, grace, SIGKILL) and start nothing more. The first reason counts.
+
+        ``grace_ms`` shortens the task's own grace, also that of an earlier stop.
+        """
         if self._stop is None:
             self._stop = Outcome(state=state, reason=reason)
-            if self._child is not None and self._task is not None:
-                self._child.end(state, self._task.grace_ms)
-
-    def kill(self) -> None:
-        """End what runs without grace; the agent goes away."""
-        if self._child is not None:
-            self._child.kill()
+        if self._child is not None and self._task is not None:
+            self._child.end(state, self._task.grace_ms if grace_ms is None else grace_ms)
 
     async def run(self) -> None:
         """Every task gets exactly one recorded end."""

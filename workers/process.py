@@ -78,11 +78,12 @@ class Child:
 
     def end(self, state: AttemptState, grace_ms: int) -> None:
         """SIGTERM to the group now, SIGKILL after ``grace_ms``. The first caller's ``state`` counts."""
-        if self.ending is not None or self.exited.done():
+        if self.exited.done():
             return
-        self.ending = state
+        first, self.ending = self.ending is None, self.ending or state
         if grace_ms <= 0:
             self.kill()
+        if not first or grace_ms <= 0:
             return
         self._terminate()
         self._killer = self._loop.call_later(grace_ms / 1_000, self.kill)

@@ -152,10 +152,13 @@ class Residents:
             if not resident.busy and resident.wanted.warm_key == f"lease {lease_id}":
                 self._close(resident)
 
-    def close(self) -> None:
-        """End all of them."""
-        for resident in list(self._all.values()):
+    async def close(self) -> None:
+        """End all of them and wait until they are gone."""
+        ending = list(self._all.values())
+        for resident in ending:
             self._close(resident)
+        for resident in ending:
+            await resident.child.exited
 
     def _start(self, order: LeaseOrder, wanted: Wanted) -> Resident:
         self._made += 1

@@ -62,7 +62,7 @@ class Tools:
         need: list[str] = []
         for word in words:
             if word in ("{python}", "{encode_runner}"):
-                need += [*prefixes(self.python), self.encode_runner]
+                need += [*prefixes(self.python), *_source(self.encode_runner)]
             elif word in ("{blender}", "{blender_runner}"):
                 need += [*prefixes(self.blender), self.blender_runner]
         return tuple(path for path in dict.fromkeys(need) if os.path.exists(path))
@@ -101,6 +101,13 @@ def _find_blender(checkout: Path) -> str:
     if built.exists():
         return str(built)
     return shutil.which("blender") or ""
+
+
+def _source(runner: str) -> tuple[str, ...]:
+    """The encode runner imports its neighbours and the model: our own source, which is no secret."""
+    folder = Path(runner).parent
+    beside = folder.parent / "scheduler"
+    return (str(folder), str(beside)) if folder.name == "workers" and beside.is_dir() else (runner,)
 
 
 @cache
