@@ -235,8 +235,10 @@ STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep]
 
 def _step_tag(value: Any) -> str | None:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    if not isinstance(kind, str):
+        return None
     name = kind.removesuffix("Job").lower() if kind in JOB_KINDS else kind
-    return f"<{name}>" if isinstance(name, str) and name in STEP_KINDS else None
+    return f"<{name}>" if name in STEP_KINDS else None
 
 
 AnyStep = Annotated[

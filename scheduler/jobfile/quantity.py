@@ -5,11 +5,13 @@ Every function takes what YAML gave and returns an integer quantity or a small v
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from pipelines.media import FrameRange
@@ -81,7 +83,7 @@ def memory_mib(value: Any) -> int:
     unit = match[2].lower().removesuffix("b") if match else "?"
     if match is None or unit not in _BYTES:
         raise Malformed(f"must be a size such as 8GiB, 512MiB or 8 (GiB), got {shown(value)}")
-    mib = -int(-(Decimal(match[1]) * _BYTES[unit]) // MIB)
+    mib = math.ceil(Fraction(match[1]) * _BYTES[unit] / MIB)
     if not 1 <= mib <= MAX_MEMORY_MIB:
         raise Malformed(f"must be from 1 MiB to {MAX_MEMORY_MIB // 1_048_576} TiB, got {shown(value)}")
     return mib
@@ -236,7 +238,7 @@ def _cards_entry(entry: Any) -> Cards:
         if milli:
             raise Malformed(f"a MIG instance cannot be shared: the count must be whole, got {shown(amount)}")
         return Cards((), count, 0, name.lower())
-    if name and _MODEL.fullmatch(name) is None:
+    if (name or isinstance(entry, tuple) or ":" in str(entry)) and _MODEL.fullmatch(name) is None:
         raise Malformed(f"must be like H100:8, {{H100: 8}}, 2, L40S:0.5 or 1g.10gb:2, got {shown(name)}")
     count, milli = _cards_amount(amount)
     return Cards((name,) if name else (), count, milli)

@@ -1,8 +1,13 @@
-"""The fields of job files as Markdown tables: ``docs/job-files.md`` carries them, and a test compares."""
+"""The fields of job files as Markdown tables: ``docs/job-files.md`` carries them, and a test compares.
+
+``python -m scheduler.jobfile.reference docs/job-files.md`` writes them there.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from scheduler.jobfile import kinds
 
+START, END = "<!-- fields -->", "<!-- /fields -->"
 _SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] = (
     ("Every job", "At the top of every file.", kinds.JobFields, None),
     ("Every step", "In every step, and at the top of a file of one kind.", kinds.TaskFields, None),
@@ -45,3 +51,15 @@ def _row(name: str, info: FieldInfo) -> str:
 
 def _shown(example: Any) -> str:
     return example if isinstance(example, str) else json.dumps(example, ensure_ascii=False)
+
+
+def main(file: str) -> None:
+    """Put the tables between the guide's markers."""
+    guide = Path(file)
+    before, start, rest = guide.read_text(encoding="utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    guide.write_text(f"{before}{start}\n{tables()}{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
