@@ -195,7 +195,7 @@ def test_frames_on_disk_count_only_in_the_patterns_width(studio):
 def test_a_video_made_by_a_step_is_a_video(studio):
     studio.file("take.mov")
     text = PIPELINE + (
-        "- {name: a, kind: transcode, input: take.mov}\n- {name: b, kind: transcode, input: '${steps.a.outputs}', crf: 9}"
+        "- {name: a, kind: transcode, input: take.mov}\n- {name: b, kind: transcode, input: '${steps.a.outputs}'}"
     )
     made = orders(studio, text)
     assert request(made["b", 0])["input"] == f"{studio.home}/jobs/j7/a/film.mp4"
