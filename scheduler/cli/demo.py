@@ -71,30 +71,7 @@ def _stage(here: Session, name: str) -> Iterator[None]:
 
 def _submit(here: Session, file: Path) -> dict[str, Any]:
     text, base_dir = read_job_file(str(file))
-    cards = _real_cards(here)
-    if cards:
-        text = on_cards(text, cards[0]["model"])
-        here.say(
-            f"  this machine has {figures.count(len(cards), 'NVIDIA card')} ({cards[0]['model']}): rendering there"
-        )
     return send(here, {"file": text, "base_dir": str(base_dir), "request_id": uuid.uuid4().hex})
-
-
-def _real_cards(here: Session) -> list[dict[str, Any]]:
-    nodes = here.client().get("/nodes")["nodes"]
-    cards = [d for n in nodes for d in n["devices"]]
-    return [d for d in cards if not d["simulated"] and d["health"] == "ok" and d["model"] != "unknown"]
-
-
-def on_cards(text: str, model: str) -> str:
-    """The job file with one card of ``model`` for every render task, so that the same film uses the cards there are."""
-    import yaml
-
-    document = yaml.safe_load(text)
-    for step in document.get("steps", [document]):
-        if step.get("kind") == "RenderJob":
-            step["resources"] = {**step.get("resources", {}), "accelerators": f"{model}:1"}
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def _require_success(here: Session, job: dict[str, Any]) -> None:

@@ -166,7 +166,7 @@ def bars(steps: tuple[StepView, ...]) -> Table:
 def _aside(step: StepView) -> str:
     words = []
     if step.eta_ms is not None:
-        words.append(f"about {figures.duration(step.eta_ms // 1000 * 1000 or 1000)} left")
+        words.append(f"about {figures.coarse(max(step.eta_ms, 1000))} left")
     if step.failed:
         words.append(f"[red]{step.failed} failed[/]")
     return "  ".join(words)

@@ -33,6 +33,11 @@ def duration(length_ms: int) -> str:
     return f"{length_ms // _MS_PER_DAY} d {length_ms % _MS_PER_DAY // MS_PER_HOUR:02d} h"
 
 
+def coarse(length_ms: int) -> str:
+    """Like :func:`duration`, in whole seconds: for what is redrawn while it grows."""
+    return duration(length_ms) if length_ms >= 10 * MS_PER_SECOND else f"{max(length_ms, 0) // MS_PER_SECOND} s"
+
+
 def instant(at_ms: int, zone: tzinfo | None = None) -> str:
     """Local time with its zone, ``2026-11-22 20:03:11 CST``; a dash for 'not yet'. ``zone`` None: this machine's."""
     if not at_ms:

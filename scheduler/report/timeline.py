@@ -6,10 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scheduler.model.units import MILLI
-
-_FREE = 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
@@ -27,7 +23,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One device, or one CPU slot, of one node."""
+    """One device, or one slot, of one node."""
 
     node: str
     label: str
@@ -56,8 +52,8 @@ Json = Mapping[str, Any]
 def build(leases: Sequence[Json], attempts: Iterable[Json], nodes: Sequence[Json], now_ms: int) -> Timeline:
     """Lay out ``GET /v1/leases``, attempts and nodes. Open leases end at ``now_ms``.
 
-    A lease with devices is drawn on its devices; one without, on CPU slots: the lowest free ones, as many as it holds
-    whole or part CPUs.
+    A lease with devices is drawn on its devices; one without, on the lowest slot of its node that is free: as many
+    slots appear as leases were held at once.
     """
     tries = {str(a["id"]): a for a in attempts}
     ordered = sorted(leases, key=lambda lease: (lease["granted_ms"], int(str(lease["id"])[1:])))
@@ -81,20 +77,16 @@ def _first_seen(item: tuple[tuple[str, str], int]) -> tuple[int, str, int, str]:
 
 
 class _Slots:
-    """CPU slots per node; each remembers until when it is taken."""
+    """Slots per node; each remembers until when it is taken."""
 
     def __init__(self) -> None:
         self._until: dict[str, list[int]] = {}
 
-    def take(self, node: str, count: int, start_ms: int, end_ms: int) -> list[int]:
+    def take(self, node: str, start_ms: int, end_ms: int) -> int:
         taken_until = self._until.setdefault(node, [])
-        free = [i for i, until in enumerate(taken_until) if until <= start_ms][:count]
-        while len(free) < count:
-            free.append(len(taken_until))
-            taken_until.append(_FREE)
-        for i in free:
-            taken_until[i] = end_ms
-        return free
+        slot = next((i for i, until in enumerate(taken_until) if until <= start_ms), len(taken_until))
+        taken_until[slot : slot + 1] = [end_ms]
+        return slot
 
 
 def _places(part: Json, slots: _Slots, lease: Json, now_ms: int) -> list[tuple[str, int, str]]:
@@ -102,9 +94,8 @@ def _places(part: Json, slots: _Slots, lease: Json, now_ms: int) -> list[tuple[s
     node = str(part["node"])
     if devices := part.get("devices"):
         return [(node, 0, str(d)) for d in devices]
-    count = max(1, -(-int(part.get("cpu_milli", 0)) // MILLI))
-    end_ms = int(lease.get("closed_ms") or now_ms)
-    return [(node, 1, f"{i:05d}") for i in slots.take(node, count, int(lease["granted_ms"]), end_ms)]
+    slot = slots.take(node, int(lease["granted_ms"]), int(lease.get("closed_ms") or now_ms))
+    return [(node, 1, f"{slot:05d}")]
 
 
 def _bars(lease: Json, tries: Mapping[str, Json], now_ms: int) -> list[Bar]:
@@ -134,7 +125,7 @@ def _bars(lease: Json, tries: Mapping[str, Json], now_ms: int) -> list[Bar]:
 def _row(place: tuple[str, int, str], bars: list[Bar], nodes: Sequence[Json]) -> Row:
     node, is_slot, key = place
     if is_slot:
-        return Row(node=node, label=f"CPU {int(key)}", bars=tuple(bars))
+        return Row(node=node, label=f"slot {int(key)}", bars=tuple(bars))
     known = {str(d["id"]): d for n in nodes for d in n.get("devices", ())}
     device = known.get(key, {})
     name = f"card {device['index']} {device['model']}" if device else key

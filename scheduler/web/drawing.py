@@ -43,7 +43,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartRow:
-    """One device or CPU slot."""
+    """One device or slot."""
 
     y: int
     label: str

@@ -64,10 +64,10 @@ class Pages:
             raise Unauthorized("no key")
         return self._doors.operations.authenticate(key)
 
-    def show(self, request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+    def show(self, request: Request, name: str, code: int = 200, **values: Any) -> HTMLResponse:
         """A whole page."""
         html = self._render(request, name, **values)
-        return HTMLResponse(html, status, headers=HEADERS)
+        return HTMLResponse(html, code, headers=HEADERS)
 
     def part(self, request: Request, name: str, seen: str, **values: Any) -> Response:
         """A page's live part; 204 when it still looks as the reader has ``seen`` it."""

@@ -102,7 +102,7 @@ class Reader:
         return {
             "chart": drawing.chart(line) if line.rows else None,
             "is_too_much": False,
-            "usage": [total.cells for total in sums.totals(records)],
+            "usage": sums.totals(records),
             "check": sums.conserve(leases, records).sentence if records else "",
         }
 
@@ -151,9 +151,9 @@ def job_line(job: Json, now_ms: int) -> dict[str, Any]:
         "bar": drawing.share(counts, total),
         "done": counts["succeeded"],
         "count": total,
-        "age": figures.duration((now_ms - job["submitted_ms"]) // 1000 * 1000),
+        "age": figures.coarse(now_ms - job["submitted_ms"]),
         "submitted": figures.instant(job["submitted_ms"]),
-        "took": figures.duration(((ended or now_ms) - began) // 1000 * 1000) if began else "–",
+        "took": figures.coarse((ended or now_ms) - began) if began else "–",
     }
 
 
@@ -176,5 +176,9 @@ def attempt_view(attempt: Json, now_ms: int) -> dict[str, Any]:
     return {
         **attempt,
         "began": figures.local(began).strftime("%H:%M:%S") if began else "–",
-        "took": figures.duration((ended or now_ms) - began) if began else "–",
+        "took": figures.duration(ended - began)
+        if ended and began
+        else figures.coarse(now_ms - began)
+        if began
+        else "–",
     }
