@@ -17,7 +17,7 @@ from scheduler.model.event import (
     QueueSet,
 )
 from scheduler.model.job import Job, JobKind, JobRecord, Resources, Step, StepKind
-from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
+from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.node import Device, DeviceKind, Lane, Node
 from scheduler.model.plan import Plan, Start, Wait
 from scheduler.model.policy import Policy
@@ -60,9 +60,7 @@ def a_node(
     **changes: object,
 ) -> Node:
     """A node with ``cards`` equal cards, in NVLink islands of ``island`` cards (0: no NVLink)."""
-    devices = tuple(
-        a_card(name, i, model, island=f"{name}-nv{i // island}" if island else "") for i in range(cards)
-    )
+    devices = tuple(a_card(name, i, model, island=f"{name}-nv{i // island}" if island else "") for i in range(cards))
     node = Node(name=name, cpu_milli=cpus * 1_000, memory_mib=memory_mib, devices=devices, lane=Lane.ANY)
     return replace(node, **changes)
 
@@ -211,3 +209,25 @@ def granted(plan: Plan) -> list[LeaseGranted]:
 def stopping(lease_id: str, at_ms: int = 0) -> LeaseStopping:
     """A stop by hand."""
     return LeaseStopping(at_ms=at_ms, lease_id=lease_id, reason="test")
+
+
+def lines(plan: Plan) -> list[str]:
+    """A plan as a table of lines, actions first: what scenario tests compare."""
+    told = []
+    for action in plan.actions:
+        if isinstance(action, Start):
+            lease = action.lease
+            tasks = lease.attempts[0] + (f"+{len(lease.attempts) - 1}" if len(lease.attempts) > 1 else "")
+            told.append(f"start {tasks} on {' '.join(_place(a) for a in lease.allocations)}")
+        else:
+            told.append(f"{type(action).__name__.lower()} {getattr(action, 'lease_id', '')}")
+    for wait in plan.waits:
+        why = " ".join(f"{r.kind.value}:{r.resource}".rstrip(":") for r in wait.reasons)
+        told.append(f"wait #{wait.position} {wait.job_id}.{wait.step} x{wait.tasks} {why}")
+    return told
+
+
+def _place(allocation: Allocation) -> str:
+    cards = ",".join(device.removeprefix(f"GPU-{allocation.node}-") for device in allocation.devices)
+    share = f":{allocation.card_milli}" if allocation.card_milli else ""
+    return f"{allocation.node}[{cards}{share}]" if cards else allocation.node

@@ -162,7 +162,7 @@ def _evidence(attempts: Sequence[AttemptRecord], part: Segment) -> str:
             "finished_ms": attempt.finished_ms,
         }
         for attempt in attempts
-        if not attempt.finished_ms or (attempt.finished_ms > part.start_ms and attempt.started_ms < part.end_ms)
+        if not attempt.finished_ms or (attempt.finished_ms > part.start_ms and attempt.started_ms <= part.end_ms)
     ]
     return json.dumps({"attempts": told, "source": "lease"}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

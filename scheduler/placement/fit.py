@@ -8,7 +8,7 @@ worth stealing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.model.job import Resources, Step
@@ -163,13 +163,13 @@ def _device_refusal(devices: Sequence[Device], ask: Resources, features: Feature
     if ask.mig_profile:
         left = tuple(d for d in devices if d.kind is DeviceKind.MIG and d.profile == ask.mig_profile)
         if not left:
-            have = f"has {_tally(d.profile for d in devices if d.kind is DeviceKind.MIG) or 'none'}"
+            have = f"has {tally(d.profile for d in devices if d.kind is DeviceKind.MIG) or 'none'}"
             return Refusal(stage=4, resource="mig_profile", need=f"needs MIG profile {ask.mig_profile}", have=have)
     else:
         left = tuple(d for d in devices if d.kind is DeviceKind.CARD)
         if not left:
             return Refusal(stage=4, resource="card", need=f"needs {_cards(ask)}", have="has no card")
-    there = f"has {_tally(d.model for d in left)}"
+    there = f"has {tally(d.model for d in left)}"
     if ask.card_models:
         left = tuple(d for d in left if d.model in ask.card_models)
         if not left:
@@ -206,7 +206,7 @@ def _free_card_refusal(view: NodeView, demand: Demand, features: Features) -> Re
         have = f"has at most {_thousandths(most)} of a card free for this tenant"
         return Refusal(stage=9, resource="card", need=f"needs {_cards(ask)}", have=have, amount=most)
     free = free_whole(view, devices)
-    have = f"has {len(free)} of {len(devices)} suitable free"
+    have = f"has {_of(len(free), len(devices))}"
     if len(free) >= ask.cards:
         most = max(len(island) for island in by_island(free).values())
         need = f"needs {_cards(ask)} in one NVLink island"
@@ -216,18 +216,23 @@ def _free_card_refusal(view: NodeView, demand: Demand, features: Features) -> Re
 
 def _amount_refusal(view: NodeView, ask: Resources) -> Refusal | None:
     if view.cpu_milli < ask.cpu_milli and ask.cpu_milli > 0:
-        have = f"has {_thousandths(max(view.cpu_milli, 0))} of {_thousandths(view.node.cpu_milli)} free"
+        have = f"has {_of(view.cpu_milli, view.node.cpu_milli, _thousandths)}"
         need = f"needs {_thousandths(ask.cpu_milli)} vCPU"
         return Refusal(stage=11, resource="cpu", need=need, have=have, amount=view.cpu_milli)
     if view.memory_mib < ask.memory_mib and ask.memory_mib > 0:
-        have = f"has {max(view.memory_mib, 0)} of {view.node.memory_mib} free"
+        have = f"has {_of(view.memory_mib, view.node.memory_mib)}"
         need = f"needs {ask.memory_mib} MiB memory"
         return Refusal(stage=12, resource="memory", need=need, have=have, amount=view.memory_mib)
     if view.scratch_mib < ask.scratch_mib and ask.scratch_mib > 0:
-        have = f"has {max(view.scratch_mib, 0)} of {view.node.scratch_mib} free"
+        have = f"has {_of(view.scratch_mib, view.node.scratch_mib)}"
         need = f"needs {ask.scratch_mib} MiB scratch"
         return Refusal(stage=13, resource="scratch", need=need, have=have, amount=view.scratch_mib)
     return None
+
+
+def _of(free: int, total: int, show: Callable[[int], str] = str) -> str:
+    """``3 of 8 free``, or only ``8`` when nothing is taken."""
+    return show(total) if free == total else f"{show(max(free, 0))} of {show(total)} free"
 
 
 def _cards(ask: Resources) -> str:
@@ -243,6 +248,6 @@ def _thousandths(milli: int) -> str:
     return f"{whole}.{rest:03d}".rstrip("0") if rest else str(whole)
 
 
-def _tally(names: Iterable[str]) -> str:
+def tally(names: Iterable[str]) -> str:
     """``2 A100, 1 L4``"""
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))

@@ -15,13 +15,12 @@ def score(view: NodeView, demand: Demand, features: Features, cluster: tuple[int
     """How well one copy of ``demand`` sits on a node it fits on. ``cluster``: totals, to compare cpu with memory.
 
     Card work: unbroken NVLink island first, then an opened card for fractions, then fewest suitable cards left over.
-    Work without cards: nodes without cards first. Then the least left over of the dominant of cpu and memory.
+    Work without cards: nodes without cards first. Then the least cpu and memory left over, as parts of
+    the cluster (their sum, not the larger of both: equal memories would hide a tighter cpu).
     """
     ask = demand.resources
-    left = max(
-        (view.cpu_milli - ask.cpu_milli) * max(cluster[1], 1),
-        (view.memory_mib - ask.memory_mib) * max(cluster[0], 1),
-    )
+    cpu_left, memory_left = view.cpu_milli - ask.cpu_milli, view.memory_mib - ask.memory_mib
+    left = cpu_left * max(cluster[1], 1) + memory_left * max(cluster[0], 1)
     if not (ask.cards or ask.card_milli):
         return (1 if view.devices else 0, 0, 0, left)
     devices = suitable(view.devices, ask, features)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
-from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal
+from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal, tally
 from scheduler.placement.view import NodeView, healed, leasable
 
 REASONS_SHOWN = 4
@@ -25,7 +25,7 @@ def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features)
         message = _ranks(copies, ranks, "on all nodes, even empty")
         return Reason(kind=ReasonKind.NEVER_FITS, resource="ranks", message=message)
     nearest = _nearest(views, demand, features)[0]
-    message = _phrase(nearest, "no node could run it")
+    message = _phrase(nearest, "no node could run it") + _cluster_cards(nearest[0], nodes)
     return Reason(kind=ReasonKind.NEVER_FITS, resource=nearest[0].resource, message=message)
 
 
@@ -48,6 +48,14 @@ def why_not(views: Mapping[str, NodeView], demand: Demand, ranks: int, features:
         Reason(kind=ReasonKind.CAPACITY, resource=found[0].resource, message=_phrase(found, "others hold the rest"))
         for found in _nearest(able, demand, features, per_resource=True)[:REASONS_SHOWN]
     )
+
+
+def _cluster_cards(no: Refusal, nodes: Sequence[Node]) -> str:
+    """What cards there are, for a demand that names the wrong ones."""
+    if no.resource not in ("card", "card_model", "card_memory", "mig_profile", "feature"):
+        return ""
+    names = tally(f"{d.model}/{d.profile}" if d.profile else d.model for node in nodes for d in leasable(node))
+    return f" (cards in the cluster: {names or 'none'})"
 
 
 def _health(nodes: Sequence[Node], demand: Demand, features: Features) -> tuple[Reason, ...]:
