@@ -1,0 +1,275 @@
+"""The only Ray driver, in a process of its own: ``python -P -m workers.ray_bridge --home DIR --fd N``.
+
+Ray aborts a driver whose control store restarts; this process may die at any moment and the service starts another one.
+It holds no state but what it can ask again: agents are found by name and by the tables on disk. It ends by itself when the
+service's end of the socket pair closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ray
+from ray.exceptions import RayError
+
+from scheduler.model.errors import NotFound
+from scheduler.model.node import Node
+from scheduler.model.order import LeaseOrder, Report, ReportKind
+from workers import gang
+from workers.messages import Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Told
+from workers.ray_agent import probe_actor
+from workers.ray_gangs import Gangs, Room
+from workers.ray_head import NODE_LABEL
+from workers.ray_link import CALL_S, AgentLink, Parcel
+from workers.remains import tenants_with_news
+
+_log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+PROBE_S = 60.0
+LOG_READERS = 4
+
+
+class Bridge:
+    """One connection of one service to one Ray cluster."""
+
+    def __init__(self, home: Path, line: Line, told: Connect) -> None:
+        self._home, self._line, self._told = home, line, told
+        self._prefix = hashlib.sha256(str(home).encode()).hexdigest()[:10]
+        self._lock = threading.RLock()
+        self._links: dict[tuple[str, str], AgentLink] = {}
+        self._rooms: dict[str, Room] = {}
+        self._facts: dict[str, Node] = {node.name: node for node in told.nodes}
+        self._node_ids = dict(told.node_ids)
+        self._probes: dict[str, Any] = {}
+        self._readers = ThreadPoolExecutor(LOG_READERS, thread_name_prefix="read-log")
+        self._gangs = Gangs(home / "gangs", prefix=self._prefix, link=self._link_of, room=self._rooms.get, push=self._push)
+
+    def run(self, messages: queue.SimpleQueue[Message]) -> None:
+        """Serve; the process ends when the service closes its end."""
+        self._line.send(Ready())
+        threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
+        threading.Thread(target=self._gangs.sweep, args=(self._known_leases,), name="gangs", daemon=True).start()
+        while True:
+            self._obey(messages.get())
+
+    def _obey(self, message: Message) -> None:
+        match message:
+            case Begin(orders=orders):
+                self._begin(orders)
+            case End(lease_ids=lease_ids, reason=reason):
+                self._end(lease_ids, reason)
+            case Recorded(cursors=cursors):
+                self._recorded(cursors)
+            case ReadLog():
+                self._readers.submit(self._read_log, message)
+            case NodeIds(node_ids=node_ids):
+                self._node_ids = dict(node_ids)
+            case _:
+                _log.error("the service said %r to the bridge", message)
+
+    # -- orders --------------------------------------------------------------------------------------------------
+
+    def _begin(self, orders: Sequence[LeaseOrder]) -> None:
+        by_agent: dict[AgentLink, list[LeaseOrder]] = {}
+        gangs: dict[str, list[LeaseOrder]] = {}
+        for order in orders:
+            if order.ranks > 1:
+                gangs.setdefault(order.lease_id, []).append(order)
+            else:
+                by_agent.setdefault(self._link_of(order), []).append(order)
+        for link, batch in by_agent.items():
+            link.tell(Parcel(orders=tuple(batch)))
+        for ranks in gangs.values():
+            self._gangs.start(ranks)
+
+    def _end(self, lease_ids: tuple[str, ...], reason: str) -> None:
+        """Agents do not mind leases they do not know: all are told, nobody has to remember where a lease runs."""
+        self._gangs.stop(lease_ids, reason)
+        with self._lock:
+            links = tuple(self._links.values())
+        for link in links:
+            link.tell(Parcel(stop=(reason, lease_ids)))
+
+    def _recorded(self, cursors: Sequence[str]) -> None:
+        by_agent: dict[tuple[str, str], list[str]] = {}
+        for cursor in cursors:
+            ended, parts = gang.split(cursor)
+            if ended:
+                self._gangs.recorded([ended])
+            for part in parts:
+                node, tenant, own = part.split("/", 2)
+                by_agent.setdefault((node, tenant), []).append(own)
+        for (node, tenant), own_cursors in by_agent.items():
+            self._link(node, tenant).tell(Parcel(cursors=tuple(own_cursors)))
+
+    def _link_of(self, order: LeaseOrder) -> AgentLink:
+        return self._link(order.node, order.tenant)
+
+    def _link(self, node: str, tenant: str) -> AgentLink:
+        with self._lock:
+            link = self._links.get((node, tenant))
+            if link is None:
+                link = self._links[node, tenant] = AgentLink(
+                    node=node, tenant=tenant, home=str(self._home), prefix=self._prefix, node_id=self._node_id,
+                    push=self._gangs.pass_on,
+                )
+            return link
+
+    def _node_id(self, name: str) -> str:
+        room = self._rooms.get(name)
+        return room.node_id if room else ""
+
+    def _push(self, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        try:
+            self._line.send(Told(reports=tuple(reports)))
+        except OSError:
+            os._exit(0)  # the service is gone: nobody to work for
+
+    def _known_leases(self) -> set[str]:
+        with self._lock:
+            return {lease_id for link in self._links.values() for lease_id in link.known}
+
+    # -- logs ----------------------------------------------------------------------------------------------------
+
+    def _read_log(self, asked: ReadLog) -> None:
+        with self._lock:
+            links = [link for (node, _), link in sorted(self._links.items()) if node == asked.node]
+        error = f"no log of attempt {asked.attempt_id!r} on node {asked.node!r}"
+        for link in links:
+            try:
+                chunk = link.read_log(asked.attempt_id, asked.offset, asked.limit)
+            except NotFound:
+                continue
+            except TimeoutError as late:
+                error = str(late)
+            else:
+                self._line.send(LogRead(number=asked.number, chunk=chunk))
+                return
+        self._line.send(self._read_kept_log(asked, error))
+
+    def _read_kept_log(self, asked: ReadLog, error: str) -> LogRead:
+        probe = self._probes.get(asked.node)
+        if probe is not None:
+            args = (str(self._home), asked.node, asked.attempt_id, asked.offset, asked.limit)
+            try:
+                return LogRead(number=asked.number, chunk=ray.get(probe.read_log.remote(*args), timeout=CALL_S))
+            except (RayError, NotFound) as missing:
+                _log.info("no kept log: %s", missing)
+        return LogRead(number=asked.number, error=error)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def _watch_nodes(self) -> None:
+        while True:
+            try:
+                seen = self._rooms_now()
+                for name in sorted(self._rooms.keys() - seen.keys()):
+                    self._gone(name)
+                for name, room in sorted(seen.items()):
+                    if name not in self._rooms or self._rooms[name].node_id != room.node_id:
+                        self._came(name, room)
+            except RayError as error:
+                _log.warning("Ray does not answer about its nodes: %r", error)
+            time.sleep(LOOK_S)
+
+    def _rooms_now(self) -> dict[str, Room]:
+        """Live nodes by name. Embedded nodes count under the id they were last started with."""
+        found: dict[str, Room] = {}
+        for node in ray.nodes():
+            name = node["Labels"].get(NODE_LABEL) or node.get("NodeName") or node["NodeID"]
+            if not node["Alive"] or (self._told.embedded and self._node_ids.get(name) != node["NodeID"]):
+                continue
+            facts = self._facts.get(name)
+            cards = {device.id: device.index for device in facts.devices} if facts else {}
+            found[name] = Room(node_id=node["NodeID"], resources=dict(node["Resources"]), cards=cards)
+        return found
+
+    def _came(self, name: str, room: Room) -> None:
+        if name not in self._facts or not self._told.embedded:
+            self._ask(name, room)
+        tenants = self._tenants(name)
+        facts = self._facts[name]
+        cards = {device.id: device.index for device in facts.devices}
+        self._rooms[name] = Room(node_id=room.node_id, resources=room.resources, cards=cards)
+        self._push([Report(kind=ReportKind.NODE, at_ms=_now_ms(), node=name, facts=facts)])
+        for tenant in tenants:
+            self._link(name, tenant)
+
+    def _ask(self, name: str, room: Room) -> None:
+        probe = self._probes[name] = probe_actor(room.node_id)
+        declared = next((node for node in self._told.nodes if node.name == name), None)
+        self._facts[name] = declared or ray.get(probe.facts.remote(name), timeout=PROBE_S)
+
+    def _tenants(self, name: str) -> tuple[str, ...]:
+        """Those with an agent there, or with a table that may hold something untold."""
+        start = f"agent/{self._prefix}/{name}/"
+        named = {n.removeprefix(start) for n in ray.util.list_named_actors() if n.startswith(start)}
+        if self._told.embedded:
+            return tuple(sorted(named | set(tenants_with_news(self._home, name))))
+        left = ray.get(self._probes[name].tenants.remote(str(self._home), name), timeout=PROBE_S)
+        return tuple(sorted(named | set(left)))
+
+    def _gone(self, name: str) -> None:
+        del self._rooms[name]
+        self._probes.pop(name, None)
+        self._gangs.node_gone(name)
+        self._push([Report(kind=ReportKind.NODE_GONE, at_ms=_now_ms(), node=name, message="Ray lost it")])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main() -> None:
+    """Connect where the first line says and serve."""
+    parser = argparse.ArgumentParser(prog="python -P -m workers.ray_bridge")
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--fd", required=True, type=int)
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    threading.excepthook = _die
+    line, messages = Line(socket.socket(fileno=asked.fd)), queue.SimpleQueue[Message]()
+    threading.Thread(target=_receive, args=(line, messages), name="receive", daemon=True).start()
+    told = messages.get()
+    if not isinstance(told, Connect):
+        raise TypeError(f"the service began with {told!r}")
+    _connect(told)
+    Bridge(asked.home, line, told).run(messages)
+
+
+def _receive(line: Line, messages: queue.SimpleQueue[Message]) -> NoReturn:
+    """Whatever the bridge is doing when the service closes its end, it is over."""
+    for message in line.receive():
+        messages.put(message)
+    os._exit(0)  # no farewell to Ray: it may be what died
+
+
+def _die(failure: threading.ExceptHookArgs) -> NoReturn:
+    """A bridge that lost a thread is of no use; the service starts another one."""
+    name = failure.thread.name if failure.thread else "?"
+    _log.critical("thread %s failed", name, exc_info=failure.exc_value)
+    os._exit(70)
+
+
+def _connect(told: Connect) -> None:
+    where = {"_node_ip_address": told.ip} if told.ip else {}
+    ray.init(address=told.address, namespace=told.namespace, log_to_driver=False, logging_level="warning", **where)
+
+
+if __name__ == "__main__":
+    main()
