@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 bpy: Any = None  # set by main, after stdout is guarded
+BLACK = 1e-4  # linear; a third of an 8-bit step: the denoiser leaves traces on a black frame
 _SAMPLE = re.compile(r"(?:Rendered (\d+)/(\d+) Tiles, )?Sample (\d+)/(\d+)")
 
 
@@ -236,7 +237,7 @@ class Runner:
         bad = int(pixels.size - numpy.isfinite(pixels).sum())
         if bad:
             raise Refused(f"frame {frame} has {bad} values that are not numbers (NaN or infinity)")
-        black = not pixels.reshape(height * width, -1)[:, :3].any()
+        black = pixels.reshape(height * width, -1)[:, :3].max() < BLACK
         if black:
             self._warn(f"frame {frame} is entirely black")
         return bool(black)

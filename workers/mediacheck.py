@@ -17,6 +17,8 @@ EXR_MAGIC = b"\x76\x2f\x31\x01"
 EXR_TILED, EXR_DEEP, EXR_MULTIPART = 0x200, 0x800, 0x1000
 EXR_LINES_PER_CHUNK = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256)
 """By compression number: none, RLE, ZIPS, ZIP, PIZ, PXR24, B44, B44A, DWAA, DWAB (OpenEXR, ImfCompression.h)."""
+BLACK = 1e-4
+"""Linear; a third of an 8-bit sRGB step: denoisers leave traces on black frames."""
 READ_BYTES = 1 << 20
 MAX_EXR_HEADER_BYTES = 16 << 20
 
@@ -52,7 +54,7 @@ class ExrFacts:
     not_finite: int
     """Values that are NaN or infinite."""
     black: bool
-    """All colour values are 0."""
+    """No colour value reaches what an 8-bit picture could show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +227,8 @@ def _exr_pixels(path: str | Path) -> ExrFacts:
             header = dict(file.header())
             channels = {name: numpy.asarray(channel.pixels) for name, channel in file.channels().items()}
             bad = sum(int(p.size - numpy.isfinite(p).sum()) for p in channels.values() if p.dtype.kind == "f")
-            lit = any(p[..., :3].any() if p.ndim == 3 else p.any() for name, p in channels.items() if name != "A")
+            colour = [p[..., :3] if p.ndim == 3 else p for name, p in channels.items() if name != "A"]
+            lit = any(p.size and p.max() >= BLACK for p in colour)
     except (ValueError, RuntimeError, TypeError) as error:
         raise BadMedia(f"cannot be decoded: {error}") from error
     (left, top), (right, bottom) = (tuple(int(v) for v in corner) for corner in header["dataWindow"])
@@ -264,7 +267,11 @@ def _decoded(container: Any, stream: Any) -> list[int | None]:
 
 
 def _demuxed(container: Any, stream: Any) -> list[int | None]:
-    return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    """Raises BadMedia when the container lists frames whose data is not there: a cut-off file with its index in front."""
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    if len(packets) < stream.frames:
+        raise BadMedia(f"is cut off: it lists {stream.frames} frames and holds {len(packets)}")
+    return [packet.pts for packet in packets if not packet.is_discard]
 
 
 def _video_facts(container: Any, stream: Any, stamps: list[int | None], size_bytes: int) -> VideoFacts:
