@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,6 +32,7 @@ from scheduler.model.errors import Conflict, InvalidInput, Problem, ShisuanError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from structlog.typing import Processor
 
     from scheduler.control.cycle import Cycle, Runtime
     from scheduler.control.ports import Clock
@@ -44,6 +46,7 @@ EXIT_STORE = 74
 EXIT_STALE = 75
 """Another service writes this database now (EX_TEMPFAIL)."""
 STOP_LIMIT_S = 60
+VERIFY_TRIES = 10
 
 log = structlog.get_logger("shisuan.wiring")
 
@@ -140,12 +143,14 @@ def serve(settings: Settings) -> int:
     listener = _listen(settings)
     store = open_store(database_url(settings))
     executor = _executor(settings)
+    signal.signal(signal.SIGTERM, _end)
     app, cycle, thread = build(settings, store, executor)
     _announce(settings, home, listener)
     log.info("serving", url=_url(listener), pid=os.getpid())
     try:
         _uvicorn(app, listener)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         log.info("stopping")
         cycle.stop()
         thread.join(10)
@@ -156,10 +161,15 @@ def serve(settings: Settings) -> int:
     return 0
 
 
+def _end(*_: object) -> NoReturn:
+    """SIGTERM: uvicorn catches it while it serves, ends its requests and raises it again afterwards."""
+    raise SystemExit(0)
+
+
 def _executor(settings: Settings) -> Runtime:
     from workers.runtime import RayExecutor
 
-    return RayExecutor(settings.home, settings)
+    return RayExecutor(settings.home, address=settings.ray_address, cpu_milli=settings.cpu_milli)
 
 
 def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
@@ -179,7 +189,8 @@ def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    # The protocol is named so that asyncio sets TCP_NODELAY; without it every answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
@@ -228,9 +239,9 @@ def _without_password(url: str) -> str:
 
 def _log_to(path: Path) -> None:
     """JSON lines, ours and the libraries', into one file."""
-    handler = logging.FileHandler(path)
+    handler = RotatingFileHandler(path, maxBytes=16 * 1024 * 1024, backupCount=3, encoding="utf-8")
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    shared = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp]
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp]
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -296,13 +307,17 @@ def _service_of(home: Home) -> psutil.Process | None:
 
 
 def verify(settings: Settings) -> int:
-    """Replay the journal against the tables; prints the first difference. Run it while no service writes."""
+    """Replay the journal against the tables; prints the first difference. A running service is not disturbed."""
     from scheduler.control.replay import first_difference
     from scheduler.store import open_store
 
     store = open_store(database_url(settings))
     try:
-        difference = first_difference(store)
+        for _ in range(VERIFY_TRIES):
+            before = store.journal_tail(1)
+            difference = first_difference(store)
+            if not difference or store.journal_tail(1) == before:
+                break  # else a service wrote in between: look again
     finally:
         store.close()
     sys.stdout.write(f"{difference or 'the journal gives exactly the live state'}\n")

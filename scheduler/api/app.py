@@ -20,7 +20,8 @@ Units are in the names; instants are Unix milliseconds."""
 
 def build(doors: Doors, *, version: str, body_bytes: int, more: Sequence[APIRouter] = ()) -> FastAPI:
     """The application. ``more``: other faces' routers, such as the status page."""
-    app = FastAPI(title="shisuan", version=version, description=DESCRIPTION, redoc_url=None)
+    # FastAPI's pages load scripts from the network; this service works without one.
+    app = FastAPI(title="shisuan", version=version, description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.doors = doors
     errors.install(app)
     metrics.register(doors)

@@ -91,7 +91,7 @@ def install(app: FastAPI) -> None:
     def framework(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
         kind, text = {
-            404: ("NotFound", f"no such address: {where} (the API's addresses are listed at /docs)"),
+            404: ("NotFound", f"no such address: {where} (the API's addresses are listed in /openapi.json)"),
             405: ("InvalidInput", f"this address does not take {request.method}: {where}"),
         }.get(error.status_code, ("InvalidInput", str(error.detail)))
         return JSONResponse(body_of(kind, text), error.status_code, headers=error.headers)

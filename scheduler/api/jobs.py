@@ -21,6 +21,7 @@ from scheduler.control.shapes import (
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str, Query(description="Id of the last one seen: what comes after it, 10,000 at a time")]
 
 
 @router.post("/jobs", status_code=201, summary="Submit a job file")
@@ -81,15 +82,15 @@ def retry(open_doors: Open, who: Who, job_id: str, body: RetryBody | None = None
 
 
 @router.get("/jobs/{job_id}/attempts", summary="List attempts")
-def attempts(open_doors: Open, who: Who, job_id: str, step: str = "") -> AttemptList:
+def attempts(open_doors: Open, who: Who, job_id: str, step: str = "", after: After = "") -> AttemptList:
     """Every try of every task, in order."""
-    return {"attempts": open_doors.service.attempts(who, job_id, step)}
+    return {"attempts": open_doors.service.attempts(who, job_id, step, after)}
 
 
 @router.get("/leases", summary="Who held what, from when to when")
-def leases(open_doors: Open, who: Who, job: str = "") -> LeaseList:
+def leases(open_doors: Open, who: Who, job: str = "", after: After = "") -> LeaseList:
     """Of one job, or all of yours."""
-    return {"leases": open_doors.service.leases(who, job)}
+    return {"leases": open_doors.service.leases(who, job, after)}
 
 
 @router.get("/usage", summary="Sealed usage records")

@@ -21,7 +21,7 @@ from scheduler.control.sealing import Sealer
 from scheduler.control.settings import Limits
 from scheduler.engine import Engine
 from scheduler.model.errors import ExecutorError, ShisuanError, StoreError
-from scheduler.model.event import AttemptFinished, Event, LeaseGranted, LeaseStopping, UsageSealed
+from scheduler.model.event import AttemptFinished, AttemptsSeen, Event, LeaseGranted, LeaseStopping, UsageSealed
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 from scheduler.model.plan import ReasonKind, Start, Stop
@@ -161,7 +161,8 @@ class Cycle:
         self._sealer.before(self._engine, event)
         self._engine.apply(event)  # refuses what does not fit the state before it changes anything
         batch.events.append(event)
-        self._stale_plan = True
+        if not isinstance(event, AttemptsSeen):  # the one fact that frees and takes nothing
+            self._stale_plan = True
         if isinstance(event, AttemptFinished):
             self.metrics.ends.labels(event.state.value).inc()
 
@@ -177,6 +178,8 @@ class Cycle:
                 log.info(report.kind.value, message=report.message)
         for reaction in self.observer.overdue(self._engine, batch.now_ms):
             self._react(batch, reaction)
+        for event in self.observer.signs(self._engine, batch.now_ms):
+            self._apply(batch, event)
 
     def _react(self, batch: Batch, reaction: Reaction) -> None:
         for event in reaction.events:

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from scheduler.engine import Engine
-from scheduler.model.event import AttemptFinished, AttemptStarted, Event, NodeLost, NodeSeen
+from scheduler.model.event import AttemptFinished, AttemptsSeen, AttemptStarted, Event, NodeLost, NodeSeen
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.node import Node, NodeState
 from scheduler.model.order import Report, ReportKind
+
+RECORD_SIGNS_MS = 30_000
+"""A recorded sign of life is at most this old: two journal rows a minute, half a minute of charge at stake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,9 @@ class Observer:
         self.progress: dict[str, Progress] = {}
         self.heartbeats: dict[str, int] = {}
         """Last sign of life per attempt (worker's clock, clamped): time after it is free when the attempt is lost."""
+        self.gone: set[str] = set()
+        """Nodes known not to answer; a cordoned one keeps its state meanwhile, so that it comes back cordoned."""
+        self._seen_ms = 0
         self._silent_leases: dict[str, int] = {}
         self._silent_nodes: dict[str, int] = {}
 
@@ -92,6 +98,21 @@ class Observer:
             if record is not None and not record.closed_ms:
                 yield Reaction(_lost(record, engine, "no worker answered for it", now_ms), stop=[lease_id])
 
+    def signs(self, engine: Engine, now_ms: int) -> tuple[Event, ...]:
+        """Signs of life worth recording, now and then: a service that dies must not make charged time free."""
+        if now_ms < self._seen_ms + RECORD_SIGNS_MS:
+            return ()
+        self._seen_ms = now_ms
+        by_instant: dict[int, list[str]] = {}
+        for attempt_id, at_ms in self.heartbeats.items():
+            attempt = engine.attempt(attempt_id)
+            running = attempt is not None and attempt.state is AttemptState.RUNNING
+            if running and at_ms >= attempt.heartbeat_ms + RECORD_SIGNS_MS:
+                by_instant.setdefault(at_ms, []).append(attempt_id)
+        return tuple(
+            AttemptsSeen(at_ms=at_ms, attempt_ids=tuple(sorted(ids))) for at_ms, ids in sorted(by_instant.items())
+        )
+
     def _started(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
         attempt = self._alive(report, engine, now_ms)
         if attempt is None or attempt.state is not AttemptState.LEASED:
@@ -140,6 +161,7 @@ class Observer:
             return Reaction()
         known = find_node(engine, report.facts.name)
         self._silent_nodes.pop(report.facts.name, None)
+        self.gone.discard(report.facts.name)
         seen = report.facts
         if known is not None and known.state is NodeState.CORDONED:
             seen = replace(seen, state=NodeState.CORDONED, state_reason=known.state_reason)
@@ -150,12 +172,13 @@ class Observer:
         known = find_node(engine, name)
         if known is None:
             return Reaction()
+        self.gone.add(name)
         reaction = Reaction()
         for record in _on_node(engine, name):
             reaction.events += _lost(record, engine, f"node {name}: {reason}", now_ms)
             if len(record.lease.allocations) > 1:
                 reaction.stop.append(record.lease.id)
-        if known.state is not NodeState.LOST:
+        if known.state is NodeState.READY:
             reaction.events.append(NodeLost(at_ms=now_ms, node=name, reason=reason))
         return reaction
 

@@ -17,7 +17,7 @@ from scheduler.control.settings import Home
 from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
 from scheduler.engine import Engine
 from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
-from scheduler.model.event import Event, NodeSeen, QueueSet, TenantSet
+from scheduler.model.event import Event, NodeLost, NodeSeen, QueueSet, TenantSet
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.node import Health, NodeState
 from scheduler.model.queue import Queue, Tenant
@@ -205,6 +205,8 @@ class Operations:
                 raise NotFound(f"no node {name!r} (there are: {', '.join(sorted(n.name for n in engine.nodes()))})")
             if node.state in (state, NodeState.LOST):
                 return (), None
+            if state is NodeState.READY and name in self._cycle.observer.gone:
+                return (NodeLost(at_ms=now_ms, node=name, reason="it does not answer"),), None
             return (NodeSeen(at_ms=now_ms, node=replace(node, state=state, state_reason=reason)),), None
 
         self._cycle.call(decide)

@@ -52,7 +52,7 @@ class Replayed:
 def first_difference(store: Recorded) -> str:
     """Empty when journal and tables agree; else what differs first, in a sentence with both values.
 
-    Run it while no service writes, or on a store nobody else changes.
+    A service that writes meanwhile may show as a difference that is none: look again.
     """
     replayed = Replayed().read(store)
     for name, journal, live in _pairs(replayed, store):

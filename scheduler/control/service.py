@@ -24,12 +24,15 @@ from scheduler.engine import Engine
 from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried
 from scheduler.model.job import JobRecord, JobState
-from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id
+from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, parse_attempt_id
 from scheduler.model.order import LogChunk
 
 LATEST_ATTEMPTS = 20
 MOST_OUTPUTS = 200
-MOST_LISTED = 1_000
+MOST_JOBS = 1_000
+MOST_LISTED = 10_000
+"""The store gives no more rows at once."""
+MOST_TRIES = 1_000
 MOST_LOG_BYTES = 256 * 1024
 
 
@@ -91,13 +94,13 @@ class Service:
             found = [r for r in engine.jobs() if caller.sees(r.job.tenant) and state in ("", r.state.value)]
         found.sort(key=lambda r: int(r.job.id[1:]), reverse=True)
         running = views.running_progress(self._cycle.observer.progress)
-        return [views.job(r, running) for r in found[: max(0, min(limit, MOST_LISTED))]]
+        return [views.job(r, running) for r in found[: max(0, min(limit, MOST_JOBS))]]
 
     def describe(self, caller: Caller, job_id: str) -> JobDetail:
         """A job with its latest attempts and published outputs. Raises NotFound."""
         head = self.get(caller, job_id)
         record = visible(caller, self._record(job_id), job_id)
-        attempts = self._attempts(job_id)
+        attempts = self._history.attempts(job_id)
         latest = sorted(attempts, key=lambda a: (a.finished_ms or self._cycle.now_ms() + 1, a.started_ms, a.id))
         outputs = [uri for a in attempts if a.state is AttemptState.SUCCEEDED for uri in a.outputs]
         return {
@@ -119,16 +122,21 @@ class Service:
             wait["reasons"].insert(0, {"kind": "runtime", "resource": "", "message": f"the runtime is not up: {down}"})
         return shown
 
-    def attempts(self, caller: Caller, job_id: str, step: str = "") -> list[AttemptView]:
-        """Attempts of a job, by task and number. Raises NotFound."""
+    def attempts(self, caller: Caller, job_id: str, step: str = "", after: str = "") -> list[AttemptView]:
+        """Attempts of a job by task and number, :data:`MOST_LISTED` at a time; the next page comes ``after`` the last
+        one's id. Raises NotFound, InvalidInput.
+        """
         visible(caller, self._record(job_id), job_id)
-        return self._attempt_views(job_id, self._attempts(job_id, step))
+        place = _place(after) if after else None
+        return self._attempt_views(job_id, self._history.attempts(job_id, step=step, after=place))
 
-    def leases(self, caller: Caller, job_id: str = "") -> list[LeaseView]:
-        """Who held what: the caller's leases, of one job or of all. Raises NotFound."""
+    def leases(self, caller: Caller, job_id: str = "", after: str = "") -> list[LeaseView]:
+        """Who held what: the caller's leases, of one job or of all, :data:`MOST_LISTED` at a time; the next page comes
+        ``after`` the last one's id. Raises NotFound, InvalidInput.
+        """
         if job_id:
             visible(caller, self._record(job_id), job_id)
-        return [views.lease(r) for r in self._history.leases(job_id=job_id, tenant=caller.scope)]
+        return [views.lease(r) for r in self._history.leases(job_id=job_id, tenant=caller.scope, after=after)]
 
     def usage(self, caller: Caller, job_id: str = "") -> list[UsageView]:
         """Sealed usage records of the caller, of one job or of all. Raises NotFound."""
@@ -196,9 +204,6 @@ class Service:
         if wrong:
             raise InvalidInput([Problem("indices", f"step {step} has tasks 0 to {count - 1}, not {wrong[0]}")])
 
-    def _attempts(self, job_id: str, step: str = "") -> list[AttemptRecord]:
-        return list(self._history.attempts(job_id, step=step))
-
     def _attempt_views(self, job_id: str, records: Sequence[AttemptRecord]) -> list[AttemptView]:
         wanted = {r.lease_id for r in records}
         nodes = {
@@ -212,14 +217,14 @@ class Service:
     def _pick_attempt(self, record: JobRecord, task: str, number: int) -> AttemptRecord:
         job_id = record.job.id
         if not task:
-            ran = sorted(self._attempts(job_id), key=lambda a: (a.started_ms, a.id))
+            ran = sorted(self._history.attempts(job_id), key=lambda a: (a.started_ms, a.id))
             if not ran:
                 raise NotFound(f"job {job_id} has no log yet: none of its tasks has started")
             return ran[-1]
         step, index = self._parse_task(record, task)
         if number:
             return self._history.attempt(attempt_id(job_id, step, index, number))
-        tries = self._history.attempts(job_id, step=step, after=(step, index, 0), limit=MOST_LISTED)
+        tries = self._history.attempts(job_id, step=step, after=(step, index, 0), limit=MOST_TRIES)
         mine = [a for a in tries if a.index == index]
         if not mine:
             raise NotFound(f"task {task} of job {job_id} has no log yet: it has not started")
@@ -251,3 +256,12 @@ class Service:
             if attempt.state in (AttemptState.LEASED, AttemptState.RUNNING):
                 return LogChunk(text="", next_offset=offset, end=False)  # the runner has not written yet
             raise
+
+
+def _place(text: str) -> tuple[str, int, int]:
+    """Where in the order of attempts this id stands. Raises InvalidInput."""
+    try:
+        _, step, index, number = parse_attempt_id(text)
+    except ValueError:
+        raise InvalidInput([Problem("after", f"{text!r} is not an attempt's id, such as j1.render.0.a1")]) from None
+    return step, index, number

@@ -144,6 +144,18 @@ def test_attempts_are_listed_by_step(service):
     assert [a["index"] for a in listed] == [0, 1, 2]
 
 
+def test_lists_go_on_after_the_last_one_seen(service):
+    job = service.submit(ARRAY).json()["id"]
+    service.finish(job)
+    listed = service.get(f"/jobs/{job}/attempts", after=f"{job}.command.1.a1").json()["attempts"]
+    assert [a["index"] for a in listed] == [2]
+    leases = service.get("/leases", job=job).json()["leases"]
+    rest = service.get("/leases", job=job, after=leases[0]["id"]).json()["leases"]
+    assert [one["id"] for one in rest] == [one["id"] for one in leases[1:]]
+    wrong = service.get(f"/jobs/{job}/attempts", after="x").json()["error"]["message"]
+    assert wrong == "after: 'x' is not an attempt's id, such as j1.render.0.a1"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -2,6 +2,7 @@ import pytest
 
 from scheduler.control.bootstrap import read_config
 from scheduler.model.errors import InvalidInput
+from scheduler.model.order import Report, ReportKind
 from tests.unit.api.conftest import Installation
 
 CONFIG = """
@@ -27,6 +28,17 @@ def test_a_cordoned_node_takes_nothing_new_and_stays_so_when_it_reports_again(se
     assert job["state"] == "waiting"
     service.post("/nodes/n1/uncordon")
     assert service.finish(job["id"])["state"] == "succeeded"
+
+
+def test_a_cordoned_node_that_goes_away_comes_back_cordoned(service):
+    service.post("/nodes/n1/cordon", {"reason": "new fan"})
+    service.workers.mail.append(Report(kind=ReportKind.NODE_GONE, node="n1"))
+    service.settle()
+    assert service.get("/nodes").json()["nodes"][0]["state"] == "cordoned"
+    assert service.post("/nodes/n1/uncordon").json()["state"] == "lost"
+    service.workers.connect()
+    service.settle()
+    assert service.get("/nodes").json()["nodes"][0]["state"] == "ready"
 
 
 def test_an_unknown_node_lists_the_known_ones(service):

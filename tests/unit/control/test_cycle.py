@@ -2,7 +2,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from scheduler.control.replay import first_difference
-from scheduler.model.event import JobCancelled
+from scheduler.model.event import AttemptsSeen, JobCancelled
 from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import Report, ReportKind
@@ -256,3 +256,23 @@ def test_replay_names_what_differs(world):
     world.store.commit(world.cycle._epoch, [], changes)
     assert first_difference(world.store).startswith("jobs: the journal gives")
     assert "nobody recorded this" in first_difference(world.store)
+
+
+def test_signs_of_life_are_recorded_now_and_then(world):
+    world.submit()
+    attempt = world.workers.ran[0]
+    world.workers.begin(attempt)
+    world.turn()
+    for _ in range(12):
+        world.clock.now += 10_000
+        world.workers.mail.append(Report(kind=ReportKind.PROGRESS, attempt_id=attempt, at_ms=world.clock.now))
+        world.turn()
+    recorded = [e for _, e in world.store.journal() if isinstance(e, AttemptsSeen)]
+    assert len(recorded) == 4
+    assert world.store.attempt(attempt).heartbeat_ms == world.clock.now
+    world.boot()
+    world.clock.now += 60_000
+    world.workers.mail.append(Report(kind=ReportKind.NODE_GONE, node="n1"))
+    world.turn()
+    charged = [r.end_ms for r in world.store.usage() if r.bucket.value == "held_charged"]
+    assert charged == [world.clock.now - 60_000]
