@@ -267,7 +267,7 @@ def _decoded(container: Any, stream: Any) -> list[int | None]:
 
 
 def _demuxed(container: Any, stream: Any) -> list[int | None]:
-    """Raises BadMedia when the container lists frames whose data is not there: a cut-off file with its index in front."""
+    """Raises BadMedia when frames that the container lists are not there: a cut-off file with its index in front."""
     packets = [packet for packet in container.demux(stream) if packet.size]
     if len(packets) < stream.frames:
         raise BadMedia(f"is cut off: it lists {stream.frames} frames and holds {len(packets)}")
