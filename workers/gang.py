@@ -78,8 +78,8 @@ class Gang:
         for rank in ranks:
             if rank not in self._finished:
                 self._finished[rank] = Report(
-                    kind=ReportKind.FINISHED, at_ms=at_ms, lease_id=self.lease_id, attempt_id=self.attempt_id, rank=rank,
-                    node=self.orders[rank].node, state=state, message=reason,
+                    kind=ReportKind.FINISHED, at_ms=at_ms, node=self.orders[rank].node, lease_id=self.lease_id,
+                    attempt_id=self.attempt_id, rank=rank, state=state, message=reason,
                 )
         return self._after_end()
 

@@ -1,4 +1,4 @@
-"""What the service and the bridge say to each other: one JSON value a line over a socket pair, by ``scheduler.model.codec``.
+"""What the service and the bridge say to each other: one JSON value a line over a socket pair, by the model's codec.
 
 The pair is made by the service and inherited by the bridge: there is no path to go stale and nobody else can join, and
 when either process dies the other reads an end of file.
@@ -105,9 +105,9 @@ class Line:
 
     def send(self, message: Message) -> None:
         """Raises OSError when the other side is gone."""
-        data = json.dumps(codec.encode(message, tagged=True), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(codec.encode(message, tagged=True), separators=(",", ":"), ensure_ascii=False)
         with self._lock:
-            self._socket.sendall(data)
+            self._socket.sendall(data.encode() + b"\n")
 
     def receive(self) -> Iterator[Message]:
         """Messages until the other side closes or dies. Raises ValueError for a line that is none."""

@@ -1,8 +1,8 @@
 """The only Ray driver, in a process of its own: ``python -P -m workers.ray_bridge --home DIR --fd N``.
 
 Ray aborts a driver whose control store restarts; this process may die at any moment and the service starts another one.
-It holds no state but what it can ask again: agents are found by name and by the tables on disk. It ends by itself when the
-service's end of the socket pair closes.
+It holds no state but what it can ask again: agents are found by name and by the tables on disk. It ends by itself when
+the service's end of the socket pair closes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Bridge:
         self._node_ids = dict(told.node_ids)
         self._probes: dict[str, Any] = {}
         self._readers = ThreadPoolExecutor(LOG_READERS, thread_name_prefix="read-log")
-        self._gangs = Gangs(home / "gangs", prefix=self._prefix, link=self._link_of, room=self._rooms.get, push=self._push)
+        self._gangs = Gangs(
+            home / "gangs", prefix=self._prefix, link=self._link_of, room=self._rooms.get, push=self._push
+        )
 
     def run(self, messages: queue.SimpleQueue[Message]) -> None:
         """Serve; the process ends when the service closes its end."""
@@ -267,8 +269,10 @@ def _die(failure: threading.ExceptHookArgs) -> NoReturn:
 
 
 def _connect(told: Connect) -> None:
-    where = {"_node_ip_address": told.ip} if told.ip else {}
-    ray.init(address=told.address, namespace=told.namespace, log_to_driver=False, logging_level="warning", **where)
+    where: dict[str, Any] = {"_node_ip_address": told.ip} if told.ip else {}
+    ray.init(
+        address=told.address, namespace=told.namespace, log_to_driver=False, logging_level=logging.WARNING, **where
+    )
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ class Gangs:
             self._reserve(gang, until)
             for order in gang.orders:
                 if not self._link(order).wait_ready(max(0.0, until - time.monotonic())):
-                    raise TimeoutError(f"no agent answers on node {order.node}")  # noqa: TRY301
+                    raise TimeoutError(f"no agent answers on node {order.node}")
         except (TimeoutError, ValueError, RayError) as error:
             _log.warning("gang %s is rolled back: %r", gang.lease_id, error)
             self._refuse(gang, AttemptState.LOST, f"the gang could not start on all its nodes: {error}")

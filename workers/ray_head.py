@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class RayHead:
         """Start raylets for these nodes again, in the running cluster. Raises ExecutorError."""
         for name in names:
             if name in self._raylets:
-                procfs.kill_all(lambda name=name: self._of_raylet(name))
+                procfs.kill_all(partial(self._of_raylet, name))
         self._launch([node for node in self._nodes if node.name in names])
 
     def kill(self) -> int:
@@ -172,7 +173,8 @@ class RayHead:
         except subprocess.TimeoutExpired:
             os.killpg(launcher.pid, signal.SIGKILL)
             launcher.communicate()
-            raise ExecutorError(f"Ray did not start within {START_LIMIT_S:.0f} s; its logs are in {self.temp_dir}") from None
+            limit = f"{START_LIMIT_S:.0f} s"
+            raise ExecutorError(f"Ray did not start within {limit}; its logs are in {self.temp_dir}") from None
         for line in told.splitlines():
             self._learn(json.loads(line))
         if launcher.returncode != 0 or self.missing():

@@ -1,7 +1,7 @@
 """The bridge's line to one agent: keeps it alive, hands over what is queued, brings back what it reports.
 
-Two threads: one asks (a single outstanding long poll), one tells. An agent that dies is made again at once with the same
-folder: it ends what its predecessor left running and reports it lost. Nothing is told to an agent before its
+Two threads: one asks (a single outstanding long poll), one tells. An agent that dies is made again at once with the
+same folder: it ends what its predecessor left running and reports it lost. Nothing is told to an agent before its
 unacknowledged reports and its inventory were passed on, so an inventory never lacks a lease whose start was reported.
 """
 
@@ -80,11 +80,12 @@ class AgentLink:
         if handle is None:
             raise TimeoutError(f"the agent on {self.node} is not up")
         try:
-            return ray.get(handle.read_log.remote(attempt_id, offset, limit), timeout=CALL_S)
+            chunk: LogChunk = ray.get(handle.read_log.remote(attempt_id, offset, limit), timeout=CALL_S)
         except RayTaskError:
             raise
         except RayError as error:
             raise TimeoutError(f"the agent on {self.node} does not answer: {error!r}") from error
+        return chunk
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -172,7 +173,8 @@ class AgentLink:
         except RayError as again:
             _log.warning("%s refused the rest as well: %s", self._name, _first_line(again))
         reason = f"the worker refused the order: {error.cause!r}"
-        self._push([lost(order, task.attempt_id, reason) for p in parcels for order in p.orders for task in order.tasks])
+        orders = [order for parcel in parcels for order in parcel.orders]
+        self._push([lost(order, task.attempt_id, reason) for order in orders for task in order.tasks])
 
 
 def lost(order: LeaseOrder, attempt_id: str, reason: str) -> Report:

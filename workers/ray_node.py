@@ -1,13 +1,13 @@
 """Starts Ray's processes for the embedded cluster and ends: ``python -P -m workers.ray_node < plan.json``.
 
-``ray start`` of 2.60 takes 6–10 s on two cores and leaves 700 MB of helpers that shisuan does not use: the API server
-(2–5 s until it answers), an agent for metrics and one for ``runtime_env`` that the raylet waits for (2–3 s), a log monitor
-and 64 spare workers. This file runs the same code of Ray without them: about 1 s. It leans on names inside Ray, which is
-why Ray is pinned exactly; ``tests/contract`` notices when they move.
+``ray start`` of 2.60 takes 6–10 s on two cores and leaves 450 MB of helpers that shisuan does not use: the API server
+(2–5 s until it answers), an agent for metrics and one for ``runtime_env`` that the raylet waits for (2–3 s), a log
+monitor and a spare worker per CPU. This file runs the same code of Ray without them: about 1 s. It leans on names
+inside Ray, which is why Ray is pinned exactly; ``tests/contract`` notices when they move.
 
-The plan on stdin: ``{"temp_dir", "address", "ip", "nodes": [{"name", "cpus", "gpus", "resources", "labels"}]}``. An empty
-address makes the first node a head. A line per started node on stdout: ``{"name", "node_id", "address", "gcs_pid",
-"raylet_pid"}``.
+The plan on stdin: ``{"temp_dir", "address", "ip", "nodes": [{"name", "cpus", "gpus", "resources", "labels"}]}``. An
+empty address makes the first node a head. A line per started node on stdout: ``{"name", "node_id", "address",
+"gcs_pid", "raylet_pid"}``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BareNode(Node):
             (Path(self._session_dir) / f"{helper}_port_{self._node_id}").write_text("1", encoding="ascii")
         super().start_raylet(*args, **kwargs)
         until = time.monotonic() + RAYLET_SOCKET_S
-        while not os.path.exists(self._raylet_socket_name) and time.monotonic() < until:
+        while not os.path.exists(self._raylet_socket_name or "") and time.monotonic() < until:
             time.sleep(0.01)  # Ray's own wait looks once a second
 
     def pid(self, kind: str) -> int:
@@ -56,7 +56,9 @@ class BareNode(Node):
 
 def without_helpers(command: list[str]) -> list[str]:
     """The raylet's command line with stubs for its helpers and one spare worker."""
-    replaced = {"--dashboard_agent_command": STUB, "--runtime_env_agent_command": STUB, "--num_prestart_python_workers": "1"}
+    replaced = {
+        "--dashboard_agent_command": STUB, "--runtime_env_agent_command": STUB, "--num_prestart_python_workers": "1",
+    }
     return [f"{name}={replaced[name]}" if (name := part.partition("=")[0]) in replaced else part for part in command]
 
 
@@ -74,14 +76,16 @@ def start_node(spec: dict[str, Any], *, temp_dir: str, address: str, ip: str) ->
     params = RayParams(
         node_ip_address=ip, node_name=spec["name"], num_cpus=spec["cpus"], num_gpus=spec["gpus"],
         resources=spec["resources"], labels=spec["labels"], object_store_memory=OBJECT_STORE_BYTES, temp_dir=temp_dir,
-        include_dashboard=False, no_monitor=True, include_log_monitor=False,
+        include_dashboard=False, no_monitor=True,
     )
+    params.include_log_monitor = False
     if address:
         params.gcs_address = address
     node = BareNode(params, head=not address, shutdown_at_exit=False, spawn_reaper=False)
     return {
         "name": spec["name"], "node_id": node.node_id, "address": node.gcs_address,
-        "gcs_pid": node.pid(ray_constants.PROCESS_TYPE_GCS_SERVER), "raylet_pid": node.pid(ray_constants.PROCESS_TYPE_RAYLET),
+        "gcs_pid": node.pid(ray_constants.PROCESS_TYPE_GCS_SERVER),
+        "raylet_pid": node.pid(ray_constants.PROCESS_TYPE_RAYLET),
     }
 
 

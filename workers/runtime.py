@@ -3,15 +3,17 @@
 What the service may rely on:
 
 * RUNTIME_UP is followed, for each agent there is, by its unacknowledged reports and then by its INVENTORY.
-* Per agent, reports come in the order in which things happened, the inventory among them: a lease whose start was reported
-  before is in the inventory unless its end was acknowledged.
+* Per agent, reports come in the order in which things happened, the inventory among them: a lease whose start was
+  reported before is in the inventory unless its end was acknowledged.
 * An order given before RUNTIME_UP, or that was on its way when RUNTIME_DOWN came, may or may not have arrived. So after
   RUNTIME_UP the service repeats the orders of all open leases whose start it has not heard of (agents ignore what they
-  know, and what they knew and was acknowledged), and repeats its stops. Acknowledgements that got lost make reports repeat.
+  know, and what they knew until its end was acknowledged), and repeats its stops. Lost acknowledgements make reports
+  repeat.
 * An order given after RUNTIME_UP reaches its agent, however often the agent dies meanwhile, or RUNTIME_DOWN follows.
-  It is not told to the agent before the agent's INVENTORY was passed on. An INVENTORY that lacks a lease means: not begun
-  there if its start was not reported, lost if it was.
+  It is not told to the agent before the agent's INVENTORY was passed on. An INVENTORY that lacks a lease means: not
+  begun there if its start was not reported, lost if it was.
 * An agent that refuses an order (its disk is full) has the attempts reported LOST, without a cursor.
+* A gang that cannot begin on all its nodes is reported LOST without a cursor, and nothing of it runs.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ LOG_S = 15.0
 class RayExecutor:
     """See :class:`scheduler.control.ports.Executor`. Starts at once, in the background.
 
-    ``address`` empty: an embedded cluster of ``nodes`` on this machine (this machine itself when there are none). Else an
-    existing cluster, whose nodes are taken as they are but for those declared in ``nodes``.
+    ``address`` empty: an embedded cluster of ``nodes`` on this machine (this machine itself when there are none). Else
+    an existing cluster, whose nodes are taken as they are but for those declared in ``nodes``.
     """
 
     def __init__(self, home: Path | str, *, address: str = "", nodes: Sequence[Node] = (), cpu_milli: int = 0) -> None:
@@ -105,7 +107,7 @@ class RayExecutor:
             self._news.notify_all()
 
     def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
-        """See the port. Embedded nodes' logs can be read while the runtime is down, too. Raises ExecutorError, NotFound."""
+        """See the port; embedded nodes' logs also while the runtime is down. Raises ExecutorError, NotFound."""
         session = self._session
         error = "the runtime is down"
         if session is not None:
@@ -152,7 +154,7 @@ class RayExecutor:
                 self._run_once()
             except (ExecutorError, OSError) as error:
                 _log.warning("the runtime is down: %s", error)
-                self._tell([Report(kind=ReportKind.RUNTIME_DOWN, at_ms=time.time_ns() // 1_000_000, message=str(error))])
+                self._tell([_report(ReportKind.RUNTIME_DOWN, str(error))])
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
             self._closing.wait(BACKOFF_S[min(failures, len(BACKOFF_S)) - 1] if failures else 0)
 
@@ -261,7 +263,7 @@ class _Session:
                     if number in self._asked:
                         self._asked[number].set_result(message)
                 case Ready():
-                    self._tell([Report(kind=ReportKind.RUNTIME_UP, at_ms=time.time_ns() // 1_000_000)])
+                    self._tell([_report(ReportKind.RUNTIME_UP)])
                     self._ready.set()
 
 
@@ -274,5 +276,9 @@ def this_machine(home: Path, cpu_milli: int = 0) -> Node:
 
 
 def shutdown(home: Path | str) -> bool:
-    """End the embedded Ray of this home with all that runs on it, and remove its files. Returns whether anything ran."""
+    """End this home's embedded Ray with all that runs on it, and remove its files. Returns whether anything ran."""
     return RayHead(Path(home).resolve()).remove()
+
+
+def _report(kind: ReportKind, message: str = "") -> Report:
+    return Report(kind=kind, at_ms=time.time_ns() // 1_000_000, message=message)
