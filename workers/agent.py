@@ -51,8 +51,7 @@ class Agent:
         self.node, self.tenant = node, tenant
         home = home.resolve()
         self._folder = home / "nodes" / node / tenant
-        for name in ("work", "logs"):
-            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        _make_folders(self._folder)
         self._lock_fd = _lock(self._folder / "lock", lock_wait_s)
         self._tools = tools or find_tools()
         self._confinement = choose(confinement, self._folder, self._tools)
@@ -230,6 +229,13 @@ def decode_part(data: bytes) -> tuple[str, int]:
             if error.start > 0:
                 return data[: error.start].decode(errors="replace"), error.start
     return data.decode(errors="replace"), len(data)
+
+
+def _make_folders(folder: Path) -> None:
+    """Runners with a user id of their own may pass through to their work folder, and list nothing on the way."""
+    for path, mode in ((folder / "work", 0o711), (folder / "logs", 0o700), (folder, 0o711), (folder.parent, 0o711)):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
 
 
 def _lock(path: Path, wait_s: float) -> int:

@@ -214,7 +214,7 @@ def _binds(cell: Cell) -> Iterator[str]:
         yield from ("--ro-bind-try", "/sys", "/sys")
         for path in device_files(cell.devices):
             yield from ("--dev-bind-try", path, path)
-    yield from ("--bind", cell.work, cell.work)
+    yield from ("--bind", cell.work, cell.work, "--remount-ro", "/")
 
 
 def _program(argv: Sequence[str], env: Mapping[str, str]) -> str:
