@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import typer
 from rich.console import Console
@@ -16,6 +18,7 @@ from rich.console import Console
 from scheduler.cli.app import SERVICE, session, verb
 from scheduler.cli.exits import Exit
 from scheduler.cli.session import Session, plain, table
+from scheduler.model.errors import ExecutorError
 from scheduler.report import figures
 
 _DISK_LEAST_BYTES = 2 * 1024**3
@@ -140,29 +143,26 @@ def check_blender(_: Session) -> Finding:
 
 
 def check_ffmpeg(_: Session) -> Finding:
-    """The ffmpeg that the encode runner will choose."""
-    from workers import ffmpeg
+    """The ffmpeg that the encode runner will choose, tried out."""
+    from workers import ffmpeg_binary
 
     try:
-        binary = ffmpeg.find_binary()
-    except Exception as error:  # noqa: BLE001 whatever the probe says, doctor reports it
-        return Finding(
-            what="ffmpeg",
-            verdict=Verdict.MISSING,
-            found=f"none ({error})",
-            advice="transcode steps cannot run here: install ffmpeg, or pip install 'shisuan[media]'",
-        )
+        binary = ffmpeg_binary.find()
+    except ExecutorError as error:
+        advice = "transcode steps cannot run here"
+        return Finding(what="ffmpeg", verdict=Verdict.MISSING, found=str(error), advice=advice)
     return Finding(what="ffmpeg", verdict=Verdict.OK, found=f"{binary.version} ({binary.path})")
 
 
 def check_confinement(_: Session) -> Finding:
-    """How far tasks are kept apart on this machine."""
-    from workers import confine
+    """How far tasks are kept apart on this machine, tried out in a folder of its own."""
+    from workers import confine, tools
 
-    level = confine.level()
-    return Finding(
-        what="Confinement", verdict=Verdict.OK if level.name == "bubblewrap" else Verdict.NOTE, found=level.sentence
-    )
+    with TemporaryDirectory(prefix="shisuan-doctor-") as folder:
+        level = confine.choose("auto", Path(folder), tools.find_tools())
+    verdict = Verdict.OK if level.name == "bubblewrap" else Verdict.NOTE
+    advice = "" if verdict is Verdict.OK else "install bubblewrap to keep tasks apart from this machine and each other"
+    return Finding(what="Confinement", verdict=verdict, found=level.sentence, advice=advice)
 
 
 CHECKS: tuple[Callable[[Session], Finding], ...] = (

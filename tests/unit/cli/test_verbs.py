@@ -1,0 +1,269 @@
+"""What each verb asks of the API, and what it shows."""
+
+import json
+
+import httpx
+import pytest
+
+from scheduler.cli.app import app
+from tests.unit.cli.conftest import NOW_MS, attempt, error, job, step, stream
+
+FILE = "apiVersion: shisuan/v1\nkind: CommandJob\nname: hello\nrun: echo hello\n"
+NODE = {
+    "name": "n1", "state": "ready", "state_reason": "", "cpu_milli": 8000, "cpu_milli_free": 2500, "memory_mib": 16384,
+    "memory_mib_free": 512, "simulated": True,
+    "devices": [{
+        "id": "SIM-0", "index": 0, "model": "H100-SXM-80GB", "kind": "card", "profile": "", "memory_mib": 81559,
+        "simulated": True, "health": "ok", "health_reason": "", "job_id": "j17", "lease_id": "l1",
+    }],
+}  # fmt: skip
+
+
+def verbs():
+    names = [command.name for command in app.registered_commands]
+    return [*names, "keys create", "keys list", "keys revoke"]
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_has_help_with_an_example(shisuan, verb):
+    result = shisuan(*verb.split(), "--help")
+    assert result.code == 0
+    assert f"Example:  shisuan {verb}" in result.out
+    assert "--output" in result.out
+
+
+def test_help_lists_the_verbs_and_exit_codes(shisuan):
+    out = shisuan("--help").out
+    assert out.index("│ up ") < out.index("│ submit ") < out.index("│ nodes ")
+    assert "130 Ctrl-C" in " ".join(out.split())
+
+
+def test_submit_sends_the_file_its_folder_and_a_request_id(shisuan, api, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "hello.yaml").write_text(FILE)
+    api.answers["POST /jobs"] = httpx.Response(201, json=job("waiting"))
+    result = shisuan("submit", "jobs/hello.yaml", "--hold")
+    [body] = api.bodies("POST", "/jobs")
+    assert (body["file"], body["base_dir"], body["hold"]) == (FILE, str(tmp_path / "jobs"), True)
+    assert len(body["request_id"]) == 32
+    assert result.out == "j17  film  1 step, 4 tasks, waiting\nfollow it: shisuan watch j17\n"
+
+
+def test_submit_asks_again_with_the_same_request_id_when_the_answer_was_lost(shisuan, api):
+    api.answers["POST /jobs"] = [httpx.ReadError("cut"), httpx.Response(201, json=job("waiting"))]
+    assert shisuan("submit", "--", "true").code == 0
+    first, second = api.bodies("POST", "/jobs")
+    assert first == second
+
+
+def test_a_command_after_dashes_keeps_its_own_options(shisuan, api):
+    api.answers["POST /jobs"] = job("waiting")
+    shisuan("submit", "--cpus", "2", "--array", "3", "--env", "A=b=c", "--", "python", "-c", "print(1)", "--watch")
+    [body] = api.bodies("POST", "/jobs")
+    for line in (
+        'run: ["python", "-c", "print(1)", "--watch"]',
+        'array: "3"',
+        'env: {"A": "b=c"}',
+        'resources: {"cpus": "2"}',
+    ):
+        assert line in body["file"].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["submit", "missing.yaml"], "there is no file missing.yaml"),
+        (["submit", "ls"], "there is no file ls. To run a program, put -- before it: shisuan submit -- ls"),
+        (["submit"], "give a job file, or a command after --. Try: shisuan submit -- echo hello"),
+        (["submit", "."], ". is a folder; give the job file in it"),
+        (["submit", "--env", "A", "--", "true"], "--env wants NAME=VALUE, not 'A'"),
+        (
+            ["submit", "a.yaml", "--", "true"],
+            "give either a job file or a command after --, not both (got 'a.yaml' and 'true')",
+        ),
+        (["cancel", "17"], "'17' is no job id: job ids look like j17. `shisuan get` lists yours."),
+        (["retry", "j17", "--index", "3"], "--index needs --step: task numbers belong to a step"),
+        (
+            ["logs", "j17.render.x"],
+            "'j17.render.x' names no task: write JOB, JOB.STEP, JOB.STEP.INDEX or JOB.STEP.INDEX.aN, "
+            "such as j17.render.3",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_line(shisuan, argv, words):
+    result = shisuan(*argv)
+    assert (result.code, result.err) == (2, f"error: {words}\n")
+
+
+def test_a_file_that_is_no_text_is_named(shisuan, tmp_path):
+    (tmp_path / "scene.blend").write_bytes(b"BLENDER\xff\x00")
+    assert shisuan("submit", "scene.blend").err == (
+        "error: scene.blend is no text in UTF-8 (byte 7); a job file is YAML text\n"
+    )
+
+
+def test_json_output_is_the_apis_answer_unchanged(shisuan, api):
+    api.answers["GET /jobs"] = {"jobs": [job(name="影片")], "later": {"field": [1]}}
+    assert json.loads(shisuan("get", "--output", "json").out) == api.answers["GET /jobs"]
+    assert json.loads(shisuan("-o", "json", "get").out) == api.answers["GET /jobs"]
+
+
+def test_get_lists_jobs(shisuan, api):
+    api.answers["GET /jobs"] = {"jobs": [job(steps=[step(count=24, succeeded=12, running=2)])]}
+    head, line = shisuan("get").out.splitlines()
+    assert head.split() == ["JOB", "NAME", "STATE", "DONE", "TASKS", "QUEUE", "AGE", "TOOK"]
+    assert " ".join(line.split()) == "j17 film running 50 % 12/24 default 1 min 05 s 1 min 00 s"
+
+
+def test_names_are_shown_letter_for_letter(shisuan, api):
+    api.answers["GET /jobs"] = {"jobs": [job(name="[red]shot[/] \\[x]")]}
+    assert "[red]shot[/] \\[x]" in shisuan("get").out
+
+
+def test_an_empty_park_says_what_to_do_next(shisuan, api):
+    api.answers["GET /jobs"] = {"jobs": []}
+    assert shisuan("get").out == "No jobs. Submit one: shisuan submit examples/hello.yaml --watch\n"
+
+
+def test_describe_shows_steps_attempts_waits_and_outputs(shisuan, api):
+    failed = attempt(1, 1, "failed", reason="Blender crashed: out of memory")
+    api.answers["GET /jobs/j17"] = job(attempts=[attempt(), failed], outputs=["file:///park/0001.png"])
+    wait = {"job_id": "j17", "step": "encode", "tasks": 1, "position": 0,
+            "reasons": [{"kind": "dependency", "resource": "", "message": "starts after step render"}]}  # fmt: skip
+    api.answers["GET /jobs/j17/explain"] = {"waits": [wait]}
+    out = shisuan("describe", "j17").out
+    for words in (
+        "film",
+        "j17.render.1.a1",
+        "out of memory",
+        "starts after step render",
+        "file:///park/0001.png",
+        "CST",
+    ):
+        assert words in out
+
+
+def test_explain_names_each_reason(shisuan, api):
+    reasons = [{"kind": "capacity", "resource": "card", "message": "needs 2 cards; n1 has 1 of 8 free"},
+               {"kind": "order", "resource": "", "message": "3 jobs are ahead"}]  # fmt: skip
+    api.answers["GET /jobs/j17/explain"] = {"waits": [
+        {"job_id": "j17", "step": "train", "tasks": 2, "position": 4, "reasons": reasons}]}  # fmt: skip
+    lines = shisuan("explain", "j17").out.splitlines()
+    assert lines[1].split() == ["train", "2", "4", "needs", "2", "cards;", "n1", "has", "1", "of", "8", "free"]
+    assert lines[2].strip() == "3 jobs are ahead"
+
+
+def test_retry_sends_step_and_tasks(shisuan, api):
+    api.answers["POST /jobs/j17/retry"] = job("waiting")
+    result = shisuan("retry", "j17", "--step", "render", "--index", "3", "--index", "7")
+    assert api.bodies("POST", "/jobs/j17/retry") == [{"step": "render", "indices": [3, 7]}]
+    assert result.out == "j17 waits to run again (now waiting)\n"
+
+
+def test_nodes_mark_simulated_cards(shisuan, api):
+    api.answers["GET /nodes"] = {"nodes": [NODE]}
+    out = shisuan("nodes").out
+    assert "2.5 CPUs of 8" in out
+    assert "512 MiB of 16 GiB" in out
+    assert "0 of 1" in out
+    assert "H100-SXM-80GB SIMULATED" in out
+    assert "never billed" in out
+
+
+def test_plan_shows_starts_and_waits(shisuan, api, tmp_path):
+    (tmp_path / "hello.yaml").write_text(FILE)
+    api.answers["POST /plan"] = {
+        "tasks": 5, "steps": [{"name": "a"}, {"name": "b"}], "waits": [],
+        "starts": [{"step": "a", "tasks": 4, "nodes": ["n1", "n2"], "devices": ["GPU-0"]}],
+    }  # fmt: skip
+    lines = shisuan("plan", "hello.yaml").out.splitlines()
+    assert lines[0] == "5 tasks in 2 steps"
+    assert lines[2].split() == ["a", "4", "n1,", "n2", "GPU-0"]
+
+
+def test_keys_create_prints_the_secret_alone_on_standard_output(shisuan, api):
+    api.answers["POST /keys"] = {"id": "k1", "key": "sk-secret"}
+    result = shisuan("keys", "create", "--tenant", "studio", "--days", "2")
+    assert result.out == "sk-secret\n"
+    assert "shown this once" in result.err
+    [body] = api.bodies("POST", "/keys")
+    assert body == {"tenant": "studio", "role": "tenant", "label": "", "expires_ms": NOW_MS + 2 * 86_400_000}
+
+
+def test_schema_needs_no_service(shisuan, monkeypatch):
+    monkeypatch.delenv("SHISUAN_URL")
+    assert "properties" in shisuan("schema").out
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chunks(*texts):
+    at, made = 0, []
+    for number, text in enumerate(texts):
+        at += len(text)
+        made.append({"attempt_id": "", "text": text, "next_offset": at, "end": number == len(texts) - 1})
+    return [*made, {"attempt_id": "", "text": "", "next_offset": at, "end": True}]
+
+
+def test_logs_of_a_job_are_those_of_its_first_failure(shisuan, api):
+    tries = [attempt(0), attempt(1, 1, "failed", finished_ms=9), attempt(2, 1, "failed", finished_ms=5)]
+    api.answers["GET /jobs/j17/attempts"] = {"attempts": tries}
+    api.answers["GET /jobs/j17/logs"] = chunks("bang\n")
+    result = shisuan("logs", "j17")
+    assert (result.out, result.err) == ("bang\n", "==> j17.render.2 (attempt 1) <==\n")
+
+
+def test_follow_goes_on_until_the_end(shisuan, api):
+    api.answers["GET /jobs/j17/attempts"] = {"attempts": [attempt(3, 1, "failed"), attempt(3, 2, "running")]}
+    waiting = {"attempt_id": "", "text": "", "next_offset": 4, "end": False}
+    first, second, last = chunks("one\n", "two\n")
+    api.answers["GET /jobs/j17/logs"] = [{**first, "end": False}, waiting, waiting, second, last]
+    assert shisuan("logs", "j17.render.3", "-f").out == "one\ntwo\n"
+    offsets = [query["offset"] for _, path, query, _ in api.asked if path.endswith("/logs")]
+    assert offsets == ["0", "4", "4", "4", "8"]
+
+
+def test_a_task_that_has_not_started_points_to_explain(shisuan, api):
+    api.answers["GET /jobs/j17/attempts"] = {"attempts": []}
+    assert shisuan("logs", "j17.render.0").err == (
+        "error: j17.render.0 has no log yet: nothing of it has started. Why: shisuan explain j17\n"
+    )
+
+
+# ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_watch_in_a_pipe_prints_a_line_per_change_and_the_result(shisuan, api):
+    running, done = (
+        job(steps=[step(running=2, succeeded=2)]),
+        job("succeeded", [step(succeeded=4)], outputs=["file:///f.mp4"]),
+    )
+    api.answers["GET /jobs/j17"] = [job(steps=[step()]), done]
+    api.answers["GET /jobs/j17/events"] = stream(running, done)
+    result = shisuan("watch", "j17")
+    assert result.err.splitlines() == ["j17 render: 2/4 running", "j17 render: 4/4 succeeded"]
+    assert result.out.splitlines() == ["j17 film succeeded after 1 min 05 s", "output: file:///f.mp4"]
+
+
+def test_watch_outlives_the_service(shisuan, api):
+    api.answers["GET /jobs/j17"] = [job(), httpx.ConnectError("down"), httpx.ConnectError("down"), job("succeeded")]
+    api.answers["GET /jobs/j17/events"] = httpx.ReadError("cut")
+    result = shisuan("watch", "j17")
+    assert result.code == 0
+    assert result.err.count("The service is away") == 1
+
+
+def test_a_failed_job_points_at_the_log(shisuan, api):
+    api.answers["GET /jobs/j17"] = job(
+        "failed", reason="task render.1 failed", attempts=[attempt(), attempt(1, 2, "failed")]
+    )
+    out = shisuan("watch", "j17").out
+    assert "reason: task render.1 failed" in out
+    assert "log:    shisuan logs j17.render.1.a2" in out
+
+
+def test_watch_gives_up_on_a_job_that_is_not_there(shisuan, api):
+    api.answers["GET /jobs/j99"] = error("NotFound", "no job 'j99'", 404)
+    result = shisuan("watch", "j99")
+    assert (result.code, result.err) == (2, "error: no job 'j99'\n")

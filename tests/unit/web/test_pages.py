@@ -1,0 +1,151 @@
+"""The page's doors, languages and headers. How it looks is tested in a browser (tests/e2e)."""
+
+import re
+import string
+
+import pytest
+from starlette.testclient import TestClient
+
+from scheduler.web.words import LANGUAGES, WORDS, choose
+from tests.unit.api.conftest import Installation
+
+HOSTILE = 'apiVersion: shisuan/v1\nkind: CommandJob\nname: "<img src=x onerror=alert(1)>"\nrun: "true"\n'
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    made = Installation(tmp_path_factory.mktemp("web"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def browser(service):
+    """A browser that has not signed in."""
+    return TestClient(service.app, follow_redirects=False, headers={"accept-language": "en"})
+
+
+@pytest.fixture
+def reader(browser, service):
+    answer = browser.post("/sign-in", data={"key": service.operator, "back": "/"})
+    assert answer.status_code == 303
+    return browser
+
+
+def test_nothing_is_shown_without_a_key(browser, service):
+    job = service.submit().json()["id"]
+    for path in ("/", f"/jobs/{job}"):
+        answer = browser.get(path)
+        assert answer.status_code == 401
+        assert "Sign in" in answer.text
+        assert "hello" not in answer.text
+
+
+def test_a_live_part_without_a_key_makes_the_page_ask_for_it(browser):
+    answer = browser.get("/parts/overview", headers={"hx-request": "true"})
+    assert (answer.status_code, answer.headers["hx-refresh"], answer.text) == (401, "true", "")
+
+
+def test_a_wrong_key_is_refused_in_the_services_words(browser):
+    answer = browser.post("/sign-in", data={"key": "sk-wrong", "back": "/"})
+    assert answer.status_code == 401
+    assert 'class="problem"' in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+def test_the_key_is_kept_out_of_scripts_reach(browser, service):
+    answer = browser.post("/sign-in", data={"key": f" {service.operator}\n", "back": "/jobs/j1"})
+    cookie = answer.headers["set-cookie"].lower()
+    assert answer.headers["location"] == "/jobs/j1"
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+
+
+@pytest.mark.parametrize("back", ["https://evil.test", "//evil.test", "/\\evil.test", "javascript:alert(1)", ""])
+def test_signing_in_leads_nowhere_else(browser, service, back):
+    answer = browser.post("/sign-in", data={"key": service.operator, "back": back})
+    assert answer.headers["location"] == "/"
+    assert browser.get("/zh", params={"back": back}).headers["location"] == "/"
+
+
+def test_signing_out_forgets_the_key(reader):
+    assert reader.get("/").status_code == 200
+    reader.post("/sign-out")
+    assert reader.get("/").status_code == 401
+
+
+def test_a_tenant_does_not_see_anothers_job(browser, service):
+    job = service.submit().json()["id"]
+    browser.post("/sign-in", data={"key": service.key("rival"), "back": "/"})
+    answer = browser.get(f"/jobs/{job}")
+    assert answer.status_code == 404
+    assert f"no job &#39;{job}&#39;" in answer.text
+
+
+def test_names_from_job_files_are_escaped(reader, service):
+    job = service.submit(HOSTILE).json()["id"]
+    for path in ("/", f"/jobs/{job}"):
+        text = reader.get(path).text
+        assert "&lt;img src=x onerror=alert(1)&gt;" in text
+        assert "<img src=x" not in text
+
+
+def test_the_policy_allows_only_this_service_and_no_inline_code(reader, service):
+    job = service.submit().json()["id"]
+    for path in ("/", f"/jobs/{job}", "/parts/overview", "/static/page.css"):
+        answer = reader.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<[^>]*\s(?:style|on\w+)=", answer.text)
+        assert not re.search(r"(?:src|href)=.https?:", answer.text)
+
+
+def test_a_part_that_did_not_change_is_not_sent_again(reader):
+    first = reader.get("/parts/overview")
+    seen = re.search(r"seen=(\w+)", first.text)[1]
+    assert reader.get("/parts/overview", params={"seen": seen}).status_code == 204
+
+
+def test_only_the_files_of_the_page_are_served(browser):
+    assert browser.get("/static/htmx.LICENSE").status_code == 200
+    for name in ("../pages.py", "%2e%2e/pages.py", "nope.js"):
+        assert browser.get(f"/static/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("cookie", "accept", "language"),
+    [("", "", "en"), ("", "zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("", "fr;q=0.9,en;q=0.5,zh;q=0.7", "zh"),
+     ("en", "zh-CN", "en"), ("", "zh;q=x,de", "en"), ("xx", "zh", "zh")],
+)  # fmt: skip
+def test_the_language_is_the_readers(cookie, accept, language):
+    assert choose(cookie, accept) == language
+
+
+def test_the_switch_is_remembered(reader):
+    answer = reader.get("/zh", params={"back": "/"})
+    assert answer.headers["location"] == "/"
+    text = reader.get("/").text
+    assert '<html lang="zh-CN">' in text
+    assert "作业" in text
+    assert "English" in text
+
+
+def test_every_string_has_both_languages_and_the_same_fields():
+    def fields(text):
+        return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+    for key, texts in WORDS.items():
+        assert len(texts) == len(LANGUAGES), key
+        assert all(texts), key
+        assert fields(texts[0]) == fields(texts[1]), key
+
+
+def test_the_job_page_shows_the_whole_story(reader, service):
+    job = service.submit().json()["id"]
+    service.workers.do_everything()
+    for _ in range(3):
+        service.cycle.call(lambda engine, now_ms: ((), None))
+    text = reader.get(f"/jobs/{job}").text
+    for words in ("succeeded", f"{job}.", "Who held what when", "slot 0", "vCPU-hours", "error 0 ms", "file:///out/"):
+        assert words in text, words
