@@ -19,23 +19,24 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 import structlog
 
+from scheduler.control.logs import write_to
 from scheduler.control.settings import Home, Limits, Settings
 from scheduler.control.tokens import Tokens, write_private
+from scheduler.model import catalogue
 from scheduler.model.errors import Conflict, InvalidInput, Problem, ShisuanError, StaleEpoch, StoreError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from structlog.typing import Processor
 
     from scheduler.control.cycle import Cycle, Runtime
     from scheduler.control.ports import Clock
+    from scheduler.model.node import Node
     from scheduler.store import SqlStore
 
 EXIT_REFUSED = 2
@@ -84,7 +85,7 @@ def build(
     tokens = Tokens(store.token_secret())
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
     cycle = Cycle(
-        engine=Engine.from_snapshot(store.load()),
+        engine=Engine.from_snapshot(store.load(), features=catalogue.FEATURES),
         epoch=epoch,
         store=store,
         executor=executor,
@@ -139,7 +140,7 @@ def serve(settings: Settings) -> int:
     home = Home.of(settings.home)
     home.prepare()
     lock = _only_one(home)
-    _log_to(home.log)
+    write_to(home.log)
     listener = _listen(settings)
     store = open_store(database_url(settings))
     executor = _executor(settings)
@@ -169,7 +170,24 @@ def _end(*_: object) -> NoReturn:
 def _executor(settings: Settings) -> Runtime:
     from workers.runtime import RayExecutor
 
-    return RayExecutor(settings.home, address=settings.ray_address, cpu_milli=settings.cpu_milli)
+    return RayExecutor(settings.home, address=settings.ray_address, nodes=_nodes(settings))
+
+
+def _nodes(settings: Settings) -> tuple[Node, ...]:
+    """The nodes this service declares: the file's, or this machine with its real and simulated cards.
+
+    Raises InvalidInput.
+    """
+    from scheduler.control.inventory import read_nodes, simulated_cards
+    from workers.runtime import this_machine
+
+    if settings.ray_address and not settings.nodes_file:
+        return ()
+    machine = this_machine(Path(settings.home), settings.cpu_milli)
+    if settings.nodes_file:
+        return read_nodes(settings.nodes_file, machine)
+    cards = simulated_cards(settings.cards, machine.name, "--cards") if settings.cards else ()
+    return (dataclasses.replace(machine, devices=(*machine.devices, *cards)),)
 
 
 def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
@@ -235,33 +253,6 @@ def _without_password(url: str) -> str:
     before, at, after = url.rpartition("@")
     scheme, _, user = before.partition("://")
     return f"{scheme}://{user.partition(':')[0]}@{after}" if at else url
-
-
-def _log_to(path: Path) -> None:
-    """JSON lines, ours and the libraries', into one file."""
-    handler = RotatingFileHandler(path, maxBytes=16 * 1024 * 1024, backupCount=3, encoding="utf-8")
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp]
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
-                structlog.processors.JSONRenderer(ensure_ascii=False),
-            ],
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
 
 
 # ── stopping and verifying ───────────────────────────────────────────────────────────────────────────────────────

@@ -178,6 +178,7 @@ class Cycle:
                 log.info(report.kind.value, message=report.message)
         for reaction in self.observer.overdue(self._engine, batch.now_ms):
             self._react(batch, reaction)
+        self._react(batch, self.observer.reminder(self._engine, batch.now_ms))
         for event in self.observer.signs(self._engine, batch.now_ms):
             self._apply(batch, event)
 
@@ -185,7 +186,12 @@ class Cycle:
         for event in reaction.events:
             self._apply(batch, event)
         batch.start += reaction.start
-        batch.stop.update(dict.fromkeys(reaction.stop, "this lease is over"))
+        batch.stop.update({lease_id: self._why_stop(lease_id) for lease_id in reaction.stop})
+
+    def _why_stop(self, lease_id: str) -> str:
+        record = self._engine.lease(lease_id)
+        job = self._engine.job(record.lease.job_id) if record is not None else None
+        return job.reason if job is not None and job.reason else "its lease is over"
 
     def _obey(self, batch: Batch) -> None:
         while not self._commands.empty():

@@ -13,6 +13,8 @@ from scheduler.model.order import Report, ReportKind
 
 RECORD_SIGNS_MS = 30_000
 """A recorded sign of life is at most this old: two journal rows a minute, half a minute of charge at stake."""
+REMIND_MS = 15_000
+"""A message may be dropped while the line to the workers breaks: it is said again after this long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +50,13 @@ class Observer:
         self.gone: set[str] = set()
         """Nodes known not to answer; a cordoned one keeps its state meanwhile, so that it comes back cordoned."""
         self._seen_ms = 0
+        self._reminded_ms = 0
         self._silent_leases: dict[str, int] = {}
         self._silent_nodes: dict[str, int] = {}
 
     def expect(self, lease_id: str, now_ms: int) -> None:
-        """An order went out: someone must speak of this lease within ``silence_ms``."""
-        self._silent_leases[lease_id] = now_ms + self._silence_ms
+        """An order went out (perhaps again): someone must speak of this lease within ``silence_ms`` of the first."""
+        self._silent_leases.setdefault(lease_id, now_ms + self._silence_ms)
 
     def forget(self, attempts: Iterable[str], lease_id: str) -> None:
         """The lease closed."""
@@ -98,6 +101,19 @@ class Observer:
             if record is not None and not record.closed_ms:
                 yield Reaction(_lost(record, engine, "no worker answered for it", now_ms), stop=[lease_id])
 
+    def reminder(self, engine: Engine, now_ms: int) -> Reaction:
+        """Now and then, while the runtime is up: orders nobody has answered yet, and stops that had no end."""
+        reaction = Reaction()
+        if not self.runtime_up or now_ms < self._reminded_ms + REMIND_MS:
+            return reaction
+        self._reminded_ms = now_ms
+        for record in engine.leases():
+            if record.stopping:
+                reaction.stop.append(record.lease.id)
+            elif record.lease.id in self._silent_leases and not _began(record, engine):
+                reaction.start.append(record.lease.id)
+        return reaction
+
     def signs(self, engine: Engine, now_ms: int) -> tuple[Event, ...]:
         """Signs of life worth recording, now and then: a service that dies must not make charged time free."""
         if now_ms < self._seen_ms + RECORD_SIGNS_MS:
@@ -106,8 +122,9 @@ class Observer:
         by_instant: dict[int, list[str]] = {}
         for attempt_id, at_ms in self.heartbeats.items():
             attempt = engine.attempt(attempt_id)
-            running = attempt is not None and attempt.state is AttemptState.RUNNING
-            if running and at_ms >= attempt.heartbeat_ms + RECORD_SIGNS_MS:
+            if attempt is None or attempt.state is not AttemptState.RUNNING:
+                continue
+            if at_ms >= attempt.heartbeat_ms + RECORD_SIGNS_MS:
                 by_instant.setdefault(at_ms, []).append(attempt_id)
         return tuple(
             AttemptsSeen(at_ms=at_ms, attempt_ids=tuple(sorted(ids))) for at_ms, ids in sorted(by_instant.items())

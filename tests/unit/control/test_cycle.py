@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+from scheduler.control.observe import REMIND_MS
 from scheduler.control.replay import first_difference
 from scheduler.model.event import AttemptsSeen, JobCancelled
 from scheduler.model.job import JobState
@@ -163,6 +164,17 @@ def test_what_runs_without_a_lease_is_stopped(world):
     world.workers.mail.append(Report(kind=ReportKind.INVENTORY, node="n1", tenant="studio", leases=("l77",)))
     world.turn()
     assert world.workers.stopped == ["l77"]
+
+
+def test_an_order_nobody_answers_is_repeated_after_a_while(world):
+    world.workers.deaf = True
+    job = world.submit()
+    world.workers.deaf = False
+    world.turn()
+    assert world.workers.ran == []
+    world.clock.now += REMIND_MS
+    world.turn()
+    assert world.workers.ran == [f"{job}.run.0.a1"]
 
 
 def test_a_lease_nobody_speaks_of_is_lost_in_the_end(world):
