@@ -185,14 +185,14 @@ def _system_binds(etc: Path) -> tuple[str, ...]:
 
 
 def copy_etc(target: Path, source: Path = Path("/etc")) -> None:
-    """A fresh copy of the parts of /etc that runners may read, links kept as links."""
+    """A fresh copy of the parts of /etc that runners may read, links kept as links, manual pages left out."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in _ETC:
         part = source / name
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if part.is_dir():
-            shutil.copytree(part, target / name, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(part, target / name, symlinks=True, ignore=shutil.ignore_patterns("*.gz"))
         elif part.exists():
             shutil.copy2(part, target / name)
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import unquote
 
 from scheduler.model.errors import OutputMissing, OutsideRoots, StorageError
@@ -199,11 +199,9 @@ def _pour(read_fd: int, write_fd: int) -> tuple[int, str]:
 
 def _enter(fd: int, name: str, *, create: bool) -> int:
     if create:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=fd)
             os.fsync(fd)
-        except FileExistsError:
-            pass
     return os.open(name, _DIRECTORY, dir_fd=fd)
 
 

@@ -92,15 +92,7 @@ class LeaseRun:
         if self._stop is not None:
             return self._stop
         try:
-            claimed = await self._claim(task)
-            earlier = claimed.earlier
-            if earlier is not None:
-                return Outcome(state=AttemptState.SUCCEEDED, outputs=earlier.uris, result=earlier.result)
-            if self._stop is not None:
-                return self._stop
-            if task.runner is RunnerKind.RESIDENT:
-                return await self._ask_resident(task, claimed)
-            return await self._run_process(task, claimed)
+            return await self._run(task, await self._claim(task))
         except ShisuanError as error:
             return Outcome(state=AttemptState.FAILED, reason=str(error))
         except OSError as error:
@@ -110,6 +102,16 @@ class LeaseRun:
             return Outcome(state=AttemptState.LOST, reason=f"the agent failed: {error!r}")
         finally:
             self._child = self._task = self._listener = None
+
+    async def _run(self, task: TaskOrder, claimed: Claimed) -> Outcome:
+        if claimed.earlier is not None:
+            earlier = claimed.earlier
+            return Outcome(state=AttemptState.SUCCEEDED, outputs=earlier.uris, result=earlier.result)
+        if self._stop is not None:
+            return self._stop
+        if task.runner is RunnerKind.RESIDENT:
+            return await self._ask_resident(task, claimed)
+        return await self._run_process(task, claimed)
 
     async def _run_process(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         order, site = self._order, self._site
@@ -189,8 +191,12 @@ class LeaseRun:
         reads = tuple((storage.readable(uri), local_path(uri)) for uri in task.reads)
         if not task.output_dir or self._order.rank:
             return Claimed(reads=reads)
-        earlier = storage.claim(task.output_dir, task_of(task.attempt_id), task.number)
+        earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
         return Claimed(reads=reads, earlier=earlier)
+
+    def _published_name(self, task: TaskOrder) -> str:
+        """The task's own name among all that ever publish into this folder."""
+        return f"{task_of(task.attempt_id)}@{self._order.submitted_ms}"
 
     def _storage(self, task: TaskOrder) -> Storage:
         return open_storage(task.output_dir, self._order.roots, home=str(self._site.home))
@@ -201,7 +207,7 @@ class LeaseRun:
         if outcome.state is not AttemptState.SUCCEEDED or not task.output_dir or not task.outputs or order.rank:
             return outcome
         storage = self._storage(task)
-        name = task_of(task.attempt_id)
+        name = self._published_name(task)
 
         def publish() -> Manifest:
             return storage.publish(f"{work}/outputs", task.outputs, task.output_dir, name, task.number,

@@ -160,7 +160,7 @@ class _TaskDoor:
     def __init__(self, final: Folder, hidden: Folder, *, output_dir: str, task: str,
                  hook: Callable[[str], None]) -> None:
         self._final, self._hidden, self._output_dir, self._task = final, hidden, output_dir, task
-        self._key = quote(task, safe="-_.")
+        self._key = quote(task, safe="-_.@")
         self._hook = hook
         self._lock_fd = -1
 

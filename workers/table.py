@@ -68,7 +68,8 @@ class Table:
         self._next = 1
         self._torn = False
         """The last append failed half way (disk full): the next one begins on a line of its own."""
-        self._gone: dict[LeaseKey, None] = {}
+        self._gone: dict[tuple[str, int, int], None] = {}
+        """Acknowledged leases: id, rank, and when the job was submitted."""
         self.boot_id = ""
         """Boot in which the recorded pids lived; empty in a new table."""
         self.leases: dict[LeaseKey, OpenLease] = {}
@@ -87,7 +88,7 @@ class Table:
             fresh: list[LeaseOrder] = []
             for order in orders:
                 key = (order.lease_id, order.rank)
-                if key in self.leases or key in self._gone:
+                if key in self.leases or (*key, order.submitted_ms) in self._gone:
                     continue
                 line = _line({"k": "accept", "order": codec.encode(order)})
                 self.leases[key] = OpenLease(order=order, line=line)
@@ -190,7 +191,7 @@ class Table:
         lease.settled.add(report.attempt_id)
         if len(lease.settled) == len(lease.order.tasks):
             del self.leases[key]
-            self._gone[key] = None
+            self._gone[(*key, lease.order.submitted_ms)] = None
             while len(self._gone) > KEPT_TOMBSTONES:
                 del self._gone[next(iter(self._gone))]
 

@@ -33,6 +33,7 @@ class Dispatch:
                 lease_id=lease.id,
                 tenant=lease.tenant,
                 node=held.node,
+                submitted_ms=record.job.submitted_ms,
                 rank=rank,
                 ranks=len(lease.allocations),
                 devices=held.devices,

@@ -56,6 +56,8 @@ class LeaseOrder:
     lease_id: str
     tenant: str
     node: str
+    submitted_ms: int = 0
+    """Of the job: ids begin again with a new database, this tells a task from its namesake in an earlier one."""
     rank: int = 0
     ranks: int = 1
     devices: tuple[str, ...] = ()

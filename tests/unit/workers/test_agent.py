@@ -309,3 +309,16 @@ def test_200_short_commands(run, capsys):
     with capsys.disabled():
         print(f"\n200 x /bin/true on 2 leases: {took * 5:.2f} ms each ")  # noqa: T201
     assert len([r for r in reader.all if r.state is AttemptState.SUCCEEDED]) == 200
+
+
+def test_a_new_database_may_use_a_lease_id_again(run, tmp_path):
+    one, reader = run()
+    for submitted_ms in (1, 2):
+        text = f"echo {submitted_ms} >outputs/a"
+        again = shell(text, output_dir=str(tmp_path / "out"), outputs=("*",))
+        one.submit([lease(again, submitted_ms=submitted_ms, roots=(str(tmp_path),))])
+        done = until(lambda: [r for r in one.poll(wait_ms=100) if r.state], "its end")[0]
+        assert done.state is AttemptState.SUCCEEDED
+        one.acknowledge([r.cursor for r in one.poll()])
+        assert (tmp_path / "out" / "a").read_text() == f"{submitted_ms}\n"
+    assert reader

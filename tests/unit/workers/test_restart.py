@@ -150,3 +150,10 @@ def test_close_records_what_it_killed(home):
     assert [(r.state, r.message) for r in told] == [(AttemptState.LOST, "the agent was closed")]
     assert procfs.marked(str(home)) == {}
     again.close()
+
+
+def test_runners_die_with_the_agent_even_if_no_other_comes(host, home):
+    give(host, lease(task("/bin/sleep", "600")))
+    until(lambda: procfs.marked(str(home)), "it runs")
+    host.kill()
+    until(lambda: not procfs.marked(str(home)), "the runner died with its agent")
