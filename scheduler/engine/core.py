@@ -91,7 +91,9 @@ class Engine:
         nodes = [view.node for view in self._state.nodes.values()]
         if not nodes:
             return ()
-        found = ((s.name, never(nodes, demand_of(s, job.tenant), s.ranks, self._state.features)) for s in job.steps)
+        found = (
+            (s.name, never(nodes, demand_of(s, job.tenant), s.ranks, self._state.shapes.features)) for s in job.steps
+        )
         return tuple((name, reason) for name, reason in found if reason is not None)
 
     def trial(self, job: Job, now_ms: int, policy: Policy) -> Plan:

@@ -50,7 +50,7 @@ def make_plan(state: State, now_ms: int, policy: Policy, trial: JobRecord | None
     # 3. Order: who is next, by fair share, priority and age.
     order = Order(state.queues.values(), state.totals, state.held, entries)
     # 4. Fit and place, one lease at a time, until nobody ahead fits any more.
-    search = Search(state.nodes, state.features, state.totals)
+    search = Search(state.shapes)
     starts, left_over = _place_all(state, order, search, now_ms, policy)
     # 5. Say why everything else waits.
     waits = _waits(state, search, left_over, policy)
@@ -169,16 +169,8 @@ def _lease(candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: 
 
 
 def _waits(state: State, search: Search, left_over: Sequence[Candidate], policy: Policy) -> Iterable[Wait]:
-    """Reasons per step; steps of one demand share the search for them."""
-    before = Search(state.nodes, state.features, state.totals)
-    shared: dict[tuple[Demand, int], tuple[Reason, ...]] = {}
     for position, candidate in enumerate(left_over, start=1):
-        reasons = _limited(candidate)
-        if not reasons:
-            key = (candidate.demand, candidate.step.ranks)
-            if key not in shared:
-                shared[key] = _no_place(state, (before, search), *key, policy)
-            reasons = shared[key]
+        reasons = _limited(candidate) or _no_place(state, search, candidate, policy)
         yield _wait(candidate.job, candidate.step, candidate.left, position, reasons)
 
 
@@ -189,18 +181,15 @@ def _limited(candidate: Candidate) -> tuple[Reason, ...]:
     return (Reason(kind=ReasonKind.PARALLEL_LIMIT, message=message),)
 
 
-def _no_place(
-    state: State, searches: tuple[Search, Search], demand: Demand, ranks: int, policy: Policy
-) -> tuple[Reason, ...]:
-    """``searches``: as it was before this cycle's starts, and after them."""
-    before, after = searches
-    if after.copies(demand) >= ranks:
+def _no_place(state: State, search: Search, candidate: Candidate, policy: Policy) -> tuple[Reason, ...]:
+    demand, ranks = candidate.demand, candidate.step.ranks
+    if search.copies(demand) >= ranks:
         message = f"this cycle has granted its {policy.starts_per_cycle} leases; the next one goes on"
         return (Reason(kind=ReasonKind.ORDER, message=message),)
-    if before.copies(demand) >= ranks:
+    if state.shapes.of(demand).ranking.copies >= ranks:
         message = "would fit, but leases ahead of it in the order take the room in this cycle"
         return (Reason(kind=ReasonKind.ORDER, message=message),)
-    return why_not(state.nodes, demand, ranks, state.features)
+    return why_not(state.shapes, demand, ranks)
 
 
 def _wait(job: Job, step: Step, tasks: int, position: int, reasons: tuple[Reason, ...]) -> Wait:

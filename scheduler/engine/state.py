@@ -5,7 +5,7 @@ Every index is a function of the records alone: a state built from a snapshot eq
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.job import JobRecord
@@ -14,6 +14,7 @@ from scheduler.model.node import Health, Node
 from scheduler.model.queue import Queue, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Features
+from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, Amounts, amounts_of, minus, plus
@@ -43,7 +44,7 @@ class State:
     """Records by key; open leases and their attempts only. Changed through the ``put_*`` methods alone."""
 
     def __init__(self, snapshot: Snapshot, features: Features) -> None:
-        self.features = features
+        self.shapes = Shapes(features)
         self.at_ms = snapshot.at_ms
         self.next_job = snapshot.next_job
         self.next_lease = snapshot.next_lease
@@ -52,8 +53,9 @@ class State:
         self.jobs: dict[str, JobRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
         self.attempts = {attempt.id: attempt for attempt in snapshot.attempts}
-        self.nodes = {node.name: NodeView.empty(node) for node in snapshot.nodes}
-        self.totals: Amounts = totals(view.node for view in self.nodes.values())
+        for node in snapshot.nodes:
+            self.shapes.set_node(NodeView.empty(node))
+        self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
         self.leases_of_job: dict[str, set[str]] = {}
@@ -67,6 +69,11 @@ class State:
         for lease in snapshot.leases:
             self.open_lease(lease)
         self.touched = Touched()
+
+    @property
+    def nodes(self) -> Mapping[str, NodeView]:
+        """All nodes and what is free on them now."""
+        return self.shapes.nodes
 
     def snapshot(self) -> Snapshot:
         """All records: every job ever submitted, open leases and their attempts."""
@@ -117,8 +124,8 @@ class State:
             for allocation in record.lease.allocations:
                 if allocation.node == node.name:
                     view = view.take(allocation, record.lease.tenant)
-        self.nodes[node.name] = view
         self.touched.nodes[node.name] = node
+        self.shapes.set_node(view)
         self.totals = totals(view.node for view in self.nodes.values())
 
     def put_job(self, record: JobRecord) -> None:
@@ -153,7 +160,7 @@ class State:
         for allocation in lease.allocations:
             view = self.nodes.get(allocation.node)
             if view is not None:
-                self.nodes[allocation.node] = view.take(allocation, lease.tenant)
+                self.shapes.set_held(view.take(allocation, lease.tenant))
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         step = (lease.job_id, lease.step)
         self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
@@ -170,7 +177,7 @@ class State:
         for allocation in lease.allocations:
             view = self.nodes.get(allocation.node)
             if view is not None:
-                self.nodes[allocation.node] = view.give_back(allocation)
+                self.shapes.set_held(view.give_back(allocation))
         of_job = self.leases_of_job[lease.job_id]
         of_job.remove(lease.id)
         if not of_job:

@@ -10,17 +10,21 @@ from scheduler.placement.view import NodeView
 
 Score = tuple[int, int, int, int]
 
+MIB_PER_CPU_MILLI = 4
+"""To add cpu and memory: servers carry about 4 GiB per vCPU. A constant, so that one node's score never depends on
+others."""
 
-def score(view: NodeView, demand: Demand, features: Features, cluster: tuple[int, int, int, int]) -> Score:
-    """How well one copy of ``demand`` sits on a node it fits on. ``cluster``: totals, to compare cpu with memory.
+
+def score(view: NodeView, demand: Demand, features: Features) -> Score:
+    """How well one copy of ``demand`` sits on a node it fits on.
 
     Card work: unbroken NVLink island first, then an opened card for fractions, then fewest suitable cards left over.
-    Work without cards: nodes without cards first. Then the least cpu and memory left over, as parts of
-    the cluster (their sum, not the larger of both: equal memories would hide a tighter cpu).
+    Work without cards: nodes without cards first. Then the least cpu and memory left over (their sum, not the
+    larger of both: equal memories would hide a tighter cpu).
     """
     ask = demand.resources
     cpu_left, memory_left = view.cpu_milli - ask.cpu_milli, view.memory_mib - ask.memory_mib
-    left = cpu_left * max(cluster[1], 1) + memory_left * max(cluster[0], 1)
+    left = cpu_left * MIB_PER_CPU_MILLI + memory_left
     if not (ask.cards or ask.card_milli):
         return (1 if view.devices else 0, 0, 0, left)
     devices = suitable(view.devices, ask, features)

@@ -1,45 +1,29 @@
-"""Finding the best node for many tasks of few shapes: work per shape and per changed node, not per task.
-
-Per demand, the nodes it fits on lie in a heap by score. Each placement changes one node; a demand re-scores only the
-nodes that changed since it was last asked. The result is the one of a full scan.
-"""
+"""One trial of placing many tasks of few shapes. The result is the one of a full scan for each of them."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from scheduler.model.lease import Allocation
 from scheduler.placement import gang
-from scheduler.placement.fit import Demand, Features, capacity
-from scheduler.placement.score import Score, allocate, score
+from scheduler.placement.fit import Demand
+from scheduler.placement.score import allocate, score
+from scheduler.placement.shapes import Ranking, Shapes
 from scheduler.placement.view import NodeView
 
 
-@dataclass(slots=True)
-class _Candidates:
-    """Nodes one demand fits on now."""
-
-    heap: list[tuple[Score, str, int]]
-    """``(score, node, stamp)``; entries whose stamp is not the node's last one are stale."""
-    fits: dict[str, tuple[int, int]]
-    """Node to ``(copies that fit, stamp)``."""
-    copies: int
-    """Sum of the copies over all nodes."""
-    seen: int
-    """How much of the search's list of changes is worked in."""
-
-
 class Search:
-    """One trial of placing: starts from the real view, takes resources away from its own copy."""
+    """Starts from the real views and takes resources away from its own copy; the real ones stay as they are.
 
-    def __init__(self, nodes: Mapping[str, NodeView], features: Features, cluster: tuple[int, int, int, int]) -> None:
-        self._nodes = dict(nodes)
-        self._features = features
-        self._cluster = cluster
+    Each placement changes one node; a demand weighs again only the nodes that changed since it was last asked.
+    """
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._shapes = shapes
+        self._features = shapes.features
+        self._nodes = dict(shapes.nodes)
         self._changed: list[str] = []
-        self._candidates: dict[Demand, _Candidates] = {}
+        self._rankings: dict[Demand, Ranking] = {}
         self._hopeless: set[tuple[Demand, int]] = set()
 
     @property
@@ -61,9 +45,9 @@ class Search:
         return chosen
 
     def _single(self, demand: Demand, tenant: str, warm: Iterable[str]) -> tuple[Allocation, ...]:
-        candidates = self._fresh(demand)
-        liked = [name for name in warm if candidates.fits.get(name, (0, 0))[0] > 0]
-        name = liked[0] if liked else self._best(candidates)
+        ranking = self._fresh(demand)
+        liked = [name for name in warm if ranking.fits.get(name, (0, 0))[0] > 0]
+        name = liked[0] if liked else ranking.best()
         if name is None:
             return ()
         allocation = allocate(self._nodes[name], demand, self._features)
@@ -71,12 +55,12 @@ class Search:
         return (allocation,)
 
     def _gang(self, demand: Demand, ranks: int, tenant: str) -> tuple[Allocation, ...]:
-        candidates = self._fresh(demand)
-        if candidates.copies < ranks:
+        ranking = self._fresh(demand)
+        if ranking.copies < ranks:
             return ()
         room = [
-            (copies, score(self._nodes[name], demand, self._features, self._cluster), name)
-            for name, (copies, _) in candidates.fits.items()
+            (copies, score(self._nodes[name], demand, self._features), name)
+            for name, (copies, _) in ranking.fits.items()
             if copies > 0
         ]
         chosen: list[Allocation] = []
@@ -90,36 +74,13 @@ class Search:
         self._nodes[allocation.node] = self._nodes[allocation.node].take(allocation, tenant)
         self._changed.append(allocation.node)
 
-    def _best(self, candidates: _Candidates) -> str | None:
-        heap = candidates.heap
-        while heap:
-            _, name, stamp = heap[0]
-            copies, last = candidates.fits[name]
-            if stamp == last and copies > 0:
-                return name
-            heapq.heappop(heap)
-        return None
-
-    def _fresh(self, demand: Demand) -> _Candidates:
-        """The demand's candidates, with every change since the last question worked in."""
-        candidates = self._candidates.get(demand)
-        if candidates is None:
-            candidates = _Candidates(heap=[], fits={}, copies=0, seen=len(self._changed))
-            self._candidates[demand] = candidates
-            for name in self._nodes:
-                self._weigh(candidates, demand, name)
-        elif candidates.seen < len(self._changed):
-            for name in dict.fromkeys(self._changed[candidates.seen :]):
-                self._weigh(candidates, demand, name)
-            candidates.seen = len(self._changed)
-        return candidates
-
-    def _weigh(self, candidates: _Candidates, demand: Demand, name: str) -> None:
-        view = self._nodes[name]
-        before, stamp = candidates.fits.get(name, (0, 0))
-        copies = capacity(view, demand, self._features)
-        candidates.fits[name] = (copies, stamp + 1)
-        candidates.copies += copies - before
-        if copies > 0:
-            entry = (score(view, demand, self._features, self._cluster), name, stamp + 1)
-            heapq.heappush(candidates.heap, entry)
+    def _fresh(self, demand: Demand) -> Ranking:
+        """The demand's ranking, with every change of this trial worked in."""
+        ranking = self._rankings.get(demand)
+        if ranking is None:
+            ranking = self._rankings[demand] = self._shapes.of(demand).ranking.copy()
+        if ranking.seen < len(self._changed):
+            for name in dict.fromkeys(self._changed[ranking.seen :]):
+                ranking.weigh(self._nodes[name], demand, self._features)
+            ranking.seen = len(self._changed)
+        return ranking

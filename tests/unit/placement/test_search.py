@@ -1,18 +1,24 @@
 import random
 
+from scheduler.model.lease import Allocation
+from scheduler.model.node import NodeState
 from scheduler.placement.fit import capacity, demand_of
 from scheduler.placement.score import score
 from scheduler.placement.search import Search
-from scheduler.placement.view import NodeView, totals
+from scheduler.placement.shapes import Potential, Shapes
+from scheduler.placement.view import NodeView
 from tests.builders import FEATURES, a_node, a_step
 
 
-def views(*nodes):
-    return {node.name: NodeView.empty(node) for node in nodes}
+def shapes(*nodes):
+    found = Shapes(FEATURES)
+    for node in nodes:
+        found.set_node(NodeView.empty(node))
+    return found
 
 
 def search(*nodes):
-    return Search(views(*nodes), FEATURES, totals(nodes))
+    return Search(shapes(*nodes))
 
 
 def test_the_heap_finds_what_a_full_scan_finds():
@@ -23,7 +29,7 @@ def test_the_heap_finds_what_a_full_scan_finds():
     for _ in range(300):
         demand = rng.choice(demands)
         fitting = [v for v in trial.nodes.values() if capacity(v, demand, FEATURES)]
-        ranked = sorted((score(v, demand, FEATURES, totals(nodes)), v.node.name) for v in fitting)
+        ranked = sorted((score(v, demand, FEATURES), v.node.name) for v in fitting)
         assert trial.copies(demand) == sum(capacity(v, demand, FEATURES) for v in fitting)
         placed = trial.place(demand, 1, "t")
         assert [a.node for a in placed] == [name for _, name in ranked[:1]]
@@ -43,6 +49,22 @@ def test_a_gang_that_does_not_fit_takes_nothing():
 
 
 def test_a_trial_does_not_touch_the_views_it_started_from():
-    nodes = views(a_node("n1"))
-    Search(nodes, FEATURES, (1, 1, 1, 1)).place(demand_of(a_step(), "t"), 1, "t")
-    assert nodes == views(a_node("n1"))
+    real = shapes(a_node("n1"))
+    demand = demand_of(a_step(), "t")
+    assert Search(real).place(demand, 1, "t")
+    assert real.nodes == {"n1": NodeView.empty(a_node("n1"))}
+    assert real.of(demand).ranking.copies == 8
+
+
+def test_shapes_follow_what_is_held():
+    real = shapes(a_node("n1", cpus=2), a_node("n2", cpus=1))
+    demand = demand_of(a_step(cpus=2), "t")
+    assert real.of(demand).ranking.copies == 1
+    real.set_held(real.nodes["n1"].take(Allocation(node="n1", cpu_milli=1_000), "t"))
+    shape = real.of(demand)
+    assert (shape.ranking.copies, real.potential(shape).empty, list(real.refusals(shape))) == (0, {"n1": 1}, ["n1"])
+    real.set_node(NodeView.empty(a_node("n2", cpus=4)))
+    assert real.of(demand).ranking.copies == 2
+    assert real.potential(shape).empty == {"n1": 1, "n2": 2}
+    real.set_node(NodeView.empty(a_node("n1", state=NodeState.CORDONED)))
+    assert real.potential(real.of(demand)) == Potential(seen=4, empty={"n2": 2}, healed={"n1": 4, "n2": 2})
