@@ -144,6 +144,15 @@ def choose(wanted: str, folder: Path, tools: Tools) -> Confinement:
     raise ExecutorError(f"confinement {wanted!r} does not work on this node")
 
 
+def level(tools: Tools, *, beside: Path) -> tuple[str, str]:
+    """For ``doctor``: the level that ``auto`` would choose for agents in ``beside``, and its sentence."""
+    with tempfile.TemporaryDirectory(dir=beside, prefix="probe-") as name:
+        Path(name).chmod(0o711)
+        (Path(name) / "work").mkdir(mode=0o711)
+        chosen = choose("auto", Path(name), tools)
+        return chosen.name, chosen.sentence
+
+
 def _candidates(wanted: str, folder: Path) -> Iterator[Confinement]:
     if wanted in ("auto", "bubblewrap") and _BWRAP:
         yield BubblewrapConfinement(folder, forbid_nesting=True)

@@ -253,3 +253,10 @@ def test_the_copy_of_etc_has_no_secret(tmp_path):
     names = {path.name for path in (tmp_path / "etc").rglob("*")}
     assert "passwd" in names
     assert not names & {"shadow", "gshadow", "sudoers", "ssh_host_rsa_key"}
+
+
+def test_doctor_asks_for_the_level_without_an_agent(tmp_path):
+    name, sentence = confine.level(find_tools(), beside=tmp_path)
+    assert name in confine.LEVELS
+    assert sentence.startswith(name)
+    assert list(tmp_path.iterdir()) == []
