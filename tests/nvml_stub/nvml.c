@@ -1,0 +1,305 @@
+/* A libnvidia-ml.so.1 for tests: plays the scenario in the file named by SHISUAN_NVML_SCENARIO to the real bindings.
+ *
+ * Our own declarations of the functions that workers/nvml.py calls, no more; NVIDIA's header is not copied. A test
+ * compares the sizes of the structs with the bindings' own.
+ *
+ * The file is read anew at every call, so a test changes the world by writing it. One line per thing, key=value words,
+ * `_` stands for a blank:
+ *
+ *   driver 580.65.06
+ *   clock_ms 5000                       virtual time since the driver was loaded
+ *   down 9                              nvmlInit and nvmlDeviceGetCount fail with this error
+ *   card uuid=GPU-1 name=NVIDIA_L4 memory_mib=23034 used_mib=0 power_mw=30000 ... fault=lost without=energy,encoder
+ *   mig card=0 uuid=MIG-1 profile=1g.10gb memory_mib=9984
+ *   process card=0 pid=42 memory_mib=500
+ *
+ * Energy is power times virtual time, so that the two agree by construction. Faults: lost, garbage (impossible values),
+ * slow (every reading takes slow_ms of real time). Built with -DOLD_DRIVER it lacks the symbols of newer drivers.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, GPU_IS_LOST = 15 };
+enum { MOST_CARDS = 16, MOST_PARTS = 8, MOST_PROCESSES = 64, TEXT = 96 };
+#define MIB (1ULL << 20)
+#define SENTINEL 9223372036854775794ULL
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+typedef struct { u64 total, free, used; } Memory;
+typedef struct { u32 version; u64 total, reserved, free, used; } Memory2;
+typedef struct { u32 gpu, memory; } Utilization;
+typedef struct { u32 pid; u64 used; u32 gpuInstance, computeInstance; } Process;
+typedef struct { char legacy[16]; u32 domain, bus, device, id, subsystem; char busId[32]; } Pci;
+typedef struct { u32 sm, copy, decoder, encoder, jpeg, ofa, slices, computeSlices; u64 memoryMB; } Attributes;
+
+typedef struct {
+    char uuid[TEXT], name[TEXT], bus[32], remote[32], fault[TEXT], without[TEXT], profile[TEXT];
+    int index, part, mig, links, gpu, memory, encoder, decoder, temperature, rows_pending, rows_failed, slow_ms;
+    u64 memory_mib, used_mib, reserved_mib, power_mw;
+} Device;
+
+typedef struct { int card, part, graphics; u32 pid; u64 memory_mib; } Running;
+
+typedef struct {
+    char driver[TEXT];
+    u64 clock_ms;
+    int down, cards, parts[MOST_CARDS], processes;
+    Device card[MOST_CARDS], part[MOST_CARDS][MOST_PARTS];
+    Running running[MOST_PROCESSES];
+} World;
+
+/* A handle is the place of a device: card << 8 | part + 1, so it survives the file being read again. */
+typedef unsigned long Handle;
+
+static const char *word(const char *line, const char *key) {
+    static __thread char value[TEXT];
+    size_t n = strlen(key);
+    for (const char *at = line; (at = strstr(at, key)) != NULL; at += n) {
+        if ((at == line || at[-1] == ' ') && at[n] == '=') {
+            size_t length = strcspn(at + n + 1, " \n");
+            length = length < TEXT - 1 ? length : TEXT - 1;
+            memcpy(value, at + n + 1, length);
+            value[length] = 0;
+            return value;
+        }
+    }
+    return "";
+}
+
+static void text(char *to, size_t room, const char *line, const char *key) {
+    snprintf(to, room, "%s", word(line, key));
+    for (char *c = to; *c; c++) *c = *c == '_' ? ' ' : *c;
+}
+
+static u64 number(const char *line, const char *key) { return strtoull(word(line, key), NULL, 10); }
+
+static void read_device(Device *d, const char *line) {
+    text(d->uuid, TEXT, line, "uuid"); text(d->name, TEXT, line, "name"); text(d->profile, TEXT, line, "profile");
+    text(d->bus, sizeof d->bus, line, "bus"); text(d->remote, sizeof d->remote, line, "remote");
+    text(d->fault, TEXT, line, "fault"); text(d->without, TEXT, line, "without");
+    d->mig = number(line, "mig"); d->links = number(line, "links"); d->gpu = number(line, "gpu");
+    d->memory = number(line, "memory"); d->encoder = number(line, "encoder"); d->decoder = number(line, "decoder");
+    d->temperature = number(line, "temperature"); d->slow_ms = number(line, "slow_ms");
+    d->rows_pending = number(line, "rows_pending"); d->rows_failed = number(line, "rows_failed");
+    d->memory_mib = number(line, "memory_mib"); d->used_mib = number(line, "used_mib");
+    d->reserved_mib = number(line, "reserved_mib"); d->power_mw = number(line, "power_mw");
+}
+
+static void read_line(World *w, const char *line) {
+    if (!strncmp(line, "driver ", 7)) sscanf(line + 7, "%95s", w->driver);
+    else if (!strncmp(line, "clock_ms ", 9)) w->clock_ms = strtoull(line + 9, NULL, 10);
+    else if (!strncmp(line, "down ", 5)) w->down = atoi(line + 5);
+    else if (!strncmp(line, "card ", 5) && w->cards < MOST_CARDS) {
+        Device *d = &w->card[w->cards];
+        read_device(d, line);
+        d->index = w->cards++; d->part = -1;
+    } else if (!strncmp(line, "mig ", 4)) {
+        int card = number(line, "card");
+        if (card < w->cards && w->parts[card] < MOST_PARTS) {
+            Device *d = &w->part[card][w->parts[card]];
+            read_device(d, line);
+            d->index = card; d->part = w->parts[card]++;
+        }
+    } else if (!strncmp(line, "process ", 8) && w->processes < MOST_PROCESSES) {
+        Running *r = &w->running[w->processes++];
+        r->card = number(line, "card"); r->part = *word(line, "mig") ? (int)number(line, "mig") : -1;
+        r->pid = number(line, "pid"); r->memory_mib = number(line, "memory_mib");
+        r->graphics = !strcmp(word(line, "kind"), "graphics");
+    }
+}
+
+static int load(World *w) {
+    const char *path = getenv("SHISUAN_NVML_SCENARIO");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char line[1024];
+    memset(w, 0, sizeof *w);
+    if (file == NULL) return 9; /* driver not loaded */
+    while (fgets(line, sizeof line, file)) read_line(w, line);
+    fclose(file);
+    return SUCCESS;
+}
+
+/* Finds the device behind a handle; `reading` is what it may be unable to say. */
+static int find(Handle handle, const char *reading, World *w, Device **found) {
+    int failed = load(w), card = (int)(handle >> 8), part = (int)(handle & 255) - 1;
+    if (failed) return failed;
+    if (card >= w->cards || part >= w->parts[card]) return INVALID_ARGUMENT;
+    *found = part < 0 ? &w->card[card] : &w->part[card][part];
+    if (!strcmp(w->card[card].fault, "lost")) return GPU_IS_LOST;
+    if (!strcmp((*found)->fault, "slow")) usleep((useconds_t)(*found)->slow_ms * 1000);
+    if (reading != NULL && strstr((*found)->without, reading)) return NOT_SUPPORTED;
+    return SUCCESS;
+}
+
+static int garbage(const Device *d) { return !strcmp(d->fault, "garbage"); }
+
+#define DEVICE(reading) \
+    World w; Device *d; int failed = find(handle, reading, &w, &d); \
+    if (failed) return failed;
+/* NVIDIA: a MIG instance has no utilisation, power, energy, temperature or engine readings. */
+#define CARD_ONLY(reading) DEVICE(reading) if (d->part >= 0) return NOT_SUPPORTED;
+
+int nvmlInitWithFlags(u32 flags) { World w; int failed = load(&w); (void)flags; return failed ? failed : w.down; }
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) { return SUCCESS; }
+const char *nvmlErrorString(int code) { return code == GPU_IS_LOST ? "GPU is lost" : "Stub error"; }
+
+int nvmlSystemGetDriverVersion(char *to, u32 room) {
+    World w; int failed = load(&w);
+    if (!failed) snprintf(to, room, "%s", w.driver);
+    return failed;
+}
+
+int nvmlDeviceGetCount_v2(u32 *count) {
+    World w; int failed = load(&w);
+    *count = w.cards;
+    return failed ? failed : w.down;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(u32 index, Handle *to) {
+    World w; int failed = load(&w);
+    if (failed) return failed;
+    if ((int)index >= w.cards) return INVALID_ARGUMENT;
+    if (!strcmp(w.card[index].fault, "lost")) return GPU_IS_LOST;
+    *to = (Handle)index << 8 | 1UL << 32; /* never NULL */
+    return SUCCESS;
+}
+#define PLACE(handle) ((handle) & ~(1UL << 32))
+
+int nvmlDeviceGetUUID(Handle handle, char *to, u32 room) {
+    handle = PLACE(handle); DEVICE(NULL) snprintf(to, room, "%s", d->uuid); return SUCCESS;
+}
+
+int nvmlDeviceGetName(Handle handle, char *to, u32 room) {
+    handle = PLACE(handle); DEVICE("name")
+    if (d->part < 0) snprintf(to, room, "%s", d->name);
+    else snprintf(to, room, "%s MIG %s", w.card[d->index].name, d->profile);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMemoryInfo(Handle handle, Memory *to) {
+    handle = PLACE(handle); DEVICE("memory")
+    to->total = d->memory_mib * MIB; to->used = (d->used_mib + d->reserved_mib) * MIB; to->free = to->total - to->used;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(Handle handle, Utilization *to) {
+    handle = PLACE(handle); CARD_ONLY("utilisation")
+    to->gpu = garbage(d) ? 250 : d->gpu; to->memory = d->memory;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetPowerUsage(Handle handle, u32 *to) {
+    handle = PLACE(handle); CARD_ONLY("power") *to = garbage(d) ? 4294967295u : d->power_mw; return SUCCESS;
+}
+
+int nvmlDeviceGetTemperature(Handle handle, u32 sensor, u32 *to) {
+    handle = PLACE(handle); CARD_ONLY("temperature") (void)sensor; *to = d->temperature; return SUCCESS;
+}
+
+int nvmlDeviceGetEncoderUtilization(Handle handle, u32 *to, u32 *period) {
+    handle = PLACE(handle); CARD_ONLY("encoder") *to = d->encoder; *period = 167000; return SUCCESS;
+}
+
+int nvmlDeviceGetDecoderUtilization(Handle handle, u32 *to, u32 *period) {
+    handle = PLACE(handle); CARD_ONLY("decoder") *to = d->decoder; *period = 167000; return SUCCESS;
+}
+
+static int list(Handle handle, int graphics, u32 *count, Process *to) {
+    handle = PLACE(handle); DEVICE("processes")
+    u32 found = 0, room = *count;
+    for (int i = 0; i < w.processes; i++) {
+        Running *r = &w.running[i];
+        if (r->card != d->index || r->part != d->part || r->graphics != graphics) continue;
+        if (to != NULL && found < room) to[found] = (Process){r->pid, r->memory_mib * MIB, ~0u, ~0u};
+        found++;
+    }
+    *count = found;
+    return found > room ? TOO_SMALL : SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(Handle h, u32 *count, Process *to) { return list(h, 0, count, to); }
+int nvmlDeviceGetGraphicsRunningProcesses_v3(Handle h, u32 *count, Process *to) { return list(h, 1, count, to); }
+
+int nvmlDeviceGetPciInfo_v3(Handle handle, Pci *to) {
+    handle = PLACE(handle); DEVICE("bus")
+    memset(to, 0, sizeof *to); snprintf(to->busId, sizeof to->busId, "%s", d->bus);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMigMode(Handle handle, u32 *now, u32 *pending) {
+    handle = PLACE(handle); CARD_ONLY("mig") *now = *pending = d->mig; return SUCCESS;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(Handle handle, u32 *to) {
+    handle = PLACE(handle); DEVICE("mig") *to = d->mig ? MOST_PARTS - 1 : 0; return SUCCESS;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(Handle handle, u32 index, Handle *to) {
+    Handle card = handle;
+    handle = PLACE(handle); DEVICE("mig")
+    if ((int)index >= w.parts[d->index]) return NOT_FOUND;
+    *to = card + index + 1;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetNvLinkState(Handle handle, u32 link, u32 *to) {
+    handle = PLACE(handle); CARD_ONLY("nvlink")
+    if ((int)link >= d->links) return d->links ? INVALID_ARGUMENT : NOT_SUPPORTED;
+    *to = 1;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(Handle handle, u32 link, Pci *to) {
+    handle = PLACE(handle); CARD_ONLY("nvlink") (void)link;
+    memset(to, 0, sizeof *to); snprintf(to->busId, sizeof to->busId, "%s", d->remote);
+    return SUCCESS;
+}
+
+#ifndef OLD_DRIVER
+int nvmlDeviceGetMemoryInfo_v2(Handle handle, Memory2 *to) {
+    handle = PLACE(handle); DEVICE("memory")
+    if (to->version != (sizeof *to | 2 << 24)) return 25; /* argument version mismatch */
+    to->total = d->memory_mib * MIB; to->reserved = d->reserved_mib * MIB; to->used = d->used_mib * MIB;
+    to->free = to->total - to->reserved - to->used;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(Handle handle, u64 *to) {
+    handle = PLACE(handle); CARD_ONLY("energy")
+    *to = garbage(d) ? SENTINEL : d->power_mw * w.clock_ms / 1000;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetNvLinkRemoteDeviceType(Handle handle, u32 link, u32 *to) {
+    handle = PLACE(handle); CARD_ONLY("nvlink") (void)link; *to = !strcmp(d->remote, "switch") ? 2 : 0; return SUCCESS;
+}
+
+int nvmlDeviceGetRemappedRows(Handle handle, u32 *corrected, u32 *uncorrected, u32 *pending, u32 *failed_rows) {
+    handle = PLACE(handle); CARD_ONLY("rows")
+    *corrected = *uncorrected = 0; *pending = d->rows_pending; *failed_rows = d->rows_failed;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetAttributes_v2(Handle handle, Attributes *to) {
+    handle = PLACE(handle); DEVICE("attributes")
+    memset(to, 0, sizeof *to); to->slices = atoi(d->profile); to->memoryMB = d->memory_mib;
+    return SUCCESS;
+}
+#endif
+
+/* For the test that compares our structs with the bindings'. */
+unsigned long stub_sizeof(const char *name) {
+    const struct { const char *name; unsigned long size; } all[] = {
+        {"c_nvmlMemory_t", sizeof(Memory)}, {"c_nvmlMemory_v2_t", sizeof(Memory2)},
+        {"c_nvmlUtilization_t", sizeof(Utilization)}, {"c_nvmlProcessInfo_v3_t", sizeof(Process)},
+        {"nvmlPciInfo_t", sizeof(Pci)}, {"c_nvmlDeviceAttributes", sizeof(Attributes)},
+    };
+    for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
+        if (!strcmp(all[i].name, name)) return all[i].size;
+    return 0;
+}
