@@ -1,6 +1,6 @@
 """What this machine offers: processors, memory, scratch space, as the kernel and its control groups limit them.
 
-Cards are found through the NVML door and given to :func:`local_node`.
+Cards are found through the NVML door.
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ from pathlib import Path
 
 from scheduler.model.node import Device, Lane, Node
 from scheduler.model.units import MILLI
+from workers.nvml import devices_here
 
 _KIB_PER_MIB = 1 << 10
 _BYTES_PER_MIB = 1 << 20
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def local_node(name: str, *, home: Path | None = None, devices: Sequence[Device] = (), lane: Lane = Lane.ANY) -> Node:
-    """This machine under ``name``; ``home`` says on which file system work folders lie. Raises OSError."""
+def local_node(
+    name: str, *, home: Path | None = None, devices: Sequence[Device] | None = None, lane: Lane = Lane.ANY
+) -> Node:
+    """This machine under ``name``; ``home`` says on which file system work folders lie. Raises OSError.
+
+    ``devices`` None: those that NVML shows.
+    """
     return Node(
-        name=name, cpu_milli=cpu_milli(), memory_mib=memory_mib(), scratch_mib=free_mib(home) if home else 0,
-        devices=tuple(devices), lane=lane,
+        name=name,
+        cpu_milli=cpu_milli(),
+        memory_mib=memory_mib(),
+        scratch_mib=free_mib(home) if home else 0,
+        devices=devices_here() if devices is None else tuple(devices),
+        lane=lane,
         labels=(("arch", platform.machine()), ("os", platform.system().lower())),
     )
 

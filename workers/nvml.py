@@ -32,16 +32,6 @@ class NoNvml(Exception):
     """Why there is no NVML here, in a sentence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What is there. ``why_none`` is empty when there are devices; ``problems`` name cards that do not answer."""
-
-    devices: tuple[Device, ...] = ()
-    driver: str = ""
-    why_none: str = ""
-    problems: tuple[str, ...] = ()
-
-
 @dataclass(slots=True)
 class _Known:
     """A device and how the library names it; ``mute`` are the readings it does not support."""
@@ -240,14 +230,11 @@ class NvmlTelemetry:
             return None
 
 
-def read() -> Reading:
-    """One look at this machine's devices, for ``doctor`` and for a node's facts."""
+def devices_here() -> tuple[Device, ...]:
+    """One look at this machine's devices, none without a driver."""
     telemetry = NvmlTelemetry()
     try:
-        devices = telemetry.devices()
-        return Reading(
-            devices=devices, driver=telemetry.driver, why_none=telemetry.why_none, problems=telemetry.problems
-        )
+        return telemetry.devices()
     finally:
         telemetry.close()
 

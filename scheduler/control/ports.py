@@ -11,7 +11,9 @@ from typing import Protocol
 from scheduler.model.event import Event
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.node import Device
 from scheduler.model.order import LeaseOrder, LogChunk, Report
+from scheduler.model.sample import Sample
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.model.usage import UsageRecord
 
@@ -76,6 +78,29 @@ class Waker(Protocol):
 
     def wake(self) -> None:
         """Make a blocked poll return."""
+        ...
+
+
+class Telemetry(Protocol):
+    """What a machine's devices are and do. NVML is one implementation of several to come."""
+
+    why_none: str
+    """After ``devices`` found none: the reason, in a sentence."""
+
+    def devices(self) -> tuple[Device, ...]:
+        """Schedulable devices: cards, and MIG instances in place of their cards."""
+        ...
+
+    def sample(self) -> tuple[Sample, ...]:
+        """A reading of each, in the same order; a device that does not answer gives one with its ``problem``."""
+        ...
+
+    def sample_of(self, device_id: str) -> Sample:
+        """A reading of one; may hang as long as a driver does."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the driver."""
         ...
 
 
