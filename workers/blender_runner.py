@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sys
 
-if not sys.flags.safe_path and sys.path and sys.path[0] and __file__.startswith(sys.path[0]):
+if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] and __file__.startswith(sys.path[0]):
     del sys.path[0]  # neighbours of this file must not hide other people's modules
 
 import contextlib

@@ -177,6 +177,13 @@ def test_wrong_colour_tags_are_caught(encode, shots, tmp_path, binary):
     assert "color is ('bt2020'" in encode.fail("folder", shots)
 
 
+def test_uneven_frames_are_caught(encode, shots, tmp_path, binary):
+    late = "settb=1/24000,setpts='(N+0.4*eq(N,5))*1000',crop"
+    encode.with_ffmpeg(tmp_path, binary, f"args = [a.replace('crop', {late!r}) for a in args]\n"
+                       "real([*args[:-2], '-enc_time_base', '1/24000', *args[-2:]])")
+    assert "not evenly spaced at 24 per second" in encode.fail("folder", shots)
+
+
 def test_killed_encoder_is_told_and_leaves_no_file(encode, shots, tmp_path, binary):
     encode.with_ffmpeg(tmp_path, binary, "open(args[-2], 'wb').write(b'half')\nos.kill(os.getpid(), signal.SIGKILL)")
     assert "ffmpeg was killed by SIGKILL" in encode.fail("folder", shots)

@@ -110,7 +110,8 @@ def test_every_cut_of_an_exr_is_seen(exr, compression):
     data = path.read_bytes()
     for length in sorted({*range(0, len(data), 97), len(data) - 1}):
         path.write_bytes(data[:length])
-        assert fault(check_exr, path)
+        # Seen by its structure, before a library that prints to the terminal gets it.
+        assert "cannot be decoded" not in fault(check_exr, path)
 
 
 def test_exr_with_a_hole_in_its_chunk_table_is_seen(exr):
