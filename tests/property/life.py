@@ -123,6 +123,10 @@ class Life:
         if not self.numbers:
             return
         at_ms, job_id = self.park.now_ms, f"j{self.random.randrange(1, self.numbers + 1)}"
+        ended = [r.job.id for r in self.park.engine.jobs() if r.state in (JobState.FAILED, JobState.CANCELLED)]
+        if ended and self._odds(0.4):
+            self.attempt_verb(JobRetried(at_ms=at_ms, job_id=self.random.choice(ended)))
+            return
         indices = tuple(self.random.sample(range(6), 2))
         self.attempt_verb(
             self.random.choice(

@@ -267,3 +267,14 @@ def test_a_snapshot_is_a_whole_engine():
     copy = Engine.from_snapshot(park.engine.snapshot())
     assert copy.snapshot() == park.engine.snapshot()
     assert copy.snapshot() != Snapshot()
+
+
+def test_a_retried_job_is_as_old_as_it_was():
+    park = Park(a_node("n1", cpus=1))
+    park.submit(a_job(1, a_step(retries=0)), a_job(2), a_job(3))
+    park.cycle()
+    park.run("j1.work.0.a1", state=AttemptState.FAILED)
+    park.tell(JobRetried(at_ms=park.now_ms, job_id="j1"))
+    again = Engine.from_snapshot(park.engine.snapshot())
+    assert lines(park.plan())[0] == "start j1.work.0.a2 on n1"
+    assert list(park.engine._state.active) == list(again._state.active) == ["j1", "j2", "j3"]
