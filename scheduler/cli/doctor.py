@@ -115,18 +115,24 @@ def check_disk(here: Session) -> Finding:
 
 def check_cards(_: Session) -> Finding:
     """NVIDIA cards, as NVML names them."""
-    from workers import nvml
+    from workers.nvml import NvmlTelemetry
 
-    reading = nvml.read()
-    if not reading.devices:
+    nvml = NvmlTelemetry()
+    try:
+        devices, driver = nvml.devices(), nvml.driver
+    finally:
+        nvml.close()
+    if not devices:
         return Finding(
             what="Cards",
             verdict=Verdict.NOTE,
-            found=f"none ({reading.why_none})",
+            found=f"none ({nvml.why_none})",
             advice="renders run on the CPU; `shisuan up --cards 8xH100` declares simulated cards, for trying out",
         )
-    names = [f"{d.index}: {d.model}, {figures.memory(d.memory_mib)}" for d in reading.devices]
-    return Finding(what="Cards", verdict=Verdict.OK, found="\n".join([f"driver {reading.driver}", *names]))
+    bad = [f"{d.index}: {d.health_reason}" for d in devices if d.health_reason]
+    names = [f"{d.index}: {d.model} {d.profile}".rstrip() + f", {figures.memory(d.memory_mib)}" for d in devices]
+    verdict = Verdict.NOTE if bad else Verdict.OK
+    return Finding(what="Cards", verdict=verdict, found="\n".join([f"driver {driver}", *names]), advice="\n".join(bad))
 
 
 def check_blender(_: Session) -> Finding:
@@ -159,6 +165,7 @@ def check_confinement(_: Session) -> Finding:
     from workers import confine, tools
 
     with TemporaryDirectory(prefix="shisuan-doctor-") as folder:
+        (Path(folder) / "work").mkdir()
         level = confine.choose("auto", Path(folder), tools.find_tools())
     verdict = Verdict.OK if level.name == "bubblewrap" else Verdict.NOTE
     advice = "" if verdict is Verdict.OK else "install bubblewrap to keep tasks apart from this machine and each other"

@@ -43,7 +43,7 @@ def submit(
     ] = None,
     num_nodes: Annotated[int | None, typer.Option(metavar="N", help="With --: start on N nodes together.")] = None,
     array: Annotated[
-        str | None, typer.Option(metavar="N", help="With --: N tasks; each finds its own SHISUAN_TASK_INDEX.")
+        str | None, typer.Option(metavar="N|RANGE", help="With --: N tasks, or a range such as 0-7%2 (two at a time).")
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="With --: per task, such as 90s or 2h.")] = None,
     retries: Annotated[int | None, typer.Option(metavar="N", help="With --: further tries after a failure.")] = None,
@@ -70,7 +70,7 @@ def submit(
             memory=memory,
             accelerators=accelerators,
             num_nodes=num_nodes,
-            array=array,
+            array=int(array) if array and array.isdecimal() else array,
             timeout=timeout,
             retries=retries,
             env=_pairs(env or []),
