@@ -99,6 +99,7 @@ class Cycle:
         self._last_ms = engine.now_ms
         self._stale_plan = True
         self._stopping = threading.Event()
+        self._urgent = threading.Event()
 
     # ── other threads ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,6 +110,7 @@ class Cycle:
         """
         done: Future[T] = Future()
         self._commands.put(Command(decide, done))
+        self._urgent.set()
         self._executor.wake()
         try:
             return done.result(timeout=self.limits.call_timeout_ms / 1000)
@@ -128,6 +130,7 @@ class Cycle:
     def stop(self) -> None:
         """Make :meth:`run` return after the cycle it is in."""
         self._stopping.set()
+        self._urgent.set()
         self._executor.wake()
 
     # ── the one thread ───────────────────────────────────────────────────────────────────────────────────────────
@@ -135,10 +138,21 @@ class Cycle:
     def run(self) -> None:
         """Cycle until :meth:`stop`. Anything raised here must end the process."""
         while not self._stopping.is_set():
-            self.once(self.limits.tick_ms)
+            busy_s = self.once(self.limits.tick_ms)
+            if busy_s:
+                self._breathe(busy_s)
 
-    def once(self, timeout_ms: int) -> None:
-        """One cycle. Waits up to ``timeout_ms`` for something to do."""
+    def _breathe(self, busy_s: float) -> None:
+        """After a transaction, let reports gather for about twice as long as it took: one commit then carries many.
+
+        Ends at once for a user's verb.
+        """
+        self._urgent.clear()
+        if self._commands.empty():
+            self._urgent.wait(min(2 * busy_s, self.limits.gather_ms / 1000))
+
+    def once(self, timeout_ms: int) -> float:
+        """One cycle. Waits up to ``timeout_ms`` for something to do; seconds of work, 0 when nothing was recorded."""
         waiting = not self._commands.empty() or self._own_reports
         reports = self._executor.poll(0 if waiting else timeout_ms)  # 1. observe: what workers say,
         began = time.perf_counter()
@@ -151,7 +165,9 @@ class Cycle:
             self._record(batch)  # 5. seal usage, then one transaction
         self._tell(batch, orders)  # 6. apply: start, stop, acknowledge
         self._answer(batch)  # 7. users hear of it
-        self.metrics.cycle_seconds.observe(time.perf_counter() - began)
+        busy_s = time.perf_counter() - began
+        self.metrics.cycle_seconds.observe(busy_s)
+        return busy_s if batch.events else 0.0
 
     def _tick(self) -> int:
         self._last_ms = self.now_ms()

@@ -37,6 +37,8 @@ class Limits:
 
     tick_ms: int = 1_000
     """Longest sleep of the cycle: deadlines of silent leases are noticed within a second."""
+    gather_ms: int = 50
+    """Longest pause after a transaction, in which reports gather for the next one; users' verbs do not wait for it."""
     silence_ms: int = 120_000
     """A lease nobody has spoken of for this long after it was ordered, or after the runtime came back, is lost. Longer
     than a Ray worker takes to start on a busy machine (about 30 s), shorter than a person's patience."""
