@@ -67,7 +67,8 @@ class NvmlTelemetry:
         self.problems = ()
         found = [known for index in range(count or 0) for known in self._look(nvml, index)]
         before = self._known
-        after = {known.device.id: known for known in (*found, *_gone(before, found))}
+        both = sorted((*found, *_gone(before, found)), key=lambda known: known.device.index)
+        after = {known.device.id: known for known in both}
         devices = _with_islands([known.device for known in after.values()], self._links(nvml, after.values()))
         for device in devices:
             known = after[device.id]
@@ -263,7 +264,7 @@ def _quarantined(device: Device, reason: str) -> Device:
 def _gone(before: dict[str, _Known], found: list[_Known]) -> list[_Known]:
     """Devices that were there and are not any more. A MIG card that was cut anew has not lost its old instances."""
     there = {known.device.id for known in found}
-    parents = {known.device.parent for known in found} | there
+    parents = {known.device.parent for known in found if known.device.parent} | there
     return [
         _Known(_quarantined(known.device, "the driver lost this card"), known.handle, known.mute)
         for uuid, known in before.items()

@@ -214,8 +214,12 @@ print(seen)
 
 
 def publish_in_child(root, out, work, number, at):
-    return subprocess.run([sys.executable, "-c", CHILD, str(root), out, work, str(number), str(at)],
-                          capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, str(root), out, work, str(number), str(at)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_killed_at_any_step_then_retried_gives_one_complete_set(tmp_path, root):
