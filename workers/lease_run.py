@@ -19,7 +19,7 @@ from workers.listener import Listener
 from workers.process import Child, LogWriter, sentence, spawn
 from workers.resident import Residents, Wanted
 from workers.site import Site, attempt_name, make_work, now_ms
-from workers.storage import Manifest, Storage, open_storage, task_of
+from workers.storage import ALL_FILES, Manifest, Storage, open_storage, task_of
 from workers.table import Started
 from workers.tools import Tools, remove_tree
 
@@ -189,29 +189,34 @@ class LeaseRun:
     def _claim_now(self, task: TaskOrder) -> Claimed:
         storage = self._storage(task)
         reads = tuple((storage.readable(uri), local_path(uri)) for uri in task.reads)
-        if not task.output_dir or self._order.rank:
+        if not task.output_dir:
             return Claimed(reads=reads)
         earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
-        return Claimed(reads=reads, earlier=earlier)
+        return Claimed(reads=reads, earlier=None if self._in_gang else earlier)  # a gang runs again as a whole
+
+    @property
+    def _in_gang(self) -> bool:
+        return self._order.ranks > 1
 
     def _published_name(self, task: TaskOrder) -> str:
         """The task's own name among all that ever publish into this folder."""
-        return f"{task_of(task.attempt_id)}@{self._order.submitted_ms}"
+        rank = f".r{self._order.rank}" if self._in_gang else ""
+        return f"{task_of(task.attempt_id)}{rank}@{self._order.submitted_ms}"
 
     def _storage(self, task: TaskOrder) -> Storage:
         return open_storage(task.output_dir, self._order.roots, home=str(self._site.home))
 
     async def _publish(self, task: TaskOrder, work: str, outcome: Outcome) -> Outcome:
-        """A gang's outputs are rank 0's."""
-        order = self._order
-        if outcome.state is not AttemptState.SUCCEEDED or not task.output_dir or not task.outputs or order.rank:
+        """Each rank of a gang publishes its own files; the declared names are rank 0's to leave."""
+        if outcome.state is not AttemptState.SUCCEEDED or not task.output_dir or not task.outputs:
             return outcome
         storage = self._storage(task)
         name = self._published_name(task)
+        outputs = task.outputs if self._order.rank == 0 else (ALL_FILES,)
 
         def publish() -> Manifest:
-            return storage.publish(f"{work}/outputs", task.outputs, task.output_dir, name, task.number,
-                                   result=outcome.result)
+            return storage.publish(f"{work}/outputs", outputs, task.output_dir, name, task.number,
+                                   result=outcome.result, replace=self._in_gang)
 
         manifest = await self._on_disk(publish)
         return Outcome(state=outcome.state, exit_code=outcome.exit_code, outputs=manifest.uris, result=manifest.result)

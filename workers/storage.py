@@ -76,8 +76,10 @@ class Storage(Protocol):
         ...
 
     def publish(self, staged: str, outputs: Sequence[str], output_dir: str, task: str, number: int, *,
-                result: str = "") -> Manifest:
+                result: str = "", replace: bool = False) -> Manifest:
         """Give the staged files their final names, all or none. Repeating it returns what is there.
+
+        ``replace``: an earlier attempt's outputs give way (a gang's rank runs again because another rank died).
 
         Raises Fenced, OutputMissing, OutsideRoots, OSError.
         """
@@ -130,12 +132,12 @@ class PosixStorage:
             return door.settled()
 
     def publish(self, staged: str, outputs: Sequence[str], output_dir: str, task: str, number: int, *,
-                result: str = "") -> Manifest:
+                result: str = "", replace: bool = False) -> Manifest:
         """See :class:`Storage`."""
         with self._task(output_dir, task) as door:
             door.fence(number)
             earlier = door.settled()
-            if earlier is not None:
+            if earlier is not None and not (replace and earlier.number < number):
                 return earlier
             with Roots((staged,)).open(staged) as source:
                 names = chosen(outputs, tuple(source.files()))
