@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from scheduler.model.errors import ExecutorError
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from workers.agent import Agent
@@ -26,14 +27,22 @@ class RayAgent:
 
     def exchange(
         self, orders: Sequence[LeaseOrder], stops: Sequence[tuple[str, Sequence[str]]], cursors: Sequence[str]
-    ) -> None:
-        """Take orders, then stops (reason and lease ids), then acknowledgements. All may be repeated."""
-        if orders:
-            self._agent.submit(orders)
+    ) -> str:
+        """Take orders, then stops (reason and lease ids), then acknowledgements. All may be repeated.
+
+        Returns why the orders were refused, or nothing.
+        """
+        refusal = ""
+        try:
+            if orders:
+                self._agent.submit(orders)
+        except (ExecutorError, OSError, ValueError) as error:
+            refusal = repr(error)
         for reason, lease_ids in stops:
             self._agent.stop(lease_ids, reason)
         if cursors:
             self._agent.acknowledge(cursors)
+        return refusal
 
     def poll(self, after_cursor: str, wait_ms: int, limit: int) -> tuple[Report, ...]:
         """See :meth:`workers.agent.Agent.poll`."""

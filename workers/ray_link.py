@@ -143,37 +143,32 @@ class AgentLink:
                 self._news.wait_for(lambda: self._parcels and self._handle is not None)
                 parcels, handle = tuple(self._parcels), self._handle
             try:
-                self._hand_over(handle, parcels)
-            except RayTaskError as error:
-                self._refused(handle, parcels, error)
+                refusal = self._hand_over(handle, parcels)
+            except RayTaskError:
+                _log.exception("%s failed over %d parcels, which are dropped", self._name, len(parcels))
             except RayError as error:
                 _log.warning("%s did not take %d parcels: %s", self._name, len(parcels), _first_line(error))
                 time.sleep(RETRY_S)
                 continue
+            else:
+                if refusal:
+                    self._refused(parcels, refusal)
             with self._news:
                 del self._parcels[: len(parcels)]
 
     @staticmethod
-    def _hand_over(handle: Any, parcels: Sequence[Parcel]) -> None:
+    def _hand_over(handle: Any, parcels: Sequence[Parcel]) -> str:
         orders = tuple(order for parcel in parcels for order in parcel.orders)
         stops = tuple(parcel.stop for parcel in parcels if parcel.stop)
-        cursors = tuple(cursor for parcel in parcels for cursor in parcel.cursors)
-        ray.get(handle.exchange.remote(orders, stops, cursors), timeout=CALL_S)
+        cursors = tuple(dict.fromkeys(cursor for parcel in parcels for cursor in parcel.cursors))
+        refusal: str = ray.get(handle.exchange.remote(orders, stops, cursors), timeout=CALL_S)
+        return refusal
 
-    def _refused(self, handle: Any, parcels: Sequence[Parcel], error: RayTaskError) -> None:
-        """Its orders end as lost; they are stopped in case it took some of them. What cannot be told now is told again
-        by the service when the runtime comes up, or is not needed.
-        """
-        _log.error("%s refused: %s", self._name, error)
+    def _refused(self, parcels: Sequence[Parcel], refusal: str) -> None:
+        _log.error("%s refused orders: %s", self._name, refusal)
         time.sleep(REFUSED_S)
-        refused = tuple(order.lease_id for parcel in parcels for order in parcel.orders)
-        rest = [replace(parcel, orders=()) for parcel in parcels] + [Parcel(stop=("the order was refused", refused))]
-        try:
-            self._hand_over(handle, rest)
-        except RayError as again:
-            _log.warning("%s refused the rest as well: %s", self._name, _first_line(again))
-        reason = f"the worker refused the order: {error.cause!r}"
         orders = [order for parcel in parcels for order in parcel.orders]
+        reason = f"the worker refused the order: {refusal}"
         self._push([lost(order, task.attempt_id, reason) for order in orders for task in order.tasks])
 
 

@@ -161,17 +161,21 @@ class RayExecutor:
     def _run_once(self) -> None:
         """One bridge's life, from start to death. Raises ExecutorError with what ended it."""
         environ = self._head.environ() if self._head else {**os.environ, **clean_environ()}
-        session = _Session(self._home, environ, self._tell)  # imports Ray while the head starts
+        session = _Session(self._home, environ, tell=self._tell, ready=self._up)  # imports Ray while the head starts
         try:
             session.connect(self._connection())
-            self._session = session
             while not self._closing.wait(WATCH_S):
                 session.check()
                 if self._head is not None:
                     self._check_head(self._head, session)
         finally:
-            self._session = None
             session.end()
+            self._session = None
+
+    def _up(self, session: _Session) -> None:
+        """From here on orders are delivered; the service hears of it after it is true."""
+        self._session = session
+        self._tell([_report(ReportKind.RUNTIME_UP)])
 
     def _connection(self) -> Connect:
         namespace = "shisuan"
@@ -198,7 +202,10 @@ class RayExecutor:
 class _Session:
     """One bridge process and the line to it."""
 
-    def __init__(self, home: Path, environ: dict[str, str], tell: Callable[[Sequence[Report]], None]) -> None:
+    def __init__(
+        self, home: Path, environ: dict[str, str], *, tell: Callable[[Sequence[Report]], None],
+        ready: Callable[[_Session], None],
+    ) -> None:
         ours, theirs = socket.socketpair()
         log = home / "logs" / "bridge.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +216,7 @@ class _Session:
                 cwd=log.parent, env=environ | {"SHISUAN_HOME": str(home)}, start_new_session=True,
             )
         self.line = Line(ours)
-        self._tell = tell
+        self._tell, self._on_ready = tell, ready
         self._ready = threading.Event()
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[LogRead]] = {}
@@ -263,7 +270,7 @@ class _Session:
                     if number in self._asked:
                         self._asked[number].set_result(message)
                 case Ready():
-                    self._tell([_report(ReportKind.RUNTIME_UP)])
+                    self._on_ready(self)
                     self._ready.set()
 
 

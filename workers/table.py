@@ -115,7 +115,7 @@ class Table:
     def acknowledge(self, cursors: Iterable[str]) -> None:
         """Forget these reports. Losing this line only means that they are offered again."""
         with self._lock:
-            numbers = [n for n in map(self.number_of, cursors) if n in self.reports]
+            numbers = [n for n in dict.fromkeys(map(self.number_of, cursors)) if n in self.reports]
             if not numbers:
                 return
             self._append(_line({"k": "ack", "n": numbers}))
