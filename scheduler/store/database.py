@@ -24,8 +24,10 @@ class Database:
     """A writing and a reading engine on one database. Raises StoreError when the URL or the database is unusable."""
 
     def __init__(self, url: str) -> None:
-        self.url = _parse(url)
+        self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _make_private(Path(str(self.url.database)).absolute())
         # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
         self._writer = _engine(self.url, size=1, reads=False)
         self._reader = _engine(self.url, size=READERS, reads=True)
@@ -61,25 +63,32 @@ def translated() -> Iterator[None]:
         raise StoreError(f"database: {str(cause).strip()}") from error
 
 
-def _parse(text: str) -> URL:
+def parse_url(text: str) -> URL:
+    """The URL of a database that can be used. Raises StoreError; touches nothing."""
     try:
         url = make_url(text)
         backend = url.get_backend_name()
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
     except (ArgumentError, NoSuchModuleError) as error:
-        raise StoreError(f"not a database URL: {text!r} (sqlite:////path/file or postgresql+psycopg://…)") from error
+        # The text may hold a password: it is not repeated.
+        raise StoreError(
+            "not a database URL: write sqlite:////path/file or postgresql+psycopg://user@host/name"
+        ) from error
     if backend not in ("sqlite", "postgresql"):
         raise StoreError(f"unsupported database {backend!r} (sqlite or postgresql)")
-    if backend == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise StoreError("SQLite needs a file: readers and the writer are separate connections")
-        folder = Path(url.database).absolute().parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot create the folder of the database: {error}") from error
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StoreError("SQLite needs a file: readers and the writer are separate connections")
     return url
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that only its owner reads: it will hold the secret that signs tokens. WAL files get its mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise StoreError(f"cannot create the database: {error}") from error
 
 
 def _engine(url: URL, *, size: int, reads: bool) -> sa.Engine:

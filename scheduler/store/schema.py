@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from scheduler.model.errors import StoreError
 from scheduler.store.chain import GENESIS
-from scheduler.store.database import Database, translated
+from scheduler.store.database import Database, parse_url, translated
 from scheduler.store.tables import meta
 
 HEAD = "0001"
@@ -56,7 +56,7 @@ def migration_sql(url: str) -> str:
     out = io.StringIO()
     config = Config(output_buffer=out)
     config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["url"] = Database(url).url
+    config.attributes["url"] = parse_url(url)
     command.upgrade(config, "head", sql=True)
     return out.getvalue()
 

@@ -83,7 +83,7 @@ def test_the_script_for_an_administrator_touches_no_database(url, tmp_path):
         ("oracle+nosuch://x", "not a database URL|unsupported database"),
         ("sqlite://", "SQLite needs a file"),
         ("sqlite:///:memory:", "SQLite needs a file"),
-        ("sqlite:////proc/nowhere/x.db", "cannot create the folder"),
+        ("sqlite:////proc/nowhere/x.db", "cannot create the database"),
         ("postgresql://nobody@127.0.0.1:1/none", "database: .*(refused|failed)"),
     ],
 )
@@ -96,6 +96,14 @@ def test_a_file_that_is_no_database_is_one_clear_error(tmp_path):
     (tmp_path / "x.db").write_text("this is a letter to my mother" * 100)
     with pytest.raises(StoreError, match="file is not a database"):
         open_store(f"sqlite:///{tmp_path / 'x.db'}")
+
+
+def test_only_its_owner_reads_the_database(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'x.db'}")
+    store.acquire_epoch("me")
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 3
+    store.close()
 
 
 def test_opening_a_finished_database_does_not_load_alembic(tmp_path):
