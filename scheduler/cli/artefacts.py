@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,13 @@ def previews(attempts: list[dict[str, Any]]) -> list[tuple[str, Path]]:
     """``(number, PNG)`` of every frame in order of task."""
     done = sorted((a for a in attempts if a["state"] == "succeeded"), key=lambda a: (a["step"], a["index"]))
     paths = [local_path(uri) for a in done for uri in a["outputs"] if uri.lower().endswith(".png")]
-    return [(path.stem, path) for path in paths]
+    return [(frame_number(path), path) for path in paths]
+
+
+def frame_number(path: Path) -> str:
+    """``0012`` for ``film.0012.png``; the whole name where it ends in no number."""
+    found = re.search(r"\d+$", path.stem)
+    return found[0] if found else path.stem
 
 
 def _film(attempts: list[dict[str, Any]], folder: Path) -> tuple[Path, video.VideoFacts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -39,6 +40,11 @@ def run(argv: Sequence[str], session: Session | None = None) -> int:
         # `shisuan logs … | head` closed the pipe; silence the flush at exit as well.
         sys.stdout = None  # type: ignore[assignment]
         return int(Exit.SUCCEEDED)
+    except Exception as error:  # a bug of ours: the user gets a line, whoever mends it asks for more
+        if os.environ.get("SHISUAN_TRACE"):
+            raise
+        _complain(f"internal error, please report it: {type(error).__name__}: {error} (more with SHISUAN_TRACE=1)")
+        return int(Exit.FAILED)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(Exit.REFUSED)
     return int(Exit.SUCCEEDED)

@@ -127,7 +127,8 @@ class _Live:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
         if self._job:
-            self._here.err.print(self._draw())
+            # The last state of the bars stays on the screen; the headline is said again with the result.
+            self._here.err.print(bars(self._pace.see(self._job, self._here.now_ms())))
 
     def update(self, job: dict[str, Any]) -> None:
         self._job = job

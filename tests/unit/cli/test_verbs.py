@@ -62,7 +62,7 @@ def test_a_command_after_dashes_keeps_its_own_options(shisuan, api):
     [body] = api.bodies("POST", "/jobs")
     for line in (
         'run: ["python", "-c", "print(1)", "--watch"]',
-        'array: 3',
+        "array: 3",
         'env: {"A": "b=c"}',
         'resources: {"cpus": "2"}',
     ):
