@@ -1,6 +1,7 @@
 """Fixtures shared by suites."""
 
 import pytest
+import structlog
 
 from tests.postgres import NoPostgres, Postgres
 
@@ -28,3 +29,11 @@ def store_url(request, tmp_path):
     if request.param == "postgresql":
         return request.getfixturevalue("postgres_url")
     return f"sqlite:///{tmp_path / 'shisuan.db'}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs():
+    """The library's default draws tracebacks with every local variable, which takes seconds."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer(key_order=["event"])]
+    )

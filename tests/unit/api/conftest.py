@@ -1,12 +1,17 @@
 """The whole service as one application over SQLite, with workers that finish whatever they are told."""
 
+import warnings
+
 import pytest
-from starlette.testclient import TestClient
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # httpx is what the CLI uses, too
+    from starlette.testclient import TestClient
 
 from scheduler import wiring
 from scheduler.control.settings import Home, Settings
 from scheduler.store import open_store
-from tests.unit.control.world import NODE, FakeClock, Workers
+from tests.unit.control.world import NODE, FakeClock, Workers, new_database
 
 
 class Installation:
@@ -17,7 +22,7 @@ class Installation:
         self.home.prepare()
         self.settings = Settings(home=str(self.home.path), config=config, roots=(str(tmp_path),))
         self.clock = FakeClock(1_800_000_000_000)
-        self.store = open_store(wiring.database_url(self.settings))
+        self.store = open_store(new_database(self.home.path))
         self.workers = Workers(self.clock, (NODE,))
         self.app, self.cycle, self.thread = wiring.build(self.settings, self.store, self.workers, self.clock)
         self.http = TestClient(self.app, client=("127.0.0.1", 5000), raise_server_exceptions=False)

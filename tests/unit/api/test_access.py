@@ -1,6 +1,7 @@
 import pytest
 
 from scheduler.control.tokens import Tokens
+from tests.unit.api.conftest import TestClient
 
 
 def said(answer):
@@ -127,8 +128,6 @@ def test_open_addresses_need_no_key_on_this_machine(service, path):
 
 
 def test_metrics_from_elsewhere_need_an_operator(service):
-    from starlette.testclient import TestClient
-
     outside = TestClient(service.app, client=("192.0.2.7", 5000))
     assert outside.get("/metrics").status_code == 401
     assert outside.get("/metrics", headers={"Authorization": f"Bearer {service.operator}"}).status_code == 200

@@ -1,5 +1,7 @@
 """A control plane on SQLite, with workers that remember what they did and a clock that the test moves."""
 
+import functools
+import tempfile
 import threading
 from collections import deque
 from dataclasses import replace
@@ -29,6 +31,23 @@ OPERATOR = Caller(tenant="default", role=Role.OPERATOR)
 NODE = Node(name="n1", cpu_milli=4_000, memory_mib=8_192)
 CARDS = tuple(Device(id=f"GPU-{i}", model="H100-SXM-80GB", memory_mib=81_559) for i in range(2))
 SPEC = '{"argv":["/bin/true"]}'
+
+
+@functools.cache
+def migrated():
+    """An empty SQLite database of today's schema, as bytes: migrating each test's own takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.db"
+        open_store(f"sqlite:///{file}").close()
+        return file.read_bytes()
+
+
+def new_database(folder):
+    """URL of a fresh SQLite database; its token secret is the same in all tests."""
+    file = Path(folder) / "shisuan.db"
+    if not file.exists():
+        file.write_bytes(migrated())
+    return f"sqlite:///{file}"
 
 
 class FakeClock:
@@ -149,7 +168,7 @@ class World:
     def __init__(self, tmp_path, url="", nodes=(NODE,), limits=None):
         self.clock = FakeClock()
         self.workers = Workers(self.clock, nodes)
-        self.url = url or f"sqlite:///{tmp_path / 'shisuan.db'}"
+        self.url = url or new_database(tmp_path)
         self.home = Home.of(str(tmp_path))
         self.root = Path(tmp_path) / "studio"
         self.root.mkdir(exist_ok=True)
