@@ -121,8 +121,8 @@ class Installation:
         try:
             if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
                 return False
-            text = "\0".join(process.cmdline())
-            return str(self.home) in text or process.environ().get("SHISUAN_HOME") == str(self.home) or self._ray_dir in text
+            text = "\0".join([*process.cmdline(), *process.environ().values()])
+            return str(self.home) in text or self._ray_dir in text
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 
@@ -145,7 +145,7 @@ def _roles(process: psutil.Process) -> set[str]:
         return set()
     text = " ".join(command)
     roles = set()
-    if "SHISUAN_ATTEMPT" in environ:
+    if "SHISUAN_WORK" in environ or command[:1] and Path(command[0]).name in ("bwrap", "setpriv"):
         roles.add("runner")
     elif "scheduler.wiring" in text:
         roles.add("service")

@@ -4,6 +4,7 @@ A seed fixes who dies and after how many attempt starts. ``make test`` runs 20 s
 """
 
 import random
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -37,31 +38,44 @@ def started(installation: Installation, job_id: str) -> int:
     return sum(a["started_ms"] > 0 for a in installation.attempts(job_id))
 
 
-def run_and_kill(installation: Installation, seed: int) -> None:
+def kill_one(installation: Installation, role: str, chance: random.Random) -> int:
+    """SIGKILL one process of a role. Runners live for moments: look again until one is hit or none comes any more."""
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        found = installation.role(role)
+        if found and kill([chance.choice(found)]):
+            return 1
+        if role != "runner":
+            break
+    return 0
+
+
+def run_and_kill(installation: Installation, seed: int, *, replay: bool) -> None:
     chance = random.Random(seed)
     victims = VICTIMS[seed % len(VICTIMS)]
     moment = chance.randrange(42)
     name = f"tiny-{seed}-{chance.randrange(10**6)}"
     job_id = installation.submit(TINY.replace("tiny", name))
     wait_for(f"{moment} starts", lambda: started(installation, job_id) >= moment, deadline_s=60, every_s=0.01)
-    killed = {role: kill(chance.sample(found, k=1) if (found := installation.role(role)) else []) for role in victims}
+    killed = {role: kill_one(installation, role, chance) for role in victims}
     print(f"seed {seed}: after {moment} starts of {job_id} killed {killed}")
     if "service" in victims:
         installation.up()
     job = installation.wait(job_id, deadline_s=120)
-    invariants.check_attempts(installation, job)
+    invariants.check_attempts(installation, job, runner_killed="runner" in victims)
     invariants.check_leases(installation, job)
     invariants.check_outputs(installation.home / "storage" / "default" / name)
     invariants.check_no_orphans(installation)
-    invariants.check_journal(installation)
+    if replay:
+        invariants.check_journal(installation)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_nothing_is_lost_when_anything_dies(installation, seed):
-    run_and_kill(installation, seed)
+    run_and_kill(installation, seed, replay=True)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(20, 220))
 def test_nothing_is_lost_when_anything_dies_often(installation, seed):
-    run_and_kill(installation, seed)
+    run_and_kill(installation, seed, replay=seed % 10 == 9)  # replay reads the whole, growing journal
