@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -68,7 +68,7 @@ def make(here: Session, job: dict[str, Any], folder: Path) -> Artefacts:
     film, facts = _film(attempts, folder)
     line = timeline.build(leases, attempts, nodes, here.now_ms())
     usage_file = folder / "usage.json"
-    usage_file.write_text(json.dumps({"records": records}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    usage_file.write_text(json.dumps(_books(leases, records), indent=2, ensure_ascii=False) + "\n", "utf-8")
     title = f"{job['name']} ({job['id']})"
     size = f"{facts.width}×{facts.height}"
     return Artefacts(
@@ -81,6 +81,16 @@ def make(here: Session, job: dict[str, Any], folder: Path) -> Artefacts:
         leases=leases,
         frames=len(frames),
     )
+
+
+def _books(leases: list[dict[str, Any]], records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The records, their sums, and the check of both against the leases."""
+    check = sums.conserve(leases, records)
+    return {
+        "totals": [asdict(total) for total in sums.totals(records)],
+        "conservation": {**asdict(check), "error_ms": check.error_ms},
+        "records": records,
+    }
 
 
 def sealed(here: Session, job_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

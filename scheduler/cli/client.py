@@ -95,7 +95,8 @@ class Client:
 
 def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """Server-sent events as ``(event, data)``; comments and unknown fields are skipped (WHATWG HTML, 9.2.6)."""
-    event, data = "message", []
+    event = "message"
+    data: list[str] = []
     for line in lines:
         if not line:
             if data:

@@ -38,7 +38,7 @@ def run(argv: Sequence[str], session: Session | None = None) -> int:
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         # `shisuan logs … | head` closed the pipe; silence the flush at exit as well.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return int(Exit.SUCCEEDED)
     except Exception as error:  # a bug of ours: the user gets a line, whoever mends it asks for more
         if os.environ.get("SHISUAN_TRACE"):

@@ -62,7 +62,7 @@ class Reader:
         """One job with everything about it."""
         now_ms = self.doors.cycle.now_ms()
         service = self.doors.service
-        job = service.describe(caller, job_id)
+        job: Json = service.describe(caller, job_id)
         waits = [] if job["finished_ms"] else service.explain(caller, job_id)
         states = self._task_states(caller, job_id)
         return {

@@ -56,7 +56,8 @@ def film(api, tmp_path):
     records = [
         {
             "id": f"{one['id']}:1", "lease_id": one["id"], "job_id": "j17", "step": one["step"],
-            "bucket": "held_charged", "start_ms": one["granted_ms"], "end_ms": one["closed_ms"], "free_reason": "", "simulated": False,
+            "bucket": "held_charged",
+            "start_ms": one["granted_ms"], "end_ms": one["closed_ms"], "free_reason": "", "simulated": False,
             "quantities": [{"sku": "vcpu", "model": "", "amount": 1000 * (one["closed_ms"] - one["granted_ms"])}],
         }
         for one in leases
