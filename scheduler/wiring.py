@@ -140,6 +140,7 @@ def serve(settings: Settings) -> int:
     home = Home.of(settings.home)
     home.prepare()
     lock = _only_one(home)
+    home.instance.unlink(missing_ok=True)  # of a service that was killed
     write_to(home.log)
     listener = _listen(settings)
     store = open_store(database_url(settings))
