@@ -145,7 +145,7 @@ def _roles(process: psutil.Process) -> set[str]:
         return set()
     text = " ".join(command)
     roles = set()
-    if "SHISUAN_WORK" in environ or command[:1] and Path(command[0]).name in ("bwrap", "setpriv"):
+    if "SHISUAN_WORK" in environ or (command and Path(command[0]).name in ("bwrap", "setpriv")):
         roles.add("runner")
     elif "scheduler.wiring" in text:
         roles.add("service")
@@ -173,7 +173,7 @@ def kill(processes: Iterable[psutil.Process]) -> int:
 
 
 def wait_for(what: str, condition: Callable[[], Any], *, deadline_s: float, every_s: float = 0.05) -> Any:
-    """The first true value of ``condition``; connection errors count as not yet. Raises AssertionError at the deadline."""
+    """The first true value of ``condition``; connection errors count as not yet. AssertionError at the deadline."""
     end = time.monotonic() + deadline_s
     while True:
         try:

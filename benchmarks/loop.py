@@ -80,7 +80,7 @@ def ours_ms(installation: Installation, run: int) -> float:
 
 
 def submit_figures(installation: Installation, tasks: int) -> tuple[float, float]:
-    """Seconds to submit one job of ``tasks`` tasks, and the bytes each adds to the database and the service's memory."""
+    """Seconds to submit one job of ``tasks`` tasks; bytes each adds to the database and the service's memory."""
     before = installation.database_bytes() + installation.pss_bytes("service")
     begin = time.monotonic()
     job = installation.submit(ARRAY.format(name="many", last=tasks - 1), hold=True)

@@ -83,8 +83,8 @@ def machine() -> dict[str, object]:
 def commit() -> str:
     """The commit measured, with ``+`` when the working tree differs from it; ``unknown`` outside a checkout."""
     root = Path(__file__).parents[1]
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    if head.returncode != 0:
-        return "unknown"
-    dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False).stdout
-    return head.stdout.strip() + ("+" if dirty.strip() else "")
+    head, dirty = (
+        subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain"))
+    )
+    return head + ("+" if dirty else "") if head else "unknown"

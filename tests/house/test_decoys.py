@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.installation import SHISUAN, Installation
 
-DECOYS = ("scheduler.py", "workers.py", "k8s.py", "benchmarks.py", "pipelines/__init__.py", "ray.py", "typing.py", "queue.py")
+DECOYS = ("scheduler.py", "workers.py", "k8s.py", "benchmarks.py", "pipelines/__init__.py", "ray.py", "queue.py")
 
 
 @pytest.fixture
