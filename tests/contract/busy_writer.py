@@ -73,4 +73,4 @@ class Park:
 if __name__ == "__main__":
     park = Park(open_store(sys.argv[1]), int(sys.argv[2]))
     while True:
-        print(park.cycle(), flush=True)  # noqa: T201
+        print(park.cycle(), flush=True)
