@@ -59,7 +59,7 @@ class Artefacts:
 def make(here: Session, job: dict[str, Any], folder: Path) -> Artefacts:
     """Make them all in ``folder``. Raises CliError or ValueError when something is not as it should be."""
     folder.mkdir(parents=True, exist_ok=True)
-    attempts = here.client().get(f"/jobs/{job['id']}/attempts")["attempts"]
+    attempts = here.client().pages(f"/jobs/{job['id']}/attempts", "attempts")
     leases, records = sealed(here, job["id"])
     nodes = here.client().get("/nodes")["nodes"]
     frames = previews(attempts)
@@ -96,7 +96,7 @@ def _books(leases: list[dict[str, Any]], records: list[dict[str, Any]]) -> dict[
 def sealed(here: Session, job_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Leases and usage records once every lease is closed and recorded: a moment after the job's last word."""
     for _ in range(_SEALING_LIMIT_S * 5):
-        leases = here.client().get("/leases", job=job_id)["leases"]
+        leases = here.client().pages("/leases", "leases", job=job_id)
         records = here.client().get("/usage", job=job_id)["records"]
         check = sums.conserve(leases, records)
         if not check.open_leases and not check.error_ms:

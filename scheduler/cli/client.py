@@ -10,6 +10,8 @@ import httpx
 
 from scheduler.cli.exits import CliError, Exit, Unreachable
 
+PAGE = 10_000
+"""The service's longest list in one answer."""
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -40,6 +42,15 @@ class Client:
     def get(self, path: str, **query: Any) -> Any:
         """GET ``/v1`` + ``path``; empty values are left out. Raises ApiError, Unreachable."""
         return self.call("GET", path, params={k: v for k, v in query.items() if v not in (None, "")})
+
+    def pages(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
+        """Everything of a list that the service gives page by page, each page coming ``after`` the last one's id."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get(path, **query, after=found[-1]["id"] if found else "")[name]
+            found += page
+            if len(page) < PAGE:
+                return found
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST ``/v1`` + ``path``. Raises ApiError, Unreachable."""

@@ -84,7 +84,7 @@ def _chunk(here: Session, job: str, one: tuple[str, int, int], offset: int) -> d
 def _attempts(here: Session, wanted: Target, *, wait: bool) -> list[dict[str, Any]]:
     """Attempts of the job or step; with ``wait``, not before there is one."""
     while True:
-        found: list[dict[str, Any]] = here.client().get(f"/jobs/{wanted.job}/attempts", step=wanted.step)["attempts"]
+        found: list[dict[str, Any]] = here.client().pages(f"/jobs/{wanted.job}/attempts", "attempts", step=wanted.step)
         if wanted.index is not None:
             found = [a for a in found if a["index"] == wanted.index]
         if found:

@@ -214,6 +214,16 @@ def test_logs_of_a_job_are_those_of_its_first_failure(shisuan, api):
     assert (result.out, result.err) == ("bang\n", "==> j17.render.2 (attempt 1) <==\n")
 
 
+def test_long_lists_are_read_to_their_end(shisuan, api, monkeypatch):
+    monkeypatch.setattr("scheduler.cli.client.PAGE", 2)
+    pages = [[attempt(0), attempt(1)], [attempt(2, 1, "failed")]]
+    api.answers["GET /jobs/j17/attempts"] = [{"attempts": page} for page in pages]
+    api.answers["GET /jobs/j17/logs"] = chunks("late\n")
+    assert shisuan("logs", "j17").err == "==> j17.render.2 (attempt 1) <==\n"
+    asked = [query.get("after") for _, path, query, _ in api.asked if path.endswith("/attempts")]
+    assert asked == [None, "j17.render.1.a1"]
+
+
 def test_follow_goes_on_until_the_end(shisuan, api):
     api.answers["GET /jobs/j17/attempts"] = {"attempts": [attempt(3, 1, "failed"), attempt(3, 2, "running")]}
     waiting = {"attempt_id": "", "text": "", "next_offset": 4, "end": False}
