@@ -81,9 +81,13 @@ class Submission:
         with self._cycle.state() as engine:
             tenant = next((t for t in engine.tenants() if t.name == caller.tenant), None)
             queues = tuple(engine.queues())
+            has_cards = any(node.devices for node in engine.nodes())
         if tenant is None:
             raise NotFound(f"no tenant {caller.tenant!r}")
-        return jobfile.read(file, tenant=tenant, queues=queues, base_dir=base_dir, now_ms=self._cycle.now_ms())
+        now_ms = self._cycle.now_ms()
+        return jobfile.read(
+            file, tenant=tenant, queues=queues, base_dir=base_dir, now_ms=now_ms, has_cards=has_cards
+        )
 
 
 def _check(engine: Engine, job: Job, draft: Draft, caller: Caller) -> None:
