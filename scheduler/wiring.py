@@ -299,12 +299,16 @@ def _service_of(home: Home) -> psutil.Process | None:
 
 
 def verify(settings: Settings) -> int:
-    """Replay the journal against the tables; prints the first difference. A running service is not disturbed."""
+    """Check the journal's hash chain, then replay it against the tables; prints the first difference.
+
+    A running service is not disturbed. Raises StoreError for a damaged chain.
+    """
     from scheduler.control.replay import first_difference
     from scheduler.store import open_store
 
     store = open_store(database_url(settings))
     try:
+        store.verify()
         for _ in range(VERIFY_TRIES):
             before = store.journal_tail(1)
             difference = first_difference(store)

@@ -21,6 +21,7 @@ from scheduler.control.shapes import (
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Instant = Annotated[int, Query(ge=0, description="Unix ms; 0: no bound")]
 After = Annotated[str, Query(description="Id of the last one seen: what comes after it, 10,000 at a time")]
 
 
@@ -88,12 +89,15 @@ def attempts(open_doors: Open, who: Who, job_id: str, step: str = "", after: Aft
 
 
 @router.get("/leases", summary="Who held what, from when to when")
-def leases(open_doors: Open, who: Who, job: str = "", after: After = "") -> LeaseList:
+def leases(  # noqa: PLR0917 (each is a named query parameter)
+    open_doors: Open, who: Who, job: str = "", after: After = "", start_ms: Instant = 0, end_ms: Instant = 0
+) -> LeaseList:
     """Of one job, or all of yours."""
-    return {"leases": open_doors.service.leases(who, job, after)}
+    found = open_doors.service.leases(who, job, after=after, start_ms=start_ms, end_ms=end_ms)
+    return {"leases": found}
 
 
 @router.get("/usage", summary="Sealed usage records")
-def usage(open_doors: Open, who: Who, job: str = "") -> UsageList:
-    """Of one job, or all of yours."""
-    return {"records": open_doors.service.usage(who, job)}
+def usage(open_doors: Open, who: Who, job: str = "", start_ms: Instant = 0, end_ms: Instant = 0) -> UsageList:
+    """Of one job, or all of yours; the first 10,000 that touch the interval."""
+    return {"records": open_doors.service.usage(who, job, start_ms=start_ms, end_ms=end_ms)}

@@ -130,6 +130,10 @@ class History(Protocol):
         """A job's attempts by step, index and number; ``after``: that triple of the last one seen."""
         ...
 
+    def latest_attempts(self, job_id: str, limit: int = ...) -> tuple[AttemptRecord, ...]:
+        """A job's attempts that ended last, then those that have not ended."""
+        ...
+
     def attempt(self, attempt_id: str) -> AttemptRecord:
         """One attempt. Raises NotFound."""
         ...

@@ -29,6 +29,7 @@ from scheduler.model.order import LogChunk
 
 LATEST_ATTEMPTS = 20
 MOST_OUTPUTS = 200
+MOST_LOOKED_AT = 1_000
 MOST_JOBS = 1_000
 MOST_LISTED = 10_000
 """The store gives no more rows at once."""
@@ -100,15 +101,13 @@ class Service:
         """A job with its latest attempts and published outputs. Raises NotFound."""
         head = self.get(caller, job_id)
         record = visible(caller, self._record(job_id), job_id)
-        attempts = self._history.attempts(job_id)
-        latest = sorted(attempts, key=lambda a: (a.finished_ms or self._cycle.now_ms() + 1, a.started_ms, a.id))
-        outputs = [uri for a in attempts if a.state is AttemptState.SUCCEEDED for uri in a.outputs]
+        published = self._history.attempts(job_id, limit=MOST_LOOKED_AT)
         return {
             **head,
             "after": list(record.job.after),
             "source": record.job.source,
-            "attempts": self._attempt_views(job_id, latest[-LATEST_ATTEMPTS:]),
-            "outputs": outputs[:MOST_OUTPUTS],
+            "attempts": self._attempt_views(job_id, self._history.latest_attempts(job_id, LATEST_ATTEMPTS)),
+            "outputs": [u for a in published if a.state is AttemptState.SUCCEEDED for u in a.outputs][:MOST_OUTPUTS],
         }
 
     def explain(self, caller: Caller, job_id: str) -> list[WaitView]:
@@ -130,19 +129,25 @@ class Service:
         place = _place(after) if after else None
         return self._attempt_views(job_id, self._history.attempts(job_id, step=step, after=place))
 
-    def leases(self, caller: Caller, job_id: str = "", after: str = "") -> list[LeaseView]:
-        """Who held what: the caller's leases, of one job or of all, :data:`MOST_LISTED` at a time; the next page comes
-        ``after`` the last one's id. Raises NotFound, InvalidInput.
+    def leases(
+        self, caller: Caller, job_id: str = "", *, after: str = "", start_ms: int = 0, end_ms: int = 0
+    ) -> list[LeaseView]:
+        """Who held what in ``[start_ms, end_ms)`` (0: no bound): the caller's leases, of one job or of all,
+        :data:`MOST_LISTED` at a time; the next page comes ``after`` the last one's id. Raises NotFound, InvalidInput.
         """
         if job_id:
             visible(caller, self._record(job_id), job_id)
-        return [views.lease(r) for r in self._history.leases(job_id=job_id, tenant=caller.scope, after=after)]
+        found = self._history.leases(job_id=job_id, tenant=caller.scope, after=after, start_ms=start_ms, end_ms=end_ms)
+        return [views.lease(r) for r in found]
 
-    def usage(self, caller: Caller, job_id: str = "") -> list[UsageView]:
-        """Sealed usage records of the caller, of one job or of all. Raises NotFound."""
+    def usage(self, caller: Caller, job_id: str = "", *, start_ms: int = 0, end_ms: int = 0) -> list[UsageView]:
+        """Sealed usage records that touch ``[start_ms, end_ms)`` (0: no bound): the caller's, of one job or of all,
+        the first :data:`MOST_LISTED`. Raises NotFound.
+        """
         if job_id:
             visible(caller, self._record(job_id), job_id)
-        return [views.usage(r) for r in self._history.usage(job_id=job_id, tenant=caller.scope)]
+        found = self._history.usage(job_id=job_id, tenant=caller.scope, start_ms=start_ms, end_ms=end_ms)
+        return [views.usage(r) for r in found]
 
     def logs(self, caller: Caller, job_id: str, *, task: str = "", attempt: int = 0, offset: int = 0) -> LogView:
         """A piece of a task's log from byte ``offset``; the latest attempt when ``attempt`` is 0, the job's latest task
@@ -152,10 +157,8 @@ class Service:
         if offset < 0:
             raise InvalidInput([Problem("offset", "must be 0 or more")])
         found = self._pick_attempt(record, task, attempt)
-        lease = self._lease_node(found)
-        if not lease:
-            raise NotFound(f"attempt {found.id} has no log: it never reached a node")
-        chunk = self._read_log(lease, found, offset)
+        node = self._nodes_of(job_id, {found.lease_id})[found.lease_id]
+        chunk = self._read_log(node, found, offset)
         return {"attempt_id": found.id, "text": chunk.text, "next_offset": chunk.next_offset, "end": chunk.end}
 
     def whoami(self, attempt: str) -> SelfView:
@@ -205,19 +208,27 @@ class Service:
             raise InvalidInput([Problem("indices", f"step {step} has tasks 0 to {count - 1}, not {wrong[0]}")])
 
     def _attempt_views(self, job_id: str, records: Sequence[AttemptRecord]) -> list[AttemptView]:
-        wanted = {r.lease_id for r in records}
-        nodes = {
-            r.lease.id: r.lease.allocations[0].node
-            for r in self._history.leases(job_id=job_id)
-            if r.lease.id in wanted and r.lease.allocations
-        }
+        nodes = self._nodes_of(job_id, {r.lease_id for r in records})
         progress = self._cycle.observer.progress
         return [views.attempt(r, progress.get(r.id), nodes.get(r.lease_id, "")) for r in records]
+
+    def _nodes_of(self, job_id: str, lease_ids: set[str]) -> dict[str, str]:
+        """Node of the first rank of each of these leases of one job."""
+        nodes: dict[str, str] = {}
+        numbers = sorted(int(lease_id[1:]) for lease_id in lease_ids)
+        after = numbers[0] - 1 if numbers else 0
+        while numbers and after < numbers[-1]:
+            page = self._history.leases(job_id=job_id, after=f"l{after}", limit=numbers[-1] - after)
+            if not page:
+                break
+            nodes.update({r.lease.id: r.lease.allocations[0].node for r in page if r.lease.id in lease_ids})
+            after = int(page[-1].lease.id[1:])
+        return nodes
 
     def _pick_attempt(self, record: JobRecord, task: str, number: int) -> AttemptRecord:
         job_id = record.job.id
         if not task:
-            ran = sorted(self._history.attempts(job_id), key=lambda a: (a.started_ms, a.id))
+            ran = self._history.latest_attempts(job_id, 1)
             if not ran:
                 raise NotFound(f"job {job_id} has no log yet: none of its tasks has started")
             return ran[-1]
@@ -240,14 +251,6 @@ class Service:
         if index and not (index.isascii() and index.isdecimal()):
             raise InvalidInput([Problem("task", f"{task!r} is not STEP.INDEX, such as {name}.0")])
         return name, int(index or 0)
-
-    def _lease_node(self, attempt: AttemptRecord) -> str:
-        with self._cycle.state() as engine:
-            record = engine.lease(attempt.lease_id)
-        if record is None:
-            held = self._history.leases(job_id=attempt.job_id)
-            record = next((r for r in held if r.lease.id == attempt.lease_id), None)
-        return record.lease.allocations[0].node if record is not None and record.lease.allocations else ""
 
     def _read_log(self, node: str, attempt: AttemptRecord, offset: int) -> LogChunk:
         try:

@@ -109,6 +109,17 @@ class Reads:
         with self._database.read() as connection:
             return tuple(rows.record_of(AttemptRecord, row) for row in connection.execute(statement))
 
+    def latest_attempts(self, job_id: str, limit: int = 20) -> tuple[AttemptRecord, ...]:
+        """A job's attempts that ended last, then those that have not ended."""
+        attempts = tables.attempts.c
+        is_over = sa.case((attempts.finished_ms == 0, 0), else_=1)
+        newest = (is_over, attempts.finished_ms.desc(), attempts.started_ms.desc(), attempts.id.desc())
+        mine = sa.select(tables.attempts).where(attempts.job_id == job_id)
+        statement = mine.order_by(*newest).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            found = connection.execute(statement).all()
+        return tuple(rows.record_of(AttemptRecord, row) for row in reversed(found))
+
     def attempt(self, attempt_id: str) -> AttemptRecord:
         """One attempt. Raises NotFound."""
         wanted = sa.select(tables.attempts).where(tables.attempts.c.id == attempt_id)

@@ -144,6 +144,25 @@ def test_attempts_are_listed_by_step(service):
     assert [a["index"] for a in listed] == [0, 1, 2]
 
 
+def test_a_description_shows_the_attempts_that_ended_last(service):
+    job = service.submit(HELLO + "array: 0-29\n").json()["id"]
+    shown = service.finish(job)["attempts"]
+    ended = [a["finished_ms"] for a in shown]
+    assert len(shown) == 20
+    assert ended == sorted(ended)
+    everything = service.get(f"/jobs/{job}/attempts").json()["attempts"]
+    assert ended[-1] == max(a["finished_ms"] for a in everything)
+    assert {a["node"] for a in everything} == {"n1"}
+
+
+def test_usage_and_leases_are_cut_to_an_interval(service):
+    service.finish(service.submit().json()["id"])
+    now = service.clock.now
+    for path, name in (("/usage", "records"), ("/leases", "leases")):
+        assert service.get(path, start_ms=now + 1).json()[name] == []
+        assert len(service.get(path, end_ms=now + 1).json()[name]) >= 1
+
+
 def test_lists_go_on_after_the_last_one_seen(service):
     job = service.submit(ARRAY).json()["id"]
     service.finish(job)

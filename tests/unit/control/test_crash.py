@@ -107,6 +107,20 @@ def test_dying_again_and_again_loses_nothing(tmp_path, monkeypatch, seed):
 
 
 @pytest.mark.parametrize("name", STEPS)
+def test_it_is_the_same_on_both_databases(tmp_path, store_url, monkeypatch, name):
+    world = World(tmp_path, store_url)
+    job = world.submit(*STEPS_OF_JOB)
+    die_at(monkeypatch, name, after=True, times=2)
+    for _ in range(60):
+        turn(world)
+        if world.job(job).state.is_final and not world.workers.mail:
+            break
+    world.turn(2)
+    assert_done_once(world, job)
+    world.close()
+
+
+@pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_verb_that_dies_may_be_sent_again(tmp_path, monkeypatch, name, after):
     world = World(tmp_path)
