@@ -47,6 +47,11 @@ class Gang:
         """The combined end was told."""
         return self._told_end
 
+    @property
+    def broken(self) -> bool:
+        """A rank ended otherwise than well."""
+        return any(report.state is not AttemptState.SUCCEEDED for report in self._finished.values())
+
     def silent(self) -> bool:
         """No rank has reported anything."""
         return not self._started and not self._finished
@@ -72,14 +77,18 @@ class Gang:
         """No rank was given to an agent."""
         return self._lose([order.rank for order in self.orders], reason, at_ms, state)
 
-    def _lose(
-        self, ranks: Sequence[int], reason: str, at_ms: int, state: AttemptState = AttemptState.LOST
-    ) -> Outcome:
+    def _lose(self, ranks: Sequence[int], reason: str, at_ms: int, state: AttemptState = AttemptState.LOST) -> Outcome:
         for rank in ranks:
             if rank not in self._finished:
                 self._finished[rank] = Report(
-                    kind=ReportKind.FINISHED, at_ms=at_ms, node=self.orders[rank].node, lease_id=self.lease_id,
-                    attempt_id=self.attempt_id, rank=rank, state=state, message=reason,
+                    kind=ReportKind.FINISHED,
+                    at_ms=at_ms,
+                    node=self.orders[rank].node,
+                    lease_id=self.lease_id,
+                    attempt_id=self.attempt_id,
+                    rank=rank,
+                    state=state,
+                    message=reason,
                 )
         return self._after_end()
 
@@ -97,9 +106,8 @@ class Gang:
         if len(self._finished) == self.ranks:
             self._told_end = True
             return Outcome(reports=(self._end_report(),))
-        failed = any(r.state is not AttemptState.SUCCEEDED for r in self._finished.values())
-        stop_rest = failed and not self._stopping
-        self._stopping = self._stopping or failed
+        stop_rest = self.broken and not self._stopping
+        self._stopping = self._stopping or stop_rest
         return Outcome(stop_rest=stop_rest)
 
     def _end_report(self) -> Report:

@@ -80,8 +80,14 @@ def agent_actor(*, name: str, node_id: str, node: str, tenant: str, home: str) -
     return (
         ray.remote(RayAgent)
         .options(
-            name=name, get_if_exists=True, lifetime="detached", num_cpus=0, max_restarts=0, max_task_retries=0,
-            max_concurrency=CALLS_AT_ONCE, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            name=name,
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=CALLS_AT_ONCE,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
         .remote(node, tenant, home)
     )

@@ -125,7 +125,11 @@ class Bridge:
             link = self._links.get((node, tenant))
             if link is None:
                 link = self._links[node, tenant] = AgentLink(
-                    node=node, tenant=tenant, home=str(self._home), prefix=self._prefix, node_id=self._node_id,
+                    node=node,
+                    tenant=tenant,
+                    home=str(self._home),
+                    prefix=self._prefix,
+                    node_id=self._node_id,
                     push=self._gangs.pass_on,
                 )
             return link
@@ -229,6 +233,10 @@ class Bridge:
     def _gone(self, name: str) -> None:
         del self._rooms[name]
         self._probes.pop(name, None)
+        with self._lock:
+            links = [link for (node, _), link in self._links.items() if node == name]
+        for link in links:
+            link.forget()
         self._gangs.node_gone(name)
         self._push([Report(kind=ReportKind.NODE_GONE, at_ms=_now_ms(), node=name, message="Ray lost it")])
 

@@ -49,8 +49,13 @@ class Gangs:
     """Thread-safe. ``link`` gives the agent of a rank, ``room`` a live node, ``push`` tells the service."""
 
     def __init__(
-        self, folder: Path, *, prefix: str, link: Callable[[LeaseOrder], AgentLink],
-        room: Callable[[str], Room | None], push: Callable[[Sequence[Report]], None],
+        self,
+        folder: Path,
+        *,
+        prefix: str,
+        link: Callable[[LeaseOrder], AgentLink],
+        room: Callable[[str], Room | None],
+        push: Callable[[Sequence[Report]], None],
     ) -> None:
         self._folder, self._prefix = folder, prefix
         self._link, self._room, self._push = link, room, push
@@ -117,8 +122,9 @@ class Gangs:
     def sweep(self, known: Callable[[], set[str]]) -> None:
         """Forget what an earlier bridge left and nobody knows; remove reservations that belong to no gang."""
         inherited = set(self._gangs)
-        for lease_id in self._reservations() - inherited:
-            self._release(lease_id)
+        for lease_id in self._reservations():
+            if lease_id not in self._gangs:  # a gang is known before it reserves
+                self._release(lease_id)
         time.sleep(UNHEARD_S)
         with self._lock:
             unheard = [i for i in inherited - known() if i in self._gangs and self._gangs[i].silent()]
@@ -138,16 +144,21 @@ class Gangs:
             self._refuse(gang, AttemptState.LOST, f"the gang could not start on all its nodes: {error}")
             return
         with self._lock:
-            reason = self._stopped.get(gang.lease_id)
+            reason, state = self._stopped.get(gang.lease_id), AttemptState.CANCELLED
+            if gang.broken and gang.lease_id not in self._begun:
+                reason, state = "a node of the gang was lost before it began", AttemptState.LOST
             if reason is None:
                 self._begun.add(gang.lease_id)
                 for order in gang.orders:
                     self._link(order).tell(Parcel(orders=(order,)))
         if reason is not None:
-            self._refuse(gang, AttemptState.CANCELLED, reason)
+            self._release(gang.lease_id)
+            self._refuse(gang, state, reason)
 
     def _refuse(self, gang: Gang, state: AttemptState, reason: str) -> None:
         with self._lock:
+            if not gang.silent():
+                self._stop(gang, reason)  # some ranks run: an earlier bridge had begun it
             self._push(self._follow(gang, gang.refuse(state, reason, _now_ms())))
 
     def _follow(self, gang: Gang, outcome: Outcome) -> tuple[Report, ...]:
@@ -169,20 +180,26 @@ class Gangs:
         try:
             group = get_placement_group(name)
         except ValueError:
-            rooms = [self._room(order.node) for order in gang.orders]
-            there = [room for room in rooms if room is not None]
-            if len(there) < len(rooms):
-                raise TimeoutError(f"node {gang.nodes[rooms.index(None)]} is gone") from None
+            rooms = [self._room_of(order, until) for order in gang.orders]
             group = placement_group(
-                [_bundle(order, room) for order, room in zip(gang.orders, there, strict=True)],
-                name=name, lifetime="detached",
-                bundle_label_selector=[{NODE_ID_LABEL: room.node_id} for room in there],
+                [_bundle(order, room) for order, room in zip(gang.orders, rooms, strict=True)],
+                name=name,
+                lifetime="detached",
+                bundle_label_selector=[{NODE_ID_LABEL: room.node_id} for room in rooms],
             )
         while (table := placement_group_table(group)).get("state") != "CREATED":
-            if time.monotonic() > until:
+            if time.monotonic() > until or table.get("state") == "REMOVED":
                 why = table.get("stats", {}).get("scheduling_state", "unknown")
                 raise TimeoutError(f"Ray has no room for all {gang.ranks} ranks ({why})")
             time.sleep(LOOK_S)
+
+    def _room_of(self, order: LeaseOrder, until: float) -> Room:
+        """A bridge that has just come up may not have looked at the nodes yet. Raises TimeoutError."""
+        while (room := self._room(order.node)) is None:
+            if time.monotonic() > until:
+                raise TimeoutError(f"node {order.node} is not there")
+            time.sleep(LOOK_S)
+        return room
 
     def _release(self, lease_id: str) -> None:
         try:

@@ -38,8 +38,19 @@ LOGICAL_CPUS = 10_000
 """Ray's own count never decides: the database does. Placement groups of gangs always fit."""
 NODE_LABEL = "shisuan/node"
 KEPT_ENV = (
-    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
-    "SHISUAN_BLENDER", "SHISUAN_FFMPEG",
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "USER",
+    "LOGNAME",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "SHISUAN_BLENDER",
+    "SHISUAN_FFMPEG",
 )
 KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "PYTHONHASHSEED", "COVERAGE_")
 _RAY_ENV = {
@@ -160,13 +171,21 @@ class RayHead:
 
     def _launch(self, nodes: Sequence[Node]) -> None:
         plan = {
-            "temp_dir": str(self.temp_dir), "address": self.address, "ip": LOOPBACK,
+            "temp_dir": str(self.temp_dir),
+            "address": self.address,
+            "ip": LOOPBACK,
             "nodes": [_node_plan(node) for node in nodes],
         }
         environ = self.environ() | {MARK: str(self.temp_dir)}
         launcher = subprocess.Popen(
-            [sys.executable, "-P", "-m", "workers.ray_node"], cwd=self.temp_dir, env=environ, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [sys.executable, "-P", "-m", "workers.ray_node"],
+            cwd=self.temp_dir,
+            env=environ,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             told, complaints = launcher.communicate(json.dumps(plan), timeout=START_LIMIT_S)
@@ -190,7 +209,10 @@ class RayHead:
 
     def _write_facts(self) -> None:
         facts = {
-            "temp_dir": str(self.temp_dir), "address": self.address, "shape": self._shape(), "node_ids": self.node_ids,
+            "temp_dir": str(self.temp_dir),
+            "address": self.address,
+            "shape": self._shape(),
+            "node_ids": self.node_ids,
             "gcs": {"pid": self._gcs.pid, "ticks": self._gcs.ticks},
             "raylets": {name: {"pid": p.pid, "ticks": p.ticks} for name, p in self._raylets.items()},
         }
@@ -246,7 +268,10 @@ def _node_plan(node: Node) -> dict[str, Any]:
     cards = sorted({device.index for device in node.devices})
     real = sum(not device.simulated for device in node.devices)
     return {
-        "name": node.name, "cpus": LOGICAL_CPUS, "gpus": real, "labels": {NODE_LABEL: node.name},
+        "name": node.name,
+        "cpus": LOGICAL_CPUS,
+        "gpus": real,
+        "labels": {NODE_LABEL: node.name},
         "resources": {f"gpu{index}": 1 for index in cards},
     }
 

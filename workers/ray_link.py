@@ -48,7 +48,13 @@ class AgentLink:
     """
 
     def __init__(
-        self, *, node: str, tenant: str, home: str, prefix: str, node_id: Callable[[str], str],
+        self,
+        *,
+        node: str,
+        tenant: str,
+        home: str,
+        prefix: str,
+        node_id: Callable[[str], str],
         push: Callable[[Sequence[Report]], None],
     ) -> None:
         self.node, self.tenant = node, tenant
@@ -68,6 +74,11 @@ class AgentLink:
         with self._news:
             self._parcels.append(parcel)
             self._news.notify_all()
+
+    def forget(self) -> None:
+        """The node is gone and its leases are closed: what was not told any more must not run when it returns."""
+        with self._news:
+            self._parcels = [Parcel(cursors=parcel.cursors) for parcel in self._parcels if parcel.cursors]
 
     def wait_ready(self, timeout_s: float) -> bool:
         """The agent lives and has told what it knows."""
@@ -154,7 +165,8 @@ class AgentLink:
                 if refusal:
                     self._refused(parcels, refusal)
             with self._news:
-                del self._parcels[: len(parcels)]
+                told = set(map(id, parcels))
+                self._parcels = [parcel for parcel in self._parcels if id(parcel) not in told]
 
     @staticmethod
     def _hand_over(handle: Any, parcels: Sequence[Parcel]) -> str:
@@ -175,8 +187,15 @@ class AgentLink:
 def lost(order: LeaseOrder, attempt_id: str, reason: str) -> Report:
     """An attempt that never ran."""
     return Report(
-        kind=ReportKind.FINISHED, at_ms=time.time_ns() // 1_000_000, node=order.node, tenant=order.tenant,
-        lease_id=order.lease_id, attempt_id=attempt_id, rank=order.rank, state=AttemptState.LOST, message=reason,
+        kind=ReportKind.FINISHED,
+        at_ms=time.time_ns() // 1_000_000,
+        node=order.node,
+        tenant=order.tenant,
+        lease_id=order.lease_id,
+        attempt_id=attempt_id,
+        rank=order.rank,
+        state=AttemptState.LOST,
+        message=reason,
     )
 
 

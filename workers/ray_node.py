@@ -57,7 +57,9 @@ class BareNode(Node):
 def without_helpers(command: list[str]) -> list[str]:
     """The raylet's command line with stubs for its helpers and one spare worker."""
     replaced = {
-        "--dashboard_agent_command": STUB, "--runtime_env_agent_command": STUB, "--num_prestart_python_workers": "1",
+        "--dashboard_agent_command": STUB,
+        "--runtime_env_agent_command": STUB,
+        "--num_prestart_python_workers": "1",
     }
     return [f"{name}={replaced[name]}" if (name := part.partition("=")[0]) in replaced else part for part in command]
 
@@ -74,16 +76,25 @@ def _start(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> 
 def start_node(spec: dict[str, Any], *, temp_dir: str, address: str, ip: str) -> dict[str, Any]:
     """Start one node and wait until it is registered. Raises whatever Ray raises."""
     params = RayParams(
-        node_ip_address=ip, node_name=spec["name"], num_cpus=spec["cpus"], num_gpus=spec["gpus"],
-        resources=spec["resources"], labels=spec["labels"], object_store_memory=OBJECT_STORE_BYTES, temp_dir=temp_dir,
-        include_dashboard=False, no_monitor=True,
+        node_ip_address=ip,
+        node_name=spec["name"],
+        num_cpus=spec["cpus"],
+        num_gpus=spec["gpus"],
+        resources=spec["resources"],
+        labels=spec["labels"],
+        object_store_memory=OBJECT_STORE_BYTES,
+        temp_dir=temp_dir,
+        include_dashboard=False,
+        no_monitor=True,
     )
     params.include_log_monitor = False
     if address:
         params.gcs_address = address
     node = BareNode(params, head=not address, shutdown_at_exit=False, spawn_reaper=False)
     return {
-        "name": spec["name"], "node_id": node.node_id, "address": node.gcs_address,
+        "name": spec["name"],
+        "node_id": node.node_id,
+        "address": node.gcs_address,
         "gcs_pid": node.pid(ray_constants.PROCESS_TYPE_GCS_SERVER),
         "raylet_pid": node.pid(ray_constants.PROCESS_TYPE_RAYLET),
     }

@@ -184,7 +184,10 @@ class RayExecutor:
         if not self._head.adopt():
             self._head.start()
         return Connect(
-            address=self._head.address, namespace=namespace, ip=LOOPBACK, nodes=self._nodes,
+            address=self._head.address,
+            namespace=namespace,
+            ip=LOOPBACK,
+            nodes=self._nodes,
             node_ids=tuple(sorted(self._head.node_ids.items())),
         )
 
@@ -203,7 +206,11 @@ class _Session:
     """One bridge process and the line to it."""
 
     def __init__(
-        self, home: Path, environ: dict[str, str], *, tell: Callable[[Sequence[Report]], None],
+        self,
+        home: Path,
+        environ: dict[str, str],
+        *,
+        tell: Callable[[Sequence[Report]], None],
         ready: Callable[[_Session], None],
     ) -> None:
         ours, theirs = socket.socketpair()
@@ -212,8 +219,14 @@ class _Session:
         command = [sys.executable, "-P", "-m", "workers.ray_bridge", "--home", str(home), "--fd", str(theirs.fileno())]
         with theirs, log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                cwd=log.parent, env=environ | {"SHISUAN_HOME": str(home)}, start_new_session=True,
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=log.parent,
+                env=environ | {"SHISUAN_HOME": str(home)},
+                start_new_session=True,
             )
         self.line = Line(ours)
         self._tell, self._on_ready = tell, ready

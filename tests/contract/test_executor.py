@@ -1,0 +1,263 @@
+"""What every Executor does, asked of the fake and of real Ray."""
+
+import itertools
+import time
+
+import pytest
+
+from scheduler.model.errors import NotFound
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import LeaseOrder, ReportKind
+from tests.fakes.executor import FakeExecutor, FakeFarm
+from tests.farm import NODES, Reader, gang, lease, task
+from workers.runtime import RayExecutor, shutdown
+
+pytestmark = pytest.mark.timeout(180)
+
+numbers = itertools.count(1)
+
+
+class FakeSite:
+    """Where fakes connect to."""
+
+    def __init__(self, _folder) -> None:
+        self.farm = FakeFarm(NODES)
+
+    def connect(self):
+        return FakeExecutor(self.farm)
+
+    def remove(self):
+        """Nothing is left of it."""
+
+
+class RaySite:
+    """A real embedded cluster with two nodes on this machine."""
+
+    def __init__(self, folder) -> None:
+        self.home = folder / "home"
+
+    def connect(self):
+        return RayExecutor(self.home, nodes=NODES)
+
+    def remove(self):
+        shutdown(self.home)
+
+
+@pytest.fixture(scope="module", params=[FakeSite, pytest.param(RaySite, marks=pytest.mark.ray)])
+def site(request, tmp_path_factory):
+    site = request.param(tmp_path_factory.mktemp("executor"))
+    yield site
+    site.remove()
+
+
+@pytest.fixture(scope="module")
+def shared(site):
+    """A connected executor for the tests that need no reconnect."""
+    reader = Reader(site.connect())
+    reader.kind(ReportKind.RUNTIME_UP)
+    for node in NODES:
+        reader.kind(ReportKind.NODE, node.name)
+    yield reader.executor
+    reader.executor.close()
+
+
+@pytest.fixture
+def reader(shared):
+    reader = Reader(shared)
+    yield reader
+    reader.acknowledge_all()
+
+
+def reconnect(site, reader):
+    """As a new service does: the old connection goes, a new one finds everything."""
+    reader.executor.close()
+    second = Reader(site.connect())
+    second.kind(ReportKind.RUNTIME_UP)
+    return second
+
+
+@pytest.fixture
+def own(site, shared):
+    """A connection of the test's own, which it may close."""
+    reader = Reader(site.connect())
+    reader.kind(ReportKind.RUNTIME_UP)
+    kept = [reader]
+    yield kept
+    kept[-1].acknowledge_all()
+    kept[-1].executor.close()
+
+
+def test_a_task_is_reported_started_and_then_finished(reader):
+    order = lease(next(numbers), "/bin/true")
+    reader.executor.start([order])
+    started, end = reader.start_of(order.lease_id), reader.end_of(order.lease_id)
+    assert (end.state, end.exit_code, end.node) == (AttemptState.SUCCEEDED, 0, "alpha")
+    assert started.attempt_id == end.attempt_id == order.tasks[0].attempt_id
+    assert started.at_ms <= end.at_ms
+    assert started.cursor != end.cursor != ""
+
+
+def test_a_failing_task_is_reported_with_its_exit_code(reader):
+    order = lease(next(numbers), "/bin/false")
+    reader.executor.start([order])
+    end = reader.end_of(order.lease_id)
+    assert (end.state, end.exit_code) == (AttemptState.FAILED, 1)
+    assert end.message
+
+
+def test_tasks_of_a_lease_run_one_after_the_other(reader):
+    number = next(numbers)
+    tasks = tuple(task(f"j{number}.run.{i}.a1", "/bin/true") for i in range(3))
+    reader.executor.start([LeaseOrder(lease_id=f"l{number}", tenant="t1", node="alpha", tasks=tasks)])
+    reader.until(lambda r: r.kind is ReportKind.FINISHED and r.attempt_id == tasks[-1].attempt_id)
+    heard = [(r.attempt_id, r.kind) for r in reader.heard if r.lease_id == f"l{number}" and r.cursor]
+    assert heard == [(t.attempt_id, k) for t in tasks for k in (ReportKind.STARTED, ReportKind.FINISHED)]
+
+
+def test_repeating_an_order_is_harmless(reader):
+    order = lease(next(numbers), "/bin/true")
+    reader.executor.start([order])
+    reader.executor.start([order])
+    reader.end_of(order.lease_id)
+    reader.acknowledge_all()
+    reader.executor.start([order])
+    after = lease(next(numbers), "/bin/true")
+    reader.executor.start([after])
+    reader.end_of(after.lease_id)
+    assert len(reader.of(order.lease_id, ReportKind.STARTED)) == 1
+    assert len(reader.of(order.lease_id, ReportKind.FINISHED)) == 1
+
+
+def test_a_stopped_lease_ends_as_cancelled(reader):
+    order = lease(next(numbers), "sleep", "1000")
+    reader.executor.start([order])
+    reader.start_of(order.lease_id)
+    reader.executor.stop([order.lease_id], "cancelled by its owner")
+    assert reader.end_of(order.lease_id).state is AttemptState.CANCELLED
+
+
+def test_stopping_unknown_and_finished_leases_is_harmless(reader):
+    order = lease(next(numbers), "/bin/true")
+    reader.executor.start([order])
+    reader.end_of(order.lease_id)
+    reader.executor.stop(["l999999", order.lease_id], "no reason")
+    after = lease(next(numbers), "/bin/true")
+    reader.executor.start([after])
+    reader.end_of(after.lease_id)
+    assert len(reader.of(order.lease_id, ReportKind.FINISHED)) == 1
+
+
+def test_a_log_is_read_in_parts(reader):
+    order = lease(next(numbers), "echo", "one two three")
+    reader.executor.start([order])
+    reader.end_of(order.lease_id)
+    attempt = order.tasks[0].attempt_id
+    first = reader.executor.read_log("alpha", attempt, 0, 4)
+    assert (first.text, first.next_offset, first.end) == ("one ", 4, False)
+    rest = reader.executor.read_log("alpha", attempt, first.next_offset, 1_000)
+    assert (rest.text, rest.end) == ("two three\n", True)
+
+
+def test_a_log_that_never_was_is_not_found(reader):
+    with pytest.raises(NotFound):
+        reader.executor.read_log("alpha", "j999.run.0.a1", 0, 10)
+    with pytest.raises(NotFound):
+        reader.executor.read_log("nowhere", "j999.run.0.a1", 0, 10)
+
+
+def test_a_gang_is_reported_as_one(reader):
+    orders = gang(next(numbers), ("sleep", "0.2"))
+    reader.executor.start(orders)
+    end = reader.end_of(orders[0].lease_id)
+    assert end.state is AttemptState.SUCCEEDED
+    assert len(reader.of(orders[0].lease_id, ReportKind.STARTED)) == 1
+    assert len(reader.of(orders[0].lease_id, ReportKind.FINISHED)) == 1
+
+
+def test_two_ranks_of_a_gang_may_share_a_node(reader):
+    orders = gang(next(numbers), ("sleep", "0.1"), nodes=("alpha", "alpha"))
+    reader.executor.start(orders)
+    assert reader.end_of(orders[0].lease_id).state is AttemptState.SUCCEEDED
+
+
+def test_the_first_failing_rank_ends_the_gang(reader):
+    orders = gang(next(numbers), ("sleep", "1000"), ("/bin/false",))
+    reader.executor.start(orders)
+    end = reader.end_of(orders[0].lease_id)
+    assert (end.state, end.exit_code) == (AttemptState.FAILED, 1)
+    assert end.message.startswith("rank 1")
+    assert len(reader.of(orders[0].lease_id, ReportKind.FINISHED)) == 1
+
+
+def test_a_stopped_gang_ends_once(reader):
+    orders = gang(next(numbers), ("sleep", "1000"))
+    reader.executor.start(orders)
+    reader.start_of(orders[0].lease_id)
+    reader.executor.stop([orders[0].lease_id], "cancelled by its owner")
+    assert reader.end_of(orders[0].lease_id).state is AttemptState.CANCELLED
+
+
+def test_wake_ends_a_poll(reader):
+    while reader.executor.poll(0):
+        """Take what is there."""
+    reader.executor.wake()  # before or during the wait: the same
+    began = time.monotonic()
+    assert reader.executor.poll(60_000) == ()
+    assert time.monotonic() - began < 30
+
+
+def test_node_facts_are_told_as_declared(own):
+    facts = {node.name: own[-1].kind(ReportKind.NODE, node.name).facts for node in NODES}
+    assert facts == {node.name: node for node in NODES}
+
+
+def test_what_is_unacknowledged_is_told_again_after_a_reconnect(site, own):
+    order = lease(next(numbers), "/bin/true")
+    own[-1].executor.start([order])
+    own[-1].end_of(order.lease_id)
+    own.append(reconnect(site, own[-1]))
+    own[-1].start_of(order.lease_id)
+    assert own[-1].end_of(order.lease_id).state is AttemptState.SUCCEEDED
+    assert order.lease_id in own[-1].kind(ReportKind.INVENTORY, "alpha").leases
+
+
+def test_what_is_acknowledged_is_not_told_again(site, own):
+    done = lease(next(numbers), "/bin/true")
+    own[-1].executor.start([done])
+    own[-1].end_of(done.lease_id)
+    own[-1].acknowledge_all()
+    after = lease(next(numbers), "/bin/true")
+    own[-1].executor.start([after])  # orders and acknowledgements reach an agent in the order they were given
+    own[-1].end_of(after.lease_id)
+    own.append(reconnect(site, own[-1]))
+    assert done.lease_id not in own[-1].kind(ReportKind.INVENTORY, "alpha").leases
+    assert own[-1].of(done.lease_id, ReportKind.FINISHED) == []
+    assert own[-1].of(after.lease_id, ReportKind.FINISHED) != []
+
+
+def test_what_runs_goes_on_while_nobody_is_connected(site, own):
+    order = lease(next(numbers), "sleep", "1000")
+    own[-1].executor.start([order])
+    started = own[-1].start_of(order.lease_id)
+    own.append(reconnect(site, own[-1]))
+    assert own[-1].start_of(order.lease_id) == started
+    own[-1].executor.stop([order.lease_id], "the test is over")
+    assert own[-1].end_of(order.lease_id).state is AttemptState.CANCELLED
+
+
+def test_a_gangs_reports_are_told_again_as_one(site, own):
+    orders = gang(next(numbers), ("/bin/true",))
+    own[-1].executor.start(orders)
+    end = own[-1].end_of(orders[0].lease_id)
+    assert end.state is AttemptState.SUCCEEDED
+    own.append(reconnect(site, own[-1]))
+    assert own[-1].end_of(orders[0].lease_id) == end
+    own[-1].acknowledge_all()
+    for node in NODES:
+        after = lease(next(numbers), "/bin/true", node=node.name)
+        own[-1].executor.start([after])
+        own[-1].end_of(after.lease_id)
+    own.append(reconnect(site, own[-1]))
+    for node in NODES:
+        assert orders[0].lease_id not in own[-1].kind(ReportKind.INVENTORY, node.name).leases
+    assert own[-1].of(orders[0].lease_id, ReportKind.FINISHED) == []

@@ -1,0 +1,93 @@
+import pytest
+
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import Report, ReportKind
+from tests.farm import gang
+from workers.gang import STOP_REASON, Gang, split
+
+
+@pytest.fixture
+def pair():
+    return Gang(gang(7, ("/bin/true",)))
+
+
+def started(rank, at_ms=10):
+    return Report(kind=ReportKind.STARTED, at_ms=at_ms, cursor=f"n/t/s{rank}", lease_id="l7", rank=rank)
+
+
+def finished(rank, state=AttemptState.SUCCEEDED, *, at_ms=20, message="", outputs=(), cursor=None):
+    return Report(
+        kind=ReportKind.FINISHED,
+        at_ms=at_ms,
+        cursor=f"n/t/f{rank}" if cursor is None else cursor,
+        lease_id="l7",
+        rank=rank,
+        state=state,
+        message=message,
+        outputs=outputs,
+    )
+
+
+def feed(pair, *reports):
+    return [pair.take(report) for report in reports]
+
+
+def test_it_started_when_its_last_rank_did(pair):
+    first, last = feed(pair, started(1, at_ms=30), started(0, at_ms=10))
+    assert first.reports == ()
+    assert [(r.kind, r.at_ms, r.rank) for r in last.reports] == [(ReportKind.STARTED, 30, 0)]
+    assert split(last.reports[0].cursor) == ("", ("n/t/s0", "n/t/s1"))
+
+
+def test_it_succeeded_when_every_rank_did_and_has_all_their_outputs(pair):
+    outcomes = feed(
+        pair, started(0), started(1), finished(1, outputs=("b",), at_ms=50), finished(0, outputs=("a",), at_ms=40)
+    )
+    (end,) = outcomes[-1].reports
+    assert (end.state, end.at_ms, end.outputs) == (AttemptState.SUCCEEDED, 50, ("a", "b"))
+    assert split(end.cursor) == ("l7", ("n/t/f0", "n/t/f1", "n/t/s0", "n/t/s1"))
+    assert not any(outcome.stop_rest for outcome in outcomes)
+
+
+def test_the_first_bad_end_stops_the_rest_once_and_is_told_when_all_have_ended(pair):
+    stopped = finished(0, AttemptState.CANCELLED, at_ms=15, message=STOP_REASON)
+    failed = finished(1, AttemptState.FAILED, at_ms=20, message="exit code 3")
+    outcomes = feed(pair, started(0), started(1), failed, failed, stopped)
+    assert [outcome.stop_rest for outcome in outcomes] == [False, False, True, False, False]
+    (end,) = outcomes[-1].reports
+    assert (end.state, end.message) == (AttemptState.FAILED, "rank 1: exit code 3")
+
+
+def test_the_reason_does_not_depend_on_the_order_of_telling():
+    reports = (finished(0, AttemptState.CANCELLED, at_ms=15, message=STOP_REASON), finished(1, AttemptState.TIMED_OUT))
+    ends = [feed(Gang(gang(7, ("x",))), *order)[-1].reports for order in (reports, reports[::-1])]
+    assert ends[0] == ends[1]
+    assert ends[0][0].state is AttemptState.TIMED_OUT
+
+
+def test_repeated_reports_say_nothing_new(pair):
+    feed(pair, started(0), started(1), finished(0), finished(1))
+    assert all(outcome.reports == () for outcome in feed(pair, started(0), started(1), finished(0), finished(1)))
+
+
+def test_a_lost_node_loses_its_rank_only(pair):
+    feed(pair, started(0), started(1))
+    outcome = pair.lose("beta", "node beta is gone", 25)
+    assert outcome.stop_rest
+    assert outcome.reports == ()
+    (end,) = pair.take(finished(0, AttemptState.CANCELLED, at_ms=26, message=STOP_REASON)).reports
+    assert (end.state, end.message) == (AttemptState.LOST, "rank 1: node beta is gone")
+
+
+def test_a_gang_no_agent_knows_has_nothing_to_acknowledge(pair):
+    (end,) = pair.refuse(AttemptState.LOST, "no room", 5).reports
+    assert (end.state, end.cursor) == (AttemptState.LOST, "")
+
+
+def test_progress_is_that_of_rank_0(pair):
+    first, second = (Report(kind=ReportKind.PROGRESS, lease_id="l7", rank=rank, progress_milli=5) for rank in (0, 1))
+    assert [outcome.reports for outcome in feed(pair, first, second)] == [(first,), ()]
+
+
+def test_an_agents_own_cursor_is_left_alone():
+    assert split("alpha/t1/abc-7") == ("", ("alpha/t1/abc-7",))
