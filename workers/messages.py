@@ -22,7 +22,6 @@ class Connect:
     """First line to the bridge: where Ray is."""
 
     address: str
-    namespace: str
     embedded: bool = True
     """All nodes are on this machine and are the ones named in ``nodes``."""
     ip: str = ""

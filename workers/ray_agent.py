@@ -48,6 +48,10 @@ class RayAgent:
         """See :meth:`workers.agent.Agent.poll`."""
         return self._agent.poll(after_cursor, wait_ms, limit)
 
+    def close(self) -> None:
+        """End all that runs here."""
+        self._agent.close()
+
     def inventory(self) -> Report:
         """See :meth:`workers.agent.Agent.inventory`."""
         return self._agent.inventory()

@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 LOOK_S = 0.5
 PROBE_S = 60.0
 LOG_READERS = 4
+NAMESPACE = "shisuan"
 
 
 class Bridge:
@@ -47,7 +48,7 @@ class Bridge:
 
     def __init__(self, home: Path, line: Line, told: Connect) -> None:
         self._home, self._line, self._told = home, line, told
-        self._prefix = hashlib.sha256(str(home).encode()).hexdigest()[:10]
+        self._prefix = prefix_of(home)
         self._lock = threading.RLock()
         self._links: dict[tuple[str, str], AgentLink] = {}
         self._rooms: dict[str, Room] = {}
@@ -241,6 +242,11 @@ class Bridge:
         self._push([Report(kind=ReportKind.NODE_GONE, at_ms=_now_ms(), node=name, message="Ray lost it")])
 
 
+def prefix_of(home: Path) -> str:
+    """Tells the actors of one installation from those of another on the same cluster."""
+    return hashlib.sha256(str(home).encode()).hexdigest()[:10]
+
+
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -249,9 +255,14 @@ def main() -> None:
     """Connect where the first line says and serve."""
     parser = argparse.ArgumentParser(prog="python -P -m workers.ray_bridge")
     parser.add_argument("--home", required=True, type=Path)
-    parser.add_argument("--fd", required=True, type=int)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--fd", type=int, help="our end of the socket pair")
+    what.add_argument("--leave", default="", help="address of a cluster on which to end this home's agents")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if asked.leave:
+        leave(asked.home, asked.leave)
+        return
     threading.excepthook = _die
     line, messages = Line(socket.socket(fileno=asked.fd)), queue.SimpleQueue[Message]()
     threading.Thread(target=_receive, args=(line, messages), name="receive", daemon=True).start()
@@ -260,6 +271,19 @@ def main() -> None:
         raise TypeError(f"the service began with {told!r}")
     _connect(told)
     Bridge(asked.home, line, told).run(messages)
+
+
+def leave(home: Path, address: str) -> None:
+    """End this home's agents on an existing cluster, with what they run. Raises RayError, ConnectionError."""
+    _connect(Connect(address=address))
+    start = f"agent/{prefix_of(home)}/"
+    for name in [name for name in ray.util.list_named_actors() if name.startswith(start)]:
+        agent = ray.get_actor(name)
+        try:
+            ray.get(agent.close.remote(), timeout=CALL_S)
+        except RayError as error:
+            _log.warning("%s does not end what it runs: %r", name, error)
+        ray.kill(agent, no_restart=True)
 
 
 def _receive(line: Line, messages: queue.SimpleQueue[Message]) -> NoReturn:
@@ -278,9 +302,7 @@ def _die(failure: threading.ExceptHookArgs) -> NoReturn:
 
 def _connect(told: Connect) -> None:
     where: dict[str, Any] = {"_node_ip_address": told.ip} if told.ip else {}
-    ray.init(
-        address=told.address, namespace=told.namespace, log_to_driver=False, logging_level=logging.WARNING, **where
-    )
+    ray.init(address=told.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING, **where)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,9 @@ BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 30.0
 """A connection that lasted this long ends the backoff."""
 LOG_S = 15.0
+FAREWELL_S = 120.0
+VISITED = "ray.visited"
+"""In the home: address of the existing cluster on which our agents are."""
 
 
 class RayExecutor:
@@ -160,7 +163,7 @@ class RayExecutor:
 
     def _run_once(self) -> None:
         """One bridge's life, from start to death. Raises ExecutorError with what ended it."""
-        environ = self._head.environ() if self._head else {**os.environ, **clean_environ()}
+        environ = self._head.environ() if self._head else visitor_environ()
         session = _Session(self._home, environ, tell=self._tell, ready=self._up)  # imports Ray while the head starts
         try:
             session.connect(self._connection())
@@ -178,14 +181,13 @@ class RayExecutor:
         self._tell([_report(ReportKind.RUNTIME_UP)])
 
     def _connection(self) -> Connect:
-        namespace = "shisuan"
         if self._head is None:
-            return Connect(address=self._address, namespace=namespace, embedded=False, nodes=self._nodes)
+            (self._home / VISITED).write_text(self._address, encoding="utf-8")
+            return Connect(address=self._address, embedded=False, nodes=self._nodes)
         if not self._head.adopt():
             self._head.start()
         return Connect(
             address=self._head.address,
-            namespace=namespace,
             ip=LOOPBACK,
             nodes=self._nodes,
             node_ids=tuple(sorted(self._head.node_ids.items())),
@@ -295,9 +297,36 @@ def this_machine(home: Path, cpu_milli: int = 0) -> Node:
     return replace(node, cpu_milli=cpu_milli) if cpu_milli else node
 
 
+def visitor_environ() -> dict[str, str]:
+    """For talking to somebody else's cluster: Ray's own settings (its token among them) are the user's."""
+    return clean_environ() | {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+
 def shutdown(home: Path | str) -> bool:
-    """End this home's embedded Ray with all that runs on it, and remove its files. Returns whether anything ran."""
-    return RayHead(Path(home).resolve()).remove()
+    """End all that runs for this home: its embedded Ray with its files, or its agents on an existing cluster.
+
+    Returns whether anything ran. Raises ExecutorError when an existing cluster does not answer.
+    """
+    home = Path(home).resolve()
+    visited = home / VISITED
+    left = visited.exists()
+    if left:
+        _leave(home, visited.read_text(encoding="utf-8"))
+        visited.unlink()
+    return RayHead(home).remove() or left
+
+
+def _leave(home: Path, address: str) -> None:
+    command = [sys.executable, "-P", "-m", "workers.ray_bridge", "--home", str(home), "--leave", address]
+    try:
+        done = subprocess.run(
+            command, env=visitor_environ(), cwd=home, timeout=FAREWELL_S, capture_output=True, text=True, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ExecutorError(f"Ray at {address} does not answer; agents of {home} may still run there") from None
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines() or ["no reason was given"]
+        raise ExecutorError(f"agents of {home} may still run on Ray at {address}: {words[-1]}")
 
 
 def _report(kind: ReportKind, message: str = "") -> Report:
