@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from scheduler.api.doors import Open, Who
-from scheduler.api.schemas import EmptyBody, PlanBody, RetryBody, SubmitBody
+from scheduler.api.schemas import LAST_INSTANT_MS, EmptyBody, PlanBody, RetryBody, SubmitBody
 from scheduler.control.shapes import (
     AttemptList,
     JobDetail,
@@ -21,7 +21,7 @@ from scheduler.control.shapes import (
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Instant = Annotated[int, Query(ge=0, description="Unix ms; 0: no bound")]
+Instant = Annotated[int, Query(ge=0, le=LAST_INSTANT_MS, description="Unix ms; 0: no bound")]
 After = Annotated[str, Query(description="Id of the last one seen: what comes after it, 10,000 at a time")]
 
 

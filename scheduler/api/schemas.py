@@ -9,6 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from scheduler.api.errors import UNKNOWN_FIELD
 
+LAST_INSTANT_MS = 253_402_300_799_999
+"""The end of the year 9999: later ones have no date and, far later, no place in a database."""
+
 
 class Body(BaseModel):
     """A JSON body: unknown fields are refused with the nearest valid name."""
@@ -77,7 +80,7 @@ class KeyBody(Body):
     tenant: str
     role: str = "tenant"
     label: Annotated[str, Field(max_length=200)] = ""
-    expires_ms: Annotated[int, Field(ge=0, description="Unix ms; 0: never.")] = 0
+    expires_ms: Annotated[int, Field(ge=0, le=LAST_INSTANT_MS, description="Unix ms; 0: never.")] = 0
 
 
 class TenantBody(Body):

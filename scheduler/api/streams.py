@@ -48,8 +48,8 @@ def logs(  # noqa: PLR0917 (each is a named query parameter)
     who: Who,
     job_id: str,
     task: Annotated[str, Query(description="STEP.INDEX, such as render.3; empty: the latest task")] = "",
-    attempt: Annotated[int, Query(ge=0, description="0: the latest")] = 0,
-    offset: Annotated[int, Query(ge=0, description="Byte to begin at")] = 0,
+    attempt: Annotated[int, Query(ge=0, le=10**9, description="0: the latest")] = 0,
+    offset: Annotated[int, Query(ge=0, le=2**53, description="Byte to begin at")] = 0,
     follow: Annotated[bool, Query(description="Stream until the attempt ends")] = False,
 ) -> Any:
     """A piece of the log from byte `offset`; or, with `follow=1`, all that is and will be written."""

@@ -34,6 +34,9 @@ MOST_JOBS = 1_000
 MOST_LISTED = 10_000
 """The store gives no more rows at once."""
 MOST_TRIES = 1_000
+MOST_LEASE_ID = 19
+MOST_DIGITS = 9
+"""Of a task's or an attempt's number."""
 MOST_LOG_BYTES = 256 * 1024
 
 
@@ -137,6 +140,8 @@ class Service:
         """
         if job_id:
             visible(caller, self._record(job_id), job_id)
+        if len(after) > MOST_LEASE_ID:
+            raise InvalidInput([Problem("after", "is not a lease's id, such as l17")])
         found = self._history.leases(job_id=job_id, tenant=caller.scope, after=after, start_ms=start_ms, end_ms=end_ms)
         return [views.lease(r) for r in found]
 
@@ -248,8 +253,11 @@ class Service:
         names = [s.name for s in record.job.steps]
         if name not in names:
             raise InvalidInput([unknown("task", "step", name, names)])
-        if index and not (index.isascii() and index.isdecimal()):
+        if index and not (index.isascii() and index.isdecimal() and len(index) <= MOST_DIGITS):
             raise InvalidInput([Problem("task", f"{task!r} is not STEP.INDEX, such as {name}.0")])
+        count = next(s.count for s in record.job.steps if s.name == name)
+        if int(index or 0) >= count:
+            raise InvalidInput([Problem("task", f"step {name} has tasks 0 to {count - 1}, not {index}")])
         return name, int(index or 0)
 
     def _read_log(self, node: str, attempt: AttemptRecord, offset: int) -> LogChunk:
@@ -265,6 +273,8 @@ def _place(text: str) -> tuple[str, int, int]:
     """Where in the order of attempts this id stands. Raises InvalidInput."""
     try:
         _, step, index, number = parse_attempt_id(text)
+        if max(abs(index), abs(number)) >= 10**MOST_DIGITS:
+            raise ValueError(text)
     except ValueError:
         raise InvalidInput([Problem("after", f"{text!r} is not an attempt's id, such as j1.render.0.a1")]) from None
     return step, index, number

@@ -78,6 +78,8 @@ class Submission:
             self._fresh[tenant, request_id] = job_id
 
     def _read(self, caller: Caller, file: str, base_dir: str) -> Draft:
+        if base_dir and not _is_folder_name(base_dir):
+            raise InvalidInput([Problem("base_dir", f"{base_dir!r} is not an absolute path")])
         with self._cycle.state() as engine:
             tenant = next((t for t in engine.tenants() if t.name == caller.tenant), None)
             queues = tuple(engine.queues())
@@ -85,9 +87,15 @@ class Submission:
         if tenant is None:
             raise NotFound(f"no tenant {caller.tenant!r}")
         now_ms = self._cycle.now_ms()
-        return jobfile.read(
-            file, tenant=tenant, queues=queues, base_dir=base_dir, now_ms=now_ms, has_cards=has_cards
-        )
+        return jobfile.read(file, tenant=tenant, queues=queues, base_dir=base_dir, now_ms=now_ms, has_cards=has_cards)
+
+
+def _is_folder_name(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return text.startswith("/") and "\0" not in text
 
 
 def _check(engine: Engine, job: Job, draft: Draft, caller: Caller) -> None:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from scheduler.api.errors import STATUS, status_of
@@ -103,6 +105,56 @@ def test_our_own_mistakes_show_no_stack_trace(service, monkeypatch):
     answer = service.get("/jobs")
     assert answer.status_code == 500
     assert answer.json()["error"]["message"] == "the service made a mistake; its log has the details"
+
+
+HUGE = 10**30
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", f"/leases?start_ms={HUGE}", None),
+        ("GET", f"/leases?after=l{HUGE}", None),
+        ("GET", "/leases?after=x", None),
+        ("GET", f"/usage?end_ms={HUGE}", None),
+        ("GET", f"/jobs?limit={HUGE}", None),
+        ("GET", f"/jobs/j{HUGE}", None),
+        ("GET", "/jobs/%00", None),
+        ("GET", "/jobs/%ff", None),
+        ("GET", f"/jobs/j1/attempts?after=j1.command.{HUGE}.a1", None),
+        ("GET", f"/jobs/j1/logs?task=command.{HUGE}", None),
+        ("GET", "/jobs/j1/logs?task=command.1", None),
+        ("GET", f"/jobs/j1/logs?task=command.0&attempt={HUGE}", None),
+        ("GET", f"/jobs/j1/logs?offset={HUGE}", None),
+        ("POST", "/jobs/j1/retry", {"step": "command", "indices": [HUGE]}),
+        ("POST", "/jobs/j1/retry", {"step": "command", "indices": [-1]}),
+        ("POST", "/keys", {"tenant": "default", "expires_ms": HUGE}),
+        ("PUT", "/queues/q", {"weight": HUGE}),
+        ("PUT", "/queues/%00", {}),
+        ("PUT", "/tenants/%00", {}),
+        ("POST", "/nodes/%00/cordon", {}),
+        ("DELETE", "/keys/%00", None),
+        ("POST", "/jobs", {"file": "\x00"}),
+        ("POST", "/jobs", {"file": HELLO, "base_dir": "\x00"}),
+        ("POST", "/jobs", {"file": HELLO, "request_id": "x" * 1_000}),
+        ("POST", "/plan", {"file": "[" * 5_000}),
+    ],
+)
+def test_absurd_values_are_the_users_mistake_and_never_ours(service, method, path, body):
+    service.finish(service.submit().json()["id"])
+    answer = service.call(method, path, body)
+    assert answer.status_code in (400, 404), answer.text
+    assert answer.json()["error"]["message"]
+
+
+def test_text_that_no_database_likes_is_kept_or_refused(service):
+    for words in ("\x00", "\ud800", "\U0001f600", "\u202e"):
+        body = json.dumps({"file": HELLO, "request_id": words})
+        headers = {"Authorization": f"Bearer {service.operator}", "Content-Type": "application/json"}
+        answer = service.http.post("/v1/jobs", content=body.encode(), headers=headers)
+        assert answer.status_code in (201, 400), answer.text
+        again = service.http.post("/v1/jobs", content=body.encode(), headers=headers)
+        assert again.json().get("id") == answer.json().get("id")
 
 
 def test_an_unknown_state_lists_the_valid_ones(service):
