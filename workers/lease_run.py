@@ -73,12 +73,13 @@ class LeaseRun:
 
     async def run(self) -> None:
         """Every task gets exactly one recorded end."""
+        last = self._order.tasks[-1]
         for task in self._order.tasks:
             outcome = await self._attempt(task)
             self._site.outbox.forget(task.attempt_id, self._order.rank)
             key = (self._order.lease_id, self._order.rank)
             self._site.table.finish(key, self._finished(task, outcome))
-            self._site.outbox.put()
+            self._site.outbox.put(urgent=task is last)
         self._residents.lease_ended(self._order.lease_id)
 
     def heartbeat(self, pause_ms: int) -> None:
@@ -246,7 +247,7 @@ class LeaseRun:
         started = Started(pid=child.pid, start_ticks=child.start_ticks)
         self._site.table.start(key, started, self._report(ReportKind.STARTED, task))
         self._told_ms = now_ms()
-        self._site.outbox.put()
+        self._site.outbox.put(urgent=self._in_gang)
         if self._stop is not None:
             child.end(self._stop.state, task.grace_ms)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -10,6 +11,11 @@ from workers.table import Table
 
 PROGRESS_PAUSE_S = 0.2
 """Progress wakes a waiting reader at most this often, whatever a runner prints."""
+
+GATHER_S = 0.05
+"""A report nobody waits for is held this long for others to join it: each hand-over costs three processes a round trip,
+and a lease of sixty 5 ms tasks would otherwise make a hundred of them.
+"""
 
 
 class Outbox:
@@ -21,12 +27,15 @@ class Outbox:
         self._progress: dict[tuple[str, int], Report] = {}
         self._progress_due = 0.0
         self._puts = 0
+        self._due = math.inf
+        """When the reports that were not handed over yet should be; infinite when all were."""
         self._closed = False
 
-    def put(self) -> None:
-        """A durable report was appended to the table."""
+    def put(self, *, urgent: bool) -> None:
+        """A durable report was appended to the table. ``urgent``: resources wait for it."""
         with self._news:
             self._puts += 1
+            self._due = min(self._due, time.monotonic() + (0 if urgent else GATHER_S))
             self._news.notify_all()
 
     def progress(self, report: Report) -> None:
@@ -45,19 +54,23 @@ class Outbox:
         until = time.monotonic() + wait_ms / 1_000
         while True:
             with self._news:
-                seen, closed = self._puts, self._closed
-            reports = self._table.after(after_cursor, limit)
+                seen, closed, due = self._puts, self._closed, self._due
+            now = time.monotonic()
+            # A reader that has just come, or comes back for what it was given before, takes what is there.
+            gathering = bool(after_cursor) and now < due < math.inf and now < until and not closed
+            reports = () if gathering else self._table.after(after_cursor, limit)
             if reports:
                 self._table.sync()
             with self._news:
-                now = time.monotonic()
+                if reports and self._puts == seen and len(reports) < limit:
+                    self._due = math.inf
                 if self._progress and (reports or now >= self._progress_due):
                     reports += self._take_progress(now)
                 if reports or closed or now >= until:
                     return reports
                 if self._puts == seen:
-                    due = self._progress_due if self._progress else until
-                    self._news.wait(max(0.0, min(until, due) - now))
+                    progress_due = self._progress_due if self._progress else math.inf
+                    self._news.wait(max(0.0, min(until, self._due, progress_due) - now))
 
     def close(self) -> None:
         """End every wait."""
