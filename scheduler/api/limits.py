@@ -7,7 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from scheduler.api.errors import TooLarge, answer
 from scheduler.model.errors import Problem
 
-DRAIN_BYTES = 64 * 1024 * 1024
+MIB = 2**20
+DRAIN_BYTES = 64 * MIB
 """Read and thrown away of a body that is too large, so that the client gets to read the answer."""
 
 
@@ -47,8 +48,8 @@ class BodyLimit:
             left -= len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 break
-        has = f"has {size:,} bytes" if size else "is too large"
-        text = f"the request {has}; at most {self._limit_bytes:,} bytes are accepted"
+        has = f"holds {size / MIB:.1f} MiB" if size else "is too large"
+        text = f"the request {has}; at most {self._limit_bytes / MIB:g} MiB are accepted"
         await answer(TooLarge([Problem("", text)]))(scope, receive, send)
 
 

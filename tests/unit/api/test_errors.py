@@ -78,7 +78,7 @@ def test_a_ten_megabyte_file_is_one_clear_error(service):
     answer = service.submit(HELLO + "#" * 10_000_000)
     assert answer.status_code == 413
     assert answer.json()["error"]["kind"] == "InvalidInput"
-    assert answer.json()["error"]["message"].endswith("at most 2,097,152 bytes are accepted")
+    assert answer.json()["error"]["message"].endswith("at most 2 MiB are accepted")
 
 
 def test_a_body_without_declared_length_is_cut_off_too(service):
