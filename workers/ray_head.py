@@ -195,7 +195,8 @@ class RayHead:
             limit = f"{START_LIMIT_S:.0f} s"
             raise ExecutorError(f"Ray did not start within {limit}; its logs are in {self.temp_dir}") from None
         for line in told.splitlines():
-            self._learn(json.loads(line))
+            if line.startswith("{"):  # Ray may print words of its own
+                self._learn(json.loads(line))
         if launcher.returncode != 0 or self.missing():
             raise ExecutorError(f"Ray did not start: {_last_words(complaints)} (logs: {self.temp_dir})")
         self._write_facts()

@@ -48,8 +48,10 @@ WATCH_S = 0.2
 READY_S = 90.0
 """A bridge that is not connected by then is killed and tried again."""
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
-STEADY_S = 30.0
-"""A connection that lasted this long ends the backoff."""
+STEADY_S = 3.0
+"""A connection that lasted this long ends the backoff: whatever ended it was not its start."""
+LOG_BYTES = 4 * 1024 * 1024
+"""The bridge's log is put aside when it has grown beyond this."""
 LOG_S = 15.0
 FAREWELL_S = 120.0
 VISITED = "ray.visited"
@@ -73,6 +75,8 @@ class RayExecutor:
         self._reports: deque[Report] = deque()
         self._woken = False
         self._session: _Session | None = None
+        self._up_at: float | None = None
+        """When the present bridge connected."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="ray-supervisor", daemon=True)
         self._thread.start()
@@ -151,15 +155,20 @@ class RayExecutor:
 
     def _supervise(self) -> None:
         failures = 0
-        while not self._closing.is_set():
-            began = time.monotonic()
-            try:
-                self._run_once()
-            except (ExecutorError, OSError) as error:
-                _log.warning("the runtime is down: %s", error)
-                self._tell([_report(ReportKind.RUNTIME_DOWN, str(error))])
-            failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
-            self._closing.wait(BACKOFF_S[min(failures, len(BACKOFF_S)) - 1] if failures else 0)
+        try:
+            while not self._closing.is_set():
+                self._up_at = None
+                try:
+                    self._run_once()
+                except (ExecutorError, OSError) as error:
+                    _log.warning("the runtime is down: %s", error)
+                    self._tell([_report(ReportKind.RUNTIME_DOWN, str(error))])
+                steady = self._up_at is not None and time.monotonic() - self._up_at > STEADY_S
+                failures = 0 if steady else failures + 1
+                self._closing.wait(BACKOFF_S[min(failures, len(BACKOFF_S)) - 1] if failures else 0)
+        finally:
+            if not self._closing.is_set():
+                self._tell([_report(ReportKind.RUNTIME_DOWN, "its supervisor failed: restart the service")])
 
     def _run_once(self) -> None:
         """One bridge's life, from start to death. Raises ExecutorError with what ended it."""
@@ -177,7 +186,7 @@ class RayExecutor:
 
     def _up(self, session: _Session) -> None:
         """From here on orders are delivered; the service hears of it after it is true."""
-        self._session = session
+        self._session, self._up_at = session, time.monotonic()
         self._tell([_report(ReportKind.RUNTIME_UP)])
 
     def _connection(self) -> Connect:
@@ -218,6 +227,8 @@ class _Session:
         ours, theirs = socket.socketpair()
         log = home / "logs" / "bridge.log"
         log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
         command = [sys.executable, "-P", "-m", "workers.ray_bridge", "--home", str(home), "--fd", str(theirs.fileno())]
         with theirs, log.open("ab") as output:
             self._process = subprocess.Popen(
