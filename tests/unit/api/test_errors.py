@@ -88,7 +88,7 @@ def test_a_body_without_declared_length_is_cut_off_too(service):
 
     answer = service.http.post("/v1/jobs", content=pieces(), headers={"Authorization": f"Bearer {service.operator}"})
     assert answer.status_code == 413
-    assert "at most 2,097,152 bytes" in answer.json()["error"]["message"]
+    assert "at most 2 MiB" in answer.json()["error"]["message"]
 
 
 def test_an_unknown_address_and_method_have_the_same_shape(service):
