@@ -46,8 +46,17 @@ class Agent:
     Raises ExecutorError when another agent holds the folder.
     """
 
-    def __init__(self, *, node: str, tenant: str, home: Path, confinement: str = "auto", tools: Tools | None = None,
-                 heartbeat_ms: int = HEARTBEAT_MS, lock_wait_s: float = LOCK_WAIT_S) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        tenant: str,
+        home: Path,
+        confinement: str = "auto",
+        tools: Tools | None = None,
+        heartbeat_ms: int = HEARTBEAT_MS,
+        lock_wait_s: float = LOCK_WAIT_S,
+    ) -> None:
         self.node, self.tenant = node, tenant
         home = home.resolve()
         self._folder = home / "nodes" / node / tenant
@@ -60,8 +69,15 @@ class Agent:
         recover(self._table, self._folder, node=node, tenant=tenant, uid=self._confinement.uid)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="shisuan-disk")
         self._site = Site(
-            node=node, tenant=tenant, home=home, folder=self._folder, table=self._table, outbox=self._outbox,
-            tools=self._tools, confinement=self._confinement, disk=self._disk,
+            node=node,
+            tenant=tenant,
+            home=home,
+            folder=self._folder,
+            table=self._table,
+            outbox=self._outbox,
+            tools=self._tools,
+            confinement=self._confinement,
+            disk=self._disk,
         )
         self._runs: dict[LeaseKey, LeaseRun] = {}
         self._residents = Residents(self._site)
@@ -82,8 +98,10 @@ class Agent:
         """
         for order in orders:
             if order.tenant != self.tenant or order.node != self.node:
-                raise ExecutorError(f"lease {order.lease_id} is for {order.tenant} on {order.node}, "
-                                    f"this agent serves {self.tenant} on {self.node}")
+                raise ExecutorError(
+                    f"lease {order.lease_id} is for {order.tenant} on {order.node}, "
+                    f"this agent serves {self.tenant} on {self.node}"
+                )
             for task in order.tasks:
                 attempt_name(task.attempt_id, order.rank)
         with self._orders:
@@ -114,8 +132,13 @@ class Agent:
 
     def inventory(self) -> Report:
         """The leases this agent knows: running, or finished and not acknowledged."""
-        return Report(kind=ReportKind.INVENTORY, at_ms=now_ms(), node=self.node, tenant=self.tenant,
-                      leases=self._table.lease_ids())
+        return Report(
+            kind=ReportKind.INVENTORY,
+            at_ms=now_ms(),
+            node=self.node,
+            tenant=self.tenant,
+            leases=self._table.lease_ids(),
+        )
 
     def read_log(self, attempt_id: str, offset: int = 0, limit: int = 64 * 1024) -> LogChunk:
         """Part of an attempt's output from byte ``offset``. Raises NotFound for an attempt that never ran here."""

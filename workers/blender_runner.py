@@ -139,8 +139,12 @@ class Runner:
         with _published(Path(save)) as temporary:
             bpy.ops.wm.save_as_mainfile(filepath=temporary, check_existing=False, copy=True, compress=True)
         return {
-            "op": "scene", "seed": int(request["seed"]), "objects": len(scene.objects),
-            "frame_start": scene.frame_start, "frame_end": scene.frame_end, "bytes": Path(save).stat().st_size,
+            "op": "scene",
+            "seed": int(request["seed"]),
+            "objects": len(scene.objects),
+            "frame_start": scene.frame_start,
+            "frame_end": scene.frame_end,
+            "bytes": Path(save).stat().st_size,
             "ms": {"build": _ms(began, built), "write": _ms(built, time.monotonic())},
             **_facts(),
         }
@@ -165,15 +169,26 @@ class Runner:
         self._stats.tell(100)
         first_sample = self._stats.first_sample_s or rendered
         times = {
-            "open": _ms(began, opened), "sync": _ms(started, first_sample), "render": _ms(first_sample, rendered),
+            "open": _ms(began, opened),
+            "sync": _ms(started, first_sample),
+            "render": _ms(first_sample, rendered),
             "write": _ms(rendered, time.monotonic()),
         }
         percent = scene.render.resolution_percentage
         return {
-            "op": "frame", "frame": frame, "samples": self._stats.samples or scene.cycles.samples,
-            "width": scene.render.resolution_x * percent // 100, "height": scene.render.resolution_y * percent // 100,
-            "engine": scene.render.engine, "device": device, "devices": names, "ms": times, "black": black,
-            "warnings": self._warnings, "resident": resident, **_facts(),
+            "op": "frame",
+            "frame": frame,
+            "samples": self._stats.samples or scene.cycles.samples,
+            "width": scene.render.resolution_x * percent // 100,
+            "height": scene.render.resolution_y * percent // 100,
+            "engine": scene.render.engine,
+            "device": device,
+            "devices": names,
+            "ms": times,
+            "black": black,
+            "warnings": self._warnings,
+            "resident": resident,
+            **_facts(),
         }
 
     def _open(self, path: str) -> bool:
@@ -259,8 +274,14 @@ def _identity(path: str) -> object:
 def _needed_files() -> list[tuple[str, str]]:
     """Files outside the .blend that it uses: sorted ``(kind 'name', absolute path)``."""
     data = bpy.data
-    kinds = (("library", data.libraries), ("font", data.fonts), ("volume", data.volumes), ("cache", data.cache_files),
-             ("clip", data.movieclips), ("image", data.images))
+    kinds = (
+        ("library", data.libraries),
+        ("font", data.fonts),
+        ("volume", data.volumes),
+        ("cache", data.cache_files),
+        ("clip", data.movieclips),
+        ("image", data.images),
+    )
     return sorted(
         (f"{kind} {block.name!r}", bpy.path.abspath(block.filepath, library=block.library))
         for kind, blocks in kinds

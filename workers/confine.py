@@ -29,8 +29,23 @@ LEVELS = ("bubblewrap", "uid", "none")
 PROBE_TIMEOUT_S = 30
 
 _ETC = (
-    "alternatives", "ca-certificates", "fonts", "group", "host.conf", "hosts", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "ssl/certs", "OpenCL", "vulkan", "glvnd",
+    "alternatives",
+    "ca-certificates",
+    "fonts",
+    "group",
+    "host.conf",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "passwd",
+    "ssl/certs",
+    "OpenCL",
+    "vulkan",
+    "glvnd",
 )
 """Of /etc, what programs need; the rest may hold a machine's secrets (shadow, ssh, sudoers, keytabs). It is copied:
 each bind mount costs a runner 0.1 ms of waiting in the kernel, a copy of the whole costs one."""
@@ -81,8 +96,10 @@ class UidConfinement(Confinement):
 
     def __init__(self, folder: Path) -> None:
         self.uid = _uid_of(folder)
-        self.sentence = (f"uid: runners run as user id {self.uid}; they can read what every user of this machine can, "
-                         "and reach the network")
+        self.sentence = (
+            f"uid: runners run as user id {self.uid}; they can read what every user of this machine can, "
+            "and reach the network"
+        )
 
     def hand_over(self, folder: str) -> None:
         """Make a work folder the runner's."""
@@ -93,8 +110,20 @@ class UidConfinement(Confinement):
         program = _program(argv, env)
         late = tuple(f"{name}={value}" for name, value in env.items() if name.startswith(_LOADER))
         early = {name: value for name, value in env.items() if not name.startswith(_LOADER)}
-        prefix = (_SETPRIV, "--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups", "--no-new-privs",
-                  "--inh-caps=-all", "--pdeathsig", "KILL", "--", *(("/usr/bin/env", *late) if late else ()))
+        prefix = (
+            _SETPRIV,
+            "--reuid",
+            str(self.uid),
+            "--regid",
+            str(self.uid),
+            "--clear-groups",
+            "--no-new-privs",
+            "--inh-caps=-all",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            *(("/usr/bin/env", *late) if late else ()),
+        )
         return Command(argv=(*prefix, program, *argv[1:]), env=early, cwd=cell.work)
 
 
@@ -102,8 +131,10 @@ class BubblewrapConfinement(Confinement):
     """Linux namespaces. Arguments go through a descriptor: a command line is public, and the token is among them."""
 
     name = "bubblewrap"
-    sentence = ("bubblewrap: runners see the system's programs, their job's inputs and their work folder; "
-                "no network, no other processes")
+    sentence = (
+        "bubblewrap: runners see the system's programs, their job's inputs and their work folder; "
+        "no network, no other processes"
+    )
 
     def __init__(self, folder: Path, *, forbid_nesting: bool) -> None:
         etc = folder / "etc"
@@ -117,8 +148,10 @@ class BubblewrapConfinement(Confinement):
         program = _program(argv, env)
         shown = (*self._visible, cell.work, *cell.programs, *(name for _, name in cell.reads))
         if not any(_is_inside(program, place) for place in shown):
-            raise ExecutorError(f"the runner may not see the program {program}: "
-                                "name its folder among the job's inputs, or install it under /usr")
+            raise ExecutorError(
+                f"the runner may not see the program {program}: "
+                "name its folder among the job's inputs, or install it under /usr"
+            )
         words = [*self._system, *_binds(cell)]
         if cell.network:
             words.append("--share-net")
@@ -126,7 +159,10 @@ class BubblewrapConfinement(Confinement):
             words += ("--setenv", name, value)
         words += ("--chdir", cell.work)
         return Command(
-            argv=(_BWRAP, "--args", "{args_fd}", "--", program, *argv[1:]), env={}, cwd="/", sandboxed=True,
+            argv=(_BWRAP, "--args", "{args_fd}", "--", program, *argv[1:]),
+            env={},
+            cwd="/",
+            sandboxed=True,
             args_fd_data=b"".join(os.fsencode(word) + b"\0" for word in words),
         )
 
@@ -179,8 +215,16 @@ def _works(level: Confinement, folder: Path, tools: Tools) -> bool:
 def run_once(command: Command) -> subprocess.CompletedProcess[bytes]:
     """Run a confined command to its end outside any agent. Raises OSError, TimeoutExpired."""
     with command.opened() as (argv, fds):
-        return subprocess.run(argv, env=command.env, cwd=command.cwd, pass_fds=fds, timeout=PROBE_TIMEOUT_S,
-                              capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        return subprocess.run(
+            argv,
+            env=command.env,
+            cwd=command.cwd,
+            pass_fds=fds,
+            timeout=PROBE_TIMEOUT_S,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
 
 
 def _system_binds(etc: Path) -> tuple[str, ...]:

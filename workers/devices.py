@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-_SHARED = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset", "/dev/nvidia-caps",
-           "/dev/nvidia-caps-imex-channels", "/dev/nvidia-nvswitchctl")
+_SHARED = (
+    "/dev/nvidiactl",
+    "/dev/nvidia-uvm",
+    "/dev/nvidia-uvm-tools",
+    "/dev/nvidia-modeset",
+    "/dev/nvidia-caps",
+    "/dev/nvidia-caps-imex-channels",
+    "/dev/nvidia-nvswitchctl",
+)
 
 
-def device_files(devices: Sequence[str], *, proc: Path = Path("/proc/driver/nvidia/gpus"),
-                 dev: Path = Path("/dev")) -> tuple[str, ...]:
+def device_files(
+    devices: Sequence[str], *, proc: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path("/dev")
+) -> tuple[str, ...]:
     """The cards' own files and those all cards share. When a device is not found there (a MIG instance), all cards'."""
     minors = _minors(proc)
     if all(device in minors for device in devices):

@@ -108,8 +108,12 @@ def _plan(request: dict[str, Any], binary: str, out: str, scratch: str) -> Work:
     for number, file in enumerate(pictures.files):
         Path(scratch, f"{number:08d}.png").symlink_to(file)
     return Work(
-        argv=ffmpeg.frames_argv(binary, "%08d.png", film), folder=scratch, film=film, frames=count,
-        duration_s=count / film.rate, warnings=_cut(film, pictures.width, pictures.height),
+        argv=ffmpeg.frames_argv(binary, "%08d.png", film),
+        folder=scratch,
+        film=film,
+        frames=count,
+        duration_s=count / film.rate,
+        warnings=_cut(film, pictures.width, pictures.height),
     )
 
 
@@ -132,9 +136,13 @@ def _plan_video(request: dict[str, Any], binary: str, out: str, scratch: str) ->
     film = _film(request, out, facts.width, facts.height, wanted)
     count = int(request["expect_frames"]) if conform else facts.frames
     return Work(
-        argv=ffmpeg.video_argv(binary, source, film, conform=conform, audio=bool(facts.audio)), folder=scratch,
-        film=film, frames=count, duration_s=count / wanted if count else facts.duration_s,
-        audio=bool(facts.audio), warnings=_cut(film, facts.width, facts.height),
+        argv=ffmpeg.video_argv(binary, source, film, conform=conform, audio=bool(facts.audio)),
+        folder=scratch,
+        film=film,
+        frames=count,
+        duration_s=count / wanted if count else facts.duration_s,
+        audio=bool(facts.audio),
+        warnings=_cut(film, facts.width, facts.height),
     )
 
 
@@ -142,8 +150,13 @@ def _film(request: dict[str, Any], out: str, width: int, height: int, rate: Frac
     if width < 2 or height < 2:
         raise BadMedia(f"the pictures are {width}x{height} pixels: too small for H.264")
     return ffmpeg.Film(
-        out=out, width=width - width % 2, height=height - height % 2, rate=rate, crf=int(request["crf"]),
-        preset=str(request["preset"]), threads=int(request["threads"]),
+        out=out,
+        width=width - width % 2,
+        height=height - height % 2,
+        rate=rate,
+        crf=int(request["crf"]),
+        preset=str(request["preset"]),
+        threads=int(request["threads"]),
     )
 
 
@@ -226,7 +239,10 @@ def _told(facts: VideoFacts) -> dict[str, Any]:
         "bytes": facts.size_bytes,
         "audio": facts.audio,
         "color": {
-            "primaries": facts.primaries, "transfer": facts.transfer, "matrix": facts.matrix, "range": facts.range,
+            "primaries": facts.primaries,
+            "transfer": facts.transfer,
+            "matrix": facts.matrix,
+            "range": facts.range,
         },
     }
 

@@ -57,8 +57,14 @@ def _candidates() -> Iterator[str]:
 def _fault(path: str) -> str:
     try:
         done = subprocess.run(
-            probe_argv(path), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            timeout=PROBE_TIMEOUT_S, check=False, text=True, errors="replace",
+            probe_argv(path),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+            text=True,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         return f"one picture took longer than {PROBE_TIMEOUT_S} s"

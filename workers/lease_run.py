@@ -120,11 +120,18 @@ class LeaseRun:
         make_work(work, site.confinement)
         try:
             argv, env = words_of(site.tools, task, work)
-            cell = Cell(work=work, reads=claimed.reads, programs=site.tools.programs(task.argv), devices=self._devices,
-                        hidden=str(site.home), network=order.ranks > 1)
+            cell = Cell(
+                work=work,
+                reads=claimed.reads,
+                programs=site.tools.programs(task.argv),
+                devices=self._devices,
+                hidden=str(site.home),
+                network=order.ranks > 1,
+            )
             listener = self._listen(task)
-            child = spawn(site.confinement.command(argv, environment.of_attempt(order, task, env, work), cell),
-                          listener.feed)
+            child = spawn(
+                site.confinement.command(argv, environment.of_attempt(order, task, env, work), cell), listener.feed
+            )
             self._started(task, child)
             code = await self._until(child.exited, child, task)
             listener.finish()
@@ -160,8 +167,9 @@ class LeaseRun:
             if outcome.state is AttemptState.SUCCEEDED and not listener.result:
                 reason = "the runner ended without a result"
                 outcome = Outcome(state=AttemptState.FAILED, exit_code=code, reason=reason)
-            self._residents.give_back(resident, healthy=outcome.state is AttemptState.SUCCEEDED,
-                                      memory_mib=order.memory_mib)
+            self._residents.give_back(
+                resident, healthy=outcome.state is AttemptState.SUCCEEDED, memory_mib=order.memory_mib
+            )
             return await self._publish(task, work, outcome)
         finally:
             self._residents.give_back(resident, healthy=False)
@@ -216,8 +224,15 @@ class LeaseRun:
         outputs = task.outputs if self._order.rank == 0 else (ALL_FILES,)
 
         def publish() -> Manifest:
-            return storage.publish(f"{work}/outputs", outputs, task.output_dir, name, task.number,
-                                   result=outcome.result, replace=self._in_gang)
+            return storage.publish(
+                f"{work}/outputs",
+                outputs,
+                task.output_dir,
+                name,
+                task.number,
+                result=outcome.result,
+                replace=self._in_gang,
+            )
 
         manifest = await self._on_disk(publish)
         return Outcome(state=outcome.state, exit_code=outcome.exit_code, outputs=manifest.uris, result=manifest.result)
@@ -255,21 +270,45 @@ class LeaseRun:
         if self._task is None:
             return
         self._told_ms = now_ms()
-        self._site.outbox.progress(Report(
-            kind=ReportKind.PROGRESS, at_ms=self._told_ms, node=self._site.node, tenant=self._site.tenant,
-            lease_id=self._order.lease_id, attempt_id=self._task.attempt_id, rank=self._order.rank,
-            progress_milli=listener.milli, message=listener.status,
-        ))
+        self._site.outbox.progress(
+            Report(
+                kind=ReportKind.PROGRESS,
+                at_ms=self._told_ms,
+                node=self._site.node,
+                tenant=self._site.tenant,
+                lease_id=self._order.lease_id,
+                attempt_id=self._task.attempt_id,
+                rank=self._order.rank,
+                progress_milli=listener.milli,
+                message=listener.status,
+            )
+        )
 
     def _report(self, kind: ReportKind, task: TaskOrder) -> Report:
-        return Report(kind=kind, at_ms=now_ms(), node=self._site.node, tenant=self._site.tenant,
-                      lease_id=self._order.lease_id, attempt_id=task.attempt_id, rank=self._order.rank)
+        return Report(
+            kind=kind,
+            at_ms=now_ms(),
+            node=self._site.node,
+            tenant=self._site.tenant,
+            lease_id=self._order.lease_id,
+            attempt_id=task.attempt_id,
+            rank=self._order.rank,
+        )
 
     def _finished(self, task: TaskOrder, outcome: Outcome) -> Report:
         return Report(
-            kind=ReportKind.FINISHED, at_ms=now_ms(), node=self._site.node, tenant=self._site.tenant,
-            lease_id=self._order.lease_id, attempt_id=task.attempt_id, rank=self._order.rank, state=outcome.state,
-            exit_code=outcome.exit_code, message=outcome.reason, outputs=outcome.outputs, result=outcome.result,
+            kind=ReportKind.FINISHED,
+            at_ms=now_ms(),
+            node=self._site.node,
+            tenant=self._site.tenant,
+            lease_id=self._order.lease_id,
+            attempt_id=task.attempt_id,
+            rank=self._order.rank,
+            state=outcome.state,
+            exit_code=outcome.exit_code,
+            message=outcome.reason,
+            outputs=outcome.outputs,
+            result=outcome.result,
         )
 
     # -- words ---------------------------------------------------------------------------------------------------

@@ -157,8 +157,15 @@ def spawn(command: Command, on_output: Callable[[bytes], object], *, stdin: bool
     """Start it. Raises OSError (no such program, no permission, no memory). Call from the loop thread only."""
     with command.opened() as (argv, fds):
         popen = subprocess.Popen(
-            argv, env=command.env, cwd=command.cwd, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, bufsize=0,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=fds,
+            argv,
+            env=command.env,
+            cwd=command.cwd,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            bufsize=0,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=fds,
         )
     return Child(popen, command, on_output)
 

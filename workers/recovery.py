@@ -30,10 +30,20 @@ def recover(table: Table, folder: Path, *, node: str, tenant: str, uid: int) -> 
         _log.warning("killed %d processes left by an earlier agent of %s", left, folder)
     for key, lease in list(table.leases.items()):
         for task in list(lease.unfinished()):
-            table.finish(key, Report(
-                kind=ReportKind.FINISHED, at_ms=now_ms(), node=node, tenant=tenant, lease_id=key[0], rank=key[1],
-                attempt_id=task.attempt_id, state=AttemptState.LOST, message=LOST_REASON,
-            ))
+            table.finish(
+                key,
+                Report(
+                    kind=ReportKind.FINISHED,
+                    at_ms=now_ms(),
+                    node=node,
+                    tenant=tenant,
+                    lease_id=key[0],
+                    rank=key[1],
+                    attempt_id=task.attempt_id,
+                    state=AttemptState.LOST,
+                    message=LOST_REASON,
+                ),
+            )
     table.sync()
     for entry in list(work.iterdir()):
         remove_tree(str(entry))

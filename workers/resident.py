@@ -50,8 +50,13 @@ class Wanted:
     def of(cls, order: LeaseOrder, task: TaskOrder, reads: tuple[tuple[str, str], ...]) -> Wanted:
         """What this task needs."""
         return cls(
-            warm_key=order.warm_key or f"lease {order.lease_id}", argv=task.argv, env=task.env, devices=order.devices,
-            reads=reads, versions=tuple(_version(real) for real, _ in reads), literal=task.literal,
+            warm_key=order.warm_key or f"lease {order.lease_id}",
+            argv=task.argv,
+            env=task.env,
+            devices=order.devices,
+            reads=reads,
+            versions=tuple(_version(real) for real, _ in reads),
+            literal=task.literal,
         )
 
 
@@ -171,8 +176,13 @@ class Residents:
             argv = self._site.tools.argv(argv, folder)
             env = {name: self._site.tools.text(value, folder) for name, value in env.items()}
         devices = () if order.simulated else order.devices
-        cell = Cell(work=folder, reads=wanted.reads, devices=devices, hidden=str(self._site.home),
-                    programs=self._site.tools.programs(wanted.argv))
+        cell = Cell(
+            work=folder,
+            reads=wanted.reads,
+            devices=devices,
+            hidden=str(self._site.home),
+            programs=self._site.tools.programs(wanted.argv),
+        )
         command = self._site.confinement.command(argv, environment.of_resident(order, env, folder), cell)
         resident.child = spawn(command, resident.hear, stdin=True)
         resident.child.exited.add_done_callback(lambda exited: self._died(resident, exited))

@@ -75,8 +75,17 @@ class Storage(Protocol):
         """The manifest of a published task, all of whose files are in place."""
         ...
 
-    def publish(self, staged: str, outputs: Sequence[str], output_dir: str, task: str, number: int, *,
-                result: str = "", replace: bool = False) -> Manifest:
+    def publish(
+        self,
+        staged: str,
+        outputs: Sequence[str],
+        output_dir: str,
+        task: str,
+        number: int,
+        *,
+        result: str = "",
+        replace: bool = False,
+    ) -> Manifest:
         """Give the staged files their final names, all or none. Repeating it returns what is there.
 
         ``replace``: an earlier attempt's outputs give way (a gang's rank runs again because another rank died).
@@ -131,8 +140,17 @@ class PosixStorage:
         with self._task(output_dir, task) as door:
             return door.settled()
 
-    def publish(self, staged: str, outputs: Sequence[str], output_dir: str, task: str, number: int, *,
-                result: str = "", replace: bool = False) -> Manifest:
+    def publish(
+        self,
+        staged: str,
+        outputs: Sequence[str],
+        output_dir: str,
+        task: str,
+        number: int,
+        *,
+        result: str = "",
+        replace: bool = False,
+    ) -> Manifest:
         """See :class:`Storage`."""
         with self._task(output_dir, task) as door:
             door.fence(number)
@@ -159,8 +177,9 @@ class PosixStorage:
 class _TaskDoor:
     """One task's files in one output folder, under its lock."""
 
-    def __init__(self, final: Folder, hidden: Folder, *, output_dir: str, task: str,
-                 hook: Callable[[str], None]) -> None:
+    def __init__(
+        self, final: Folder, hidden: Folder, *, output_dir: str, task: str, hook: Callable[[str], None]
+    ) -> None:
         self._final, self._hidden, self._output_dir, self._task = final, hidden, output_dir, task
         self._key = quote(task, safe="-_.@")
         self._hook = hook
@@ -209,8 +228,9 @@ class _TaskDoor:
                 files.append(PublishedFile(name=name, size=size, sha256=digest))
                 self._hook("file copied")
             stage.sync()
-        self._manifest = Manifest(task=self._task, number=number, output_dir=self._output_dir, files=tuple(files),
-                                  result=result)
+        self._manifest = Manifest(
+            task=self._task, number=number, output_dir=self._output_dir, files=tuple(files), result=result
+        )
 
     def commit(self) -> Manifest:
         """The manifest appears."""
@@ -259,4 +279,3 @@ def chosen(outputs: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
 
 def _part(output_dir: str, name: str) -> str:
     return quote(name) if output_dir.startswith("file://") else name
-

@@ -284,8 +284,13 @@ class Table:
 
     def _bare_start(self, lease_id: str, rank: int, attempt_id: str, started: Started) -> bytes:
         """A start whose report was acknowledged already: only the pid still matters."""
-        report = Report(kind=ReportKind.STARTED, lease_id=lease_id, rank=rank, attempt_id=attempt_id,
-                        cursor=f"{self._generation}-{self._next - 1}")
+        report = Report(
+            kind=ReportKind.STARTED,
+            lease_id=lease_id,
+            rank=rank,
+            attempt_id=attempt_id,
+            cursor=f"{self._generation}-{self._next - 1}",
+        )
         return _line({**self._started_value((lease_id, rank), report, started), "acked": True})
 
 

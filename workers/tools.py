@@ -68,8 +68,12 @@ class Tools:
         return tuple(path for path in dict.fromkeys(need) if os.path.exists(path))
 
     def _places(self, work: str) -> tuple[tuple[str, str], ...]:
-        return (("{python}", self.python), ("{blender_runner}", self.blender_runner),
-                ("{encode_runner}", self.encode_runner), ("{work}", work))
+        return (
+            ("{python}", self.python),
+            ("{blender_runner}", self.blender_runner),
+            ("{encode_runner}", self.encode_runner),
+            ("{work}", work),
+        )
 
     def _blender(self, rest: list[str]) -> list[str]:
         if not self.blender:
@@ -143,8 +147,15 @@ def _is_in_usr(path: str) -> bool:
 def version(argv: Sequence[str]) -> str:
     """First line a program prints about itself, or empty when it does not run."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False,
-                              stdin=subprocess.DEVNULL, errors="replace")
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]

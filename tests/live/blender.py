@@ -35,7 +35,12 @@ class Client:
         self.stderr_file = work / "stderr.log"
         with self.stderr_file.open("ab") as stderr:
             self.process = subprocess.Popen(
-                command() or [], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, cwd=work,
+                command() or [],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=env,
+                cwd=work,
                 start_new_session=True,
             )
         self.lines: list[str] = []
@@ -107,9 +112,20 @@ class Client:
 def frame(blend: Path, number: int, out: Path, **over: object) -> dict:
     """A small, quick frame request; same fields as ``pipelines/render.py``."""
     return {
-        "op": "frame", "blend": str(blend), "frame": number, "width": 96, "height": 54, "samples": 4,
-        "engine": "CYCLES", "device": "auto", "seed": -1, "threads": 2, "out": str(out), "exr": f"f.{number:04d}.exr",
-        "png": f"f.{number:04d}.png", **over,
+        "op": "frame",
+        "blend": str(blend),
+        "frame": number,
+        "width": 96,
+        "height": 54,
+        "samples": 4,
+        "engine": "CYCLES",
+        "device": "auto",
+        "seed": -1,
+        "threads": 2,
+        "out": str(out),
+        "exr": f"f.{number:04d}.exr",
+        "png": f"f.{number:04d}.png",
+        **over,
     }
 
 

@@ -84,7 +84,7 @@ def test_resident_frame_equals_that_of_a_fresh_process(runner, heads, tmp_path):
     assert (warm["resident"], cold["resident"]) == (True, False)
     assert pixels(tmp_path / "f.0002.exr") == pixels(tmp_path / "fresh" / "f.0002.exr")
     assert pixels(tmp_path / "f.0001.exr") != pixels(tmp_path / "f.0002.exr")
-    print(f"\nms: first {first['ms']}, resident {warm['ms']}, fresh process {cold['ms']}")  # noqa: T201 (for whoever runs with -s)
+    print(f"\nms: first {first['ms']}, resident {warm['ms']}, fresh process {cold['ms']}")
 
 
 def test_frame_files_are_whole_and_the_result_tells_what_was_used(runner, heads, tmp_path):
@@ -129,11 +129,14 @@ def test_progress_rises_to_a_hundred(runner, scene, tmp_path):
     assert (told[0], told[-1]) == (0, 100)
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    (None, "is not there or may not be read"),
-    (b"no blend at all", "cannot open broken.blend"),
-    (b"", "cannot open broken.blend"),
-])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "is not there or may not be read"),
+        (b"no blend at all", "cannot open broken.blend"),
+        (b"", "cannot open broken.blend"),
+    ],
+)
 def test_blend_that_is_none_is_refused(runner, tmp_path, content, says):
     blend = tmp_path / "broken.blend"
     if content is not None:
@@ -218,12 +221,15 @@ scene.node_tree.links.new(image.outputs["Image"], nodes["Composite"].inputs["Ima
     assert list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize(("source", "says"), [
-    ("def build(seed, args):\n    return 1 / 0\n", "failed in line 2: ZeroDivisionError"),
-    ("def build(seed, args:\n", "SyntaxError"),
-    ("x = 1\n", "no function build(seed, args)"),
-    ("import sys\ndef build(seed, args):\n    sys.exit(3)\n", "failed in line 3: SystemExit"),
-])
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def build(seed, args):\n    return 1 / 0\n", "failed in line 2: ZeroDivisionError"),
+        ("def build(seed, args:\n", "SyntaxError"),
+        ("x = 1\n", "no function build(seed, args)"),
+        ("import sys\ndef build(seed, args):\n    sys.exit(3)\n", "failed in line 3: SystemExit"),
+    ],
+)
 def test_broken_scene_script_is_told_with_its_line(runner, tmp_path, source, says):
     script = tmp_path / "mine.py"
     script.write_text(source)

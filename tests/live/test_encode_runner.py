@@ -50,8 +50,19 @@ class Encode:
 
     def argv(self, source, path, **over):
         request = {
-            "source": source, "input": str(path), "first": -1, "last": -1, "step": 1, "fps": "24", "codec": "h264",
-            "crf": 20, "preset": "ultrafast", "threads": 1, "out": str(self.out), "expect_frames": 0, **over,
+            "source": source,
+            "input": str(path),
+            "first": -1,
+            "last": -1,
+            "step": 1,
+            "fps": "24",
+            "codec": "h264",
+            "crf": 20,
+            "preset": "ultrafast",
+            "threads": 1,
+            "out": str(self.out),
+            "expect_frames": 0,
+            **over,
         }
         return [sys.executable, "-P", str(RUNNER), json.dumps(request)]
 
@@ -179,8 +190,12 @@ def test_wrong_colour_tags_are_caught(encode, shots, tmp_path, binary):
 
 def test_uneven_frames_are_caught(encode, shots, tmp_path, binary):
     late = "settb=1/24000,setpts='(N+0.4*eq(N,5))*1000',crop"
-    encode.with_ffmpeg(tmp_path, binary, f"args = [a.replace('crop', {late!r}) for a in args]\n"
-                       "real([*args[:-2], '-enc_time_base', '1/24000', *args[-2:]])")
+    encode.with_ffmpeg(
+        tmp_path,
+        binary,
+        f"args = [a.replace('crop', {late!r}) for a in args]\n"
+        "real([*args[:-2], '-enc_time_base', '1/24000', *args[-2:]])",
+    )
     assert "not evenly spaced at 24 per second" in encode.fail("folder", shots)
 
 
@@ -195,8 +210,12 @@ def test_encoder_that_hangs_is_stopped(encode, shots, tmp_path, binary):
 
 
 def test_sigterm_stops_the_encoder_and_leaves_no_file(encode, shots, tmp_path, binary):
-    encode.with_ffmpeg(tmp_path, binary, "print(f'pid {os.getpid()}', file=sys.stderr, flush=True)\n"
-                       "open(args[-2], 'wb').write(b'half')\nprint('frame=3', flush=True)\ntime.sleep(600)")
+    encode.with_ffmpeg(
+        tmp_path,
+        binary,
+        "print(f'pid {os.getpid()}', file=sys.stderr, flush=True)\n"
+        "open(args[-2], 'wb').write(b'half')\nprint('frame=3', flush=True)\ntime.sleep(600)",
+    )
     log = tmp_path / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(encode.argv("folder", shots), env=encode.env, stdout=subprocess.PIPE, stderr=stderr)
@@ -227,8 +246,20 @@ def make(binary, path, *words):
 
 
 def test_sound_is_kept(encode, tmp_path, binary):
-    source = make(binary, tmp_path / "in.mov", "-f", "lavfi", "-i", "testsrc=s=64x36:r=25:d=1", "-f", "lavfi", "-i",
-                  "sine=d=1", "-c:a", "pcm_s16le")
+    source = make(
+        binary,
+        tmp_path / "in.mov",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=64x36:r=25:d=1",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=1",
+        "-c:a",
+        "pcm_s16le",
+    )
     result = encode.done("video", source, fps="")
     assert (result["frames"], result["audio"], result["duration"]) == (25, "aac", "1")
 
@@ -240,15 +271,33 @@ def test_another_rate_conforms(encode, tmp_path, binary):
 
 
 def test_variable_frame_rate_needs_a_rate(encode, tmp_path, binary):
-    source = make(binary, tmp_path / "in.mkv", "-f", "lavfi", "-i", "testsrc=s=64x36:r=25:d=2", "-vf",
-                  "select='not(eq(n,7)+eq(n,8)+eq(n,20))'", "-fps_mode", "vfr")
+    source = make(
+        binary,
+        tmp_path / "in.mkv",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=64x36:r=25:d=2",
+        "-vf",
+        "select='not(eq(n,7)+eq(n,8)+eq(n,20))'",
+        "-fps_mode",
+        "vfr",
+    )
     assert "variable frame rate" in encode.fail("video", source, fps="")
     assert encode.done("video", source, fps="25")["frames"] == 50
 
 
 def test_hdr_source_is_refused(encode, tmp_path, binary):
-    source = make(binary, tmp_path / "in.mp4", "-f", "lavfi", "-i", "testsrc=s=64x36:r=25:d=0.2", "-vf",
-                  "format=yuv420p10le,setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc")
+    source = make(
+        binary,
+        tmp_path / "in.mp4",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=64x36:r=25:d=0.2",
+        "-vf",
+        "format=yuv420p10le,setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc",
+    )
     assert "HDR (smpte2084)" in encode.fail("video", source, fps="")
 
 

@@ -28,8 +28,16 @@ def small(text):
 
 def run(agent, step, orders, root):
     """Ends of all tasks, in the order they came."""
-    lease = LeaseOrder(lease_id=f"l-{step.name}", tenant="studio", node="n1", tasks=orders, cpu_milli=2_000,
-                       memory_mib=step.resources.memory_mib, warm_key=step.warm_key, roots=(str(root), str(EXAMPLES)))
+    lease = LeaseOrder(
+        lease_id=f"l-{step.name}",
+        tenant="studio",
+        node="n1",
+        tasks=orders,
+        cpu_milli=2_000,
+        memory_mib=step.resources.memory_mib,
+        warm_key=step.warm_key,
+        roots=(str(root), str(EXAMPLES)),
+    )
     agent.submit([lease])
     ends, cursor = [], ""
     while len(ends) < len(orders):
@@ -45,8 +53,13 @@ def test_the_example_becomes_a_film(tmp_path, confinement):
     root = tmp_path / "storage"
     root.mkdir()
     tenant = Tenant(name="studio", storage_roots=(str(root), str(EXAMPLES)))
-    draft = jobfile.read(small((EXAMPLES / "film.yaml").read_text()), tenant=tenant, queues=(Queue(name="default"),),
-                         base_dir=str(EXAMPLES), now_ms=0)
+    draft = jobfile.read(
+        small((EXAMPLES / "film.yaml").read_text()),
+        tenant=tenant,
+        queues=(Queue(name="default"),),
+        base_dir=str(EXAMPLES),
+        now_ms=0,
+    )
     job = draft.job("j1", "request")
     agent = Agent(node="n1", tenant="studio", home=tmp_path / "home", confinement=confinement)
     try:

@@ -1,4 +1,4 @@
-# ruff: noqa: T201, PTH123, PTH208
+# ruff: noqa: PTH123, PTH208
 """Tries to get what it should not, and prints what it got as one line of JSON. Arguments: JSON of targets."""
 
 import json

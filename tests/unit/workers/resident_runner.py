@@ -1,5 +1,5 @@
 """A resident runner for tests: each request names what it should do."""
-# ruff: noqa: T201, PTH123
+# ruff: noqa: PTH123
 
 import json
 import os

@@ -21,12 +21,15 @@ def test_a_command_runs_to_its_end_and_is_told_in_order(run):
     assert (done.node, done.tenant, done.lease_id) == (NODE, TENANT, "l1")
 
 
-@pytest.mark.parametrize(("text", "code", "reason"), [
-    ("exit 3", 3, "exit code 3"),
-    ("kill -SEGV $$", -11, "killed by SIGSEGV"),
-    ("echo 'shisuan_fail: no licence for Houdini'; exit 1", 1, "no licence for Houdini"),
-    ("echo 'shisuan_fail: wrong frame'; exit 0", 0, "wrong frame"),
-])
+@pytest.mark.parametrize(
+    ("text", "code", "reason"),
+    [
+        ("exit 3", 3, "exit code 3"),
+        ("kill -SEGV $$", -11, "killed by SIGSEGV"),
+        ("echo 'shisuan_fail: no licence for Houdini'; exit 1", 1, "no licence for Houdini"),
+        ("echo 'shisuan_fail: wrong frame'; exit 0", 0, "wrong frame"),
+    ],
+)
 def test_a_failure_is_told_in_a_sentence(run, text, code, reason):
     one, reader = run()
     one.submit([lease(shell(text))])
@@ -34,10 +37,15 @@ def test_a_failure_is_told_in_a_sentence(run, text, code, reason):
     assert (done.state, done.exit_code, done.message) == (AttemptState.FAILED, code, reason)
 
 
-@pytest.mark.parametrize(("program", "words"), [
-    ("no-such-program", "not on the runner's PATH"), ("/no/such/program", "does not exist"),
-    ("./here.sh", "empty folder"), ("/etc/passwd", "not executable"),
-])
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("no-such-program", "not on the runner's PATH"),
+        ("/no/such/program", "does not exist"),
+        ("./here.sh", "empty folder"),
+        ("/etc/passwd", "not executable"),
+    ],
+)
 def test_a_program_that_is_not_there_is_named(run, program, words):
     one, reader = run()
     one.submit([lease(task(program))])
@@ -100,8 +108,16 @@ def test_reports_stay_until_acknowledged(run):
 def test_progress_and_status_arrive_while_it_runs(run, tmp_path):
     one, reader = run()
     gate = tmp_path / "gate"
-    one.submit([lease(shell(f"echo 'shisuan_progress: 12.5'; echo 'shisuan_status: sampling'; "
-                            f"while [ ! -e {gate} ]; do sleep 0.01; done"))])
+    one.submit(
+        [
+            lease(
+                shell(
+                    f"echo 'shisuan_progress: 12.5'; echo 'shisuan_status: sampling'; "
+                    f"while [ ! -e {gate} ]; do sleep 0.01; done"
+                )
+            )
+        ]
+    )
     told = reader.wait(lambda r: r.kind is ReportKind.PROGRESS, "progress")
     assert (told.progress_milli, told.message, told.cursor) == (125, "sampling", "")
     gate.touch()
@@ -220,8 +236,13 @@ def test_the_environment_is_clean_and_complete(run, monkeypatch, tmp_path):
     monkeypatch.setenv("SHISUAN_DATABASE_URL", "secret")
     one, reader = run()
     wishes = {"COLOUR": "red", "SHISUAN_TASK_COUNT": "4", "SHISUAN_WORK": "/etc", "CUDA_VISIBLE_DEVICES": "all"}
-    one.submit([lease(task("/usr/bin/env", token="tok", env=tuple(wishes.items())), cpu_milli=3500,
-                      devices=("GPU-1", "GPU-2"))])
+    one.submit(
+        [
+            lease(
+                task("/usr/bin/env", token="tok", env=tuple(wishes.items())), cpu_milli=3500, devices=("GPU-1", "GPU-2")
+            )
+        ]
+    )
     reader.finished()
     env = dict(line.split("=", 1) for line in one.read_log("j1.s.0.a1").text.splitlines())
     assert "secret" not in env.values()
@@ -307,7 +328,7 @@ def test_200_short_commands(run, capsys):
     reader.finished("j2.s.99.a1")
     took = time.perf_counter() - began
     with capsys.disabled():
-        print(f"\n200 x /bin/true on 2 leases: {took * 5:.2f} ms each ")  # noqa: T201
+        print(f"\n200 x /bin/true on 2 leases: {took * 5:.2f} ms each ")
     assert len([r for r in reader.all if r.state is AttemptState.SUCCEEDED]) == 200
 
 

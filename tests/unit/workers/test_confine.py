@@ -47,7 +47,9 @@ def started(run, level, **fields):
 def targets(home, port):
     """Secrets of an installation, and where they lie."""
     places = {
-        home / "shisuan.db": "db", home / "key": "key", home / "instance.json": "x",
+        home / "shisuan.db": "db",
+        home / "key": "key",
+        home / "instance.json": "x",
         home / "nodes" / NODE / "rival" / "work" / "j1.s.0.a1" / "film.exr": "frames",
         home / "storage" / "rival" / "film.exr": "frames",
     }
@@ -59,7 +61,9 @@ def targets(home, port):
         path.chmod(0o600)
     own = home / "nodes" / NODE / TENANT
     return {
-        "secret": SECRET, "port": port, "service_pid": os.getpid(),
+        "secret": SECRET,
+        "port": port,
+        "service_pid": os.getpid(),
         "read": [*map(str, places), str(own / "table.log"), "/etc/shadow", f"/proc/{os.getpid()}/environ"],
         "write": [str(own / "table.log"), str(own / "work" / "x"), str(home / "shisuan.db"), "/usr/x", "/etc/x"],
         "list": [str(home / "storage" / "rival"), str(own / "logs"), str(home / "nodes" / NODE / "rival" / "work")],

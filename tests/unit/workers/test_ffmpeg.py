@@ -6,8 +6,16 @@ from workers.ffmpeg import Film, frames_argv, probe_argv, video_argv
 
 
 def film(**over):
-    given = {"out": "/o/film.mp4", "width": 320, "height": 180, "rate": Fraction(24), "crf": 18, "preset": "medium",
-             "threads": 2, **over}
+    given = {
+        "out": "/o/film.mp4",
+        "width": 320,
+        "height": 180,
+        "rate": Fraction(24),
+        "crf": 18,
+        "preset": "medium",
+        "threads": 2,
+        **over,
+    }
     return Film(**given)
 
 

@@ -76,9 +76,14 @@ def test_pattern_pads_its_numbers(folder):
     assert names(gather("pattern", f"{path}/f.####.png", 9, 11, 2)) == ["f.0009.png", "f.0011.png"]
 
 
-@pytest.mark.parametrize(("pattern", "says"), [
-    ("f.png", "one run of #"), ("f.##.##.png", "one run of #"), ("f.##.exr", "not a sequence of PNG"),
-])
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("f.png", "one run of #"),
+        ("f.##.##.png", "one run of #"),
+        ("f.##.exr", "not a sequence of PNG"),
+    ],
+)
 def test_pattern_that_is_none_is_refused(folder, pattern, says):
     assert says in fault("pattern", f"{folder()}/{pattern}", 1, 2, 1)
 

@@ -100,10 +100,16 @@ def test_exr_of_denoised_darkness_is_black(exr):
     assert check_exr(exr(lambda picture: picture.fill(2e-6))).black
 
 
-@pytest.mark.parametrize("compression", [
-    OpenEXR.NO_COMPRESSION, OpenEXR.ZIPS_COMPRESSION, OpenEXR.ZIP_COMPRESSION, OpenEXR.PIZ_COMPRESSION,
-    OpenEXR.DWAB_COMPRESSION,
-])
+@pytest.mark.parametrize(
+    "compression",
+    [
+        OpenEXR.NO_COMPRESSION,
+        OpenEXR.ZIPS_COMPRESSION,
+        OpenEXR.ZIP_COMPRESSION,
+        OpenEXR.PIZ_COMPRESSION,
+        OpenEXR.DWAB_COMPRESSION,
+    ],
+)
 def test_every_cut_of_an_exr_is_seen(exr, compression):
     path = exr(compression=compression)
     check_exr(path)

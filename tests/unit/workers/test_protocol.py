@@ -13,9 +13,18 @@ def progress(milli):
     return Message(kind=MessageKind.PROGRESS, milli=milli)
 
 
-@pytest.mark.parametrize(("text", "milli"), [
-    (b"0", 0), (b"42", 420), (b"42.5", 425), (b"99.99", 999), (b"100", 1000), (b"250", 1000), (b"7 %", 70),
-])
+@pytest.mark.parametrize(
+    ("text", "milli"),
+    [
+        (b"0", 0),
+        (b"42", 420),
+        (b"42.5", 425),
+        (b"99.99", 999),
+        (b"100", 1000),
+        (b"250", 1000),
+        (b"7 %", 70),
+    ],
+)
 def test_progress_is_thousandths(text, milli):
     assert parse_line(b"shisuan_progress: " + text) == progress(milli)
 
@@ -25,9 +34,17 @@ def test_progress_that_is_no_percentage_is_log(text):
     assert parse_line(b"shisuan_progress: " + text) is None
 
 
-@pytest.mark.parametrize("line", [
-    b"hello", b" shisuan_fail: x", b"shisuan_fail x", b"shisuan_other: x", b"", b"shisuan_",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"hello",
+        b" shisuan_fail: x",
+        b"shisuan_fail x",
+        b"shisuan_other: x",
+        b"",
+        b"shisuan_",
+    ],
+)
 def test_other_lines_are_log(line):
     assert parse_line(line) is None
 
@@ -63,8 +80,10 @@ def test_a_last_line_without_newline_counts():
     assert [m.text for m in parser.finish()] == ["end"]
 
 
-STREAM = (b"log\nshisuan_progress: 10\nlog shisuan_progress: 99\n\nshisuan_status: a\r\nshisuan_shisuan_\n"
-          b'shisuan_done: {"n":1}\ns')
+STREAM = (
+    b"log\nshisuan_progress: 10\nlog shisuan_progress: 99\n\nshisuan_status: a\r\nshisuan_shisuan_\n"
+    b'shisuan_done: {"n":1}\ns'
+)
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
@@ -72,8 +91,11 @@ def test_how_the_stream_is_cut_does_not_matter(cuts):
     edges = [0, *sorted(cuts), len(STREAM)]
     parser = LineParser()
     heard = [m for a, b in pairwise(edges) for m in parser.feed(STREAM[a:b])]
-    assert heard == [progress(100), Message(kind=MessageKind.STATUS, text="a"),
-                     Message(kind=MessageKind.DONE, text='{"n":1}')]
+    assert heard == [
+        progress(100),
+        Message(kind=MessageKind.STATUS, text="a"),
+        Message(kind=MessageKind.DONE, text='{"n":1}'),
+    ]
 
 
 @given(st.binary(max_size=400))

@@ -53,9 +53,14 @@ def test_without_a_warm_key_it_ends_with_its_lease(warm, home):
     assert json.loads(reader.finished("j1.s.2.a1").result)["served"] == 1
 
 
-@pytest.mark.parametrize(("do", "reason"), [
-    ("fail", "asked to fail"), ("crash", "killed by SIGSEGV"), ("exit", "the runner ended without a result"),
-])
+@pytest.mark.parametrize(
+    ("do", "reason"),
+    [
+        ("fail", "asked to fail"),
+        ("crash", "killed by SIGSEGV"),
+        ("exit", "the runner ended without a result"),
+    ],
+)
 def test_a_failed_request_fails_its_task_and_spoils_no_other(warm, do, reason):
     before, failed, after = say(*warm, {}, {"do": do}, {})
     assert (failed.state, failed.message) == (AttemptState.FAILED, reason)

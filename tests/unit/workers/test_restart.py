@@ -46,8 +46,12 @@ def level(request, home):
 def host(home, level):
     """A process that hosts an agent: give it orders, kill it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOST, str(home), level, str(RUNNER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, bufsize=1, cwd=Path(__file__).parents[3],
+        [sys.executable, "-c", HOST, str(home), level, str(RUNNER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        cwd=Path(__file__).parents[3],
     )
     assert process.stdout.readline() == "up\n"
     yield process

@@ -9,23 +9,40 @@ import pytest
 from scheduler.model.errors import ExecutorError
 from workers.tools import Tools, find_tools, prefixes, version
 
-TOOLS = Tools(python="/venv/bin/python", blender="/b/bin/python", blender_runner="/w/blender_runner.py",
-              encode_runner="/w/encode_runner.py")
+TOOLS = Tools(
+    python="/venv/bin/python",
+    blender="/b/bin/python",
+    blender_runner="/w/blender_runner.py",
+    encode_runner="/w/encode_runner.py",
+)
 BLENDER = ("{blender}", "{blender_runner}")
 
 
 def test_placeholders_are_replaced_and_other_braces_left():
     words = ("{python}", "{encode_runner}", "a{work}b", "{other}", "${work}x", "{}")
-    assert TOOLS.argv(words, "/work/a1") == ("/venv/bin/python", "/w/encode_runner.py", "a/work/a1b", "{other}",
-                                             "$/work/a1x", "{}")
+    assert TOOLS.argv(words, "/work/a1") == (
+        "/venv/bin/python",
+        "/w/encode_runner.py",
+        "a/work/a1b",
+        "{other}",
+        "$/work/a1x",
+        "{}",
+    )
 
 
 def test_a_python_with_bpy_and_the_blender_program_take_the_same_order():
     assert TOOLS.argv(BLENDER, "/x") == ("/b/bin/python", "-P", "/w/blender_runner.py")
     program = replace(TOOLS, blender="/opt/blender/blender", blender_is_python=False)
     assert program.argv((*BLENDER, "more"), "/x") == (
-        "/opt/blender/blender", "-b", "--factory-startup", "--disable-autoexec", "-P", "/w/blender_runner.py", "--",
-        "more")
+        "/opt/blender/blender",
+        "-b",
+        "--factory-startup",
+        "--disable-autoexec",
+        "-P",
+        "/w/blender_runner.py",
+        "--",
+        "more",
+    )
 
 
 def test_a_node_without_blender_says_how_to_get_one():
