@@ -46,7 +46,7 @@ class TaskOrder:
     token: str = ""
     """Short-lived token of this attempt."""
     literal: bool = False
-    """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell text may say ``${work}``)."""
+    """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell may say ``${work}``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

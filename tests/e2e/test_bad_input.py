@@ -1,4 +1,4 @@
-"""A user's mistake gets one clear error that points at the field and lists what is valid: the same text from API and CLI."""
+"""A user's mistake gets one clear error that points at the field and lists what is valid; API and CLI say the same."""
 
 import datetime as dt
 from pathlib import Path
