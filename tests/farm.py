@@ -63,6 +63,14 @@ class Reader:
     def kind(self, kind: ReportKind, node: str = "") -> Report:
         return self.until(lambda r: r.kind is kind and node in ("", r.node))
 
+    def inventories(self, nodes: set[str]) -> list[Report]:
+        """One of each node; they come in any order."""
+        found: dict[str, Report] = {}
+        while found.keys() != nodes:
+            report = self.until(lambda r: r.kind is ReportKind.INVENTORY and r.node in nodes - found.keys())
+            found[report.node] = report
+        return list(found.values())
+
     def of(self, lease_id: str, kind: ReportKind) -> list[Report]:
         """All that was heard of a lease, without repetitions."""
         return list(dict.fromkeys(r for r in self.heard if r.lease_id == lease_id and r.kind is kind))

@@ -258,6 +258,6 @@ def test_a_gangs_reports_are_told_again_as_one(site, own):
         own[-1].executor.start([after])
         own[-1].end_of(after.lease_id)
     own.append(reconnect(site, own[-1]))
-    for node in NODES:
-        assert orders[0].lease_id not in own[-1].kind(ReportKind.INVENTORY, node.name).leases
+    for inventory in own[-1].inventories({node.name for node in NODES}):
+        assert orders[0].lease_id not in inventory.leases
     assert own[-1].of(orders[0].lease_id, ReportKind.FINISHED) == []

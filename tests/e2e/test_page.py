@@ -31,7 +31,7 @@ def browser(request, park, tmp_path):
 def sign_in(browser, park, path="/"):
     browser.open(park.url + path)
     browser.run(f"document.getElementById('key').value = {park.key!r}; document.querySelector('form.login').submit()")
-    browser.until("document.getElementById('live') !== null")
+    browser.until("document.getElementById('live') !== null && document.readyState === 'complete'")
     browser.console.clear()
 
 
