@@ -25,6 +25,7 @@ from workers.tools import Tools
 
 _BWRAP = shutil.which("bwrap") or ""
 _SETPRIV = shutil.which("setpriv") or ""
+SHELL = "/bin/sh"
 LEVELS = ("bubblewrap", "uid", "none")
 PROBE_TIMEOUT_S = 30
 
@@ -88,6 +89,14 @@ class Confinement:
         prefix = (_SETPRIV, "--pdeathsig", "KILL", "--") if _SETPRIV else ()
         return Command(argv=(*prefix, program, *argv[1:]), env=env, cwd=cell.work)
 
+    def shell(self, env: Mapping[str, str], cell: Cell) -> Command | None:
+        """A shell that runs one task after the other in the same cell, or None where that would not keep them apart."""
+        return None
+
+    def program(self, argv: Sequence[str], env: Mapping[str, str], cell: Cell) -> str:
+        """The absolute path of the program. Raises ExecutorError when the runner could not even see it."""
+        return _program(argv, env)
+
 
 class UidConfinement(Confinement):
     """Needs root. Files are protected by their permissions only, and the network is open."""
@@ -145,6 +154,14 @@ class BubblewrapConfinement(Confinement):
 
     def command(self, argv: tuple[str, ...], env: Mapping[str, str], cell: Cell) -> Command:
         """Bubblewrap itself starts with an empty environment; the runner's is set inside."""
+        return self._command((self.program(argv, env, cell), *argv[1:]), env, cell)
+
+    def shell(self, env: Mapping[str, str], cell: Cell) -> Command | None:
+        """The shell is the first process of its pid namespace: what it runs cannot kill it, and ends when it ends."""
+        return self._command((SHELL,), env, cell, "--as-pid-1") if os.access(SHELL, os.X_OK) else None
+
+    def program(self, argv: Sequence[str], env: Mapping[str, str], cell: Cell) -> str:
+        """It must lie in what the cell shows."""
         program = _program(argv, env)
         shown = (*self._visible, cell.work, *cell.programs, *(name for _, name in cell.reads))
         if not any(_is_inside(program, place) for place in shown):
@@ -152,14 +169,17 @@ class BubblewrapConfinement(Confinement):
                 f"the runner may not see the program {program}: "
                 "name its folder among the job's inputs, or install it under /usr"
             )
-        words = [*self._system, *_binds(cell)]
+        return program
+
+    def _command(self, argv: tuple[str, ...], env: Mapping[str, str], cell: Cell, *more: str) -> Command:
+        words = [*self._system, *_binds(cell), *more]
         if cell.network:
             words.append("--share-net")
         for name, value in env.items():
             words += ("--setenv", name, value)
         words += ("--chdir", cell.work)
         return Command(
-            argv=(_BWRAP, "--args", "{args_fd}", "--", program, *argv[1:]),
+            argv=(_BWRAP, "--args", "{args_fd}", "--", *argv),
             env={},
             cwd="/",
             sandboxed=True,

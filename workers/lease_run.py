@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,15 +12,15 @@ from scheduler.model.errors import ShisuanError
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, TaskOrder
 from workers import environment
-from workers.confine import Cell
 from workers.folders import local_path
 from workers.listener import Listener
-from workers.process import Child, LogWriter, sentence, spawn
+from workers.places import OwnPlace, Place, SharedPlace, remove_work, shareable
+from workers.process import LogWriter, Running, sentence
 from workers.resident import Residents, Wanted
 from workers.site import Site, attempt_name, make_work, now_ms
 from workers.storage import ALL_FILES, Manifest, Storage, open_storage, task_of
 from workers.table import Started
-from workers.tools import Tools, remove_tree
+from workers.tools import Tools
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,10 +55,11 @@ class LeaseRun:
         self._residents = residents
         self._order = order
         self._stop: Outcome | None = None
-        self._child: Child | None = None
+        self._child: Running | None = None
         self._task: TaskOrder | None = None
         self._listener: Listener | None = None
         self._told_ms = 0
+        self._shared = SharedPlace(site, order) if shareable(site, order) else None
 
     def stop(self, state: AttemptState, reason: str, *, grace_ms: int | None = None) -> None:
         """End what runs (SIGTERM, grace, SIGKILL) and start nothing more. The first reason counts.
@@ -81,6 +81,8 @@ class LeaseRun:
             self._site.table.finish(key, self._finished(task, outcome))
             self._site.outbox.put(urgent=task is last)
         self._residents.lease_ended(self._order.lease_id)
+        if self._shared is not None:
+            await self._shared.close()
 
     def heartbeat(self, pause_ms: int) -> None:
         """Tell that the attempt lives, when nothing was told for ``pause_ms``."""
@@ -115,32 +117,24 @@ class LeaseRun:
         return await self._run_process(task, claimed)
 
     async def _run_process(self, task: TaskOrder, claimed: Claimed) -> Outcome:
-        order, site = self._order, self._site
-        work = str(site.work / attempt_name(task.attempt_id, order.rank))
-        make_work(work, site.confinement)
+        place: Place
+        if self._shared is not None:
+            place = await self._shared.enter(task, claimed.reads)
+        else:
+            place = OwnPlace(self._site, self._order, task, claimed.reads)
         try:
-            argv, env = words_of(site.tools, task, work)
-            cell = Cell(
-                work=work,
-                reads=claimed.reads,
-                programs=site.tools.programs(task.argv),
-                devices=self._devices,
-                hidden=str(site.home),
-                network=order.ranks > 1,
-            )
+            argv, env = words_of(self._site.tools, task, place.work)
             listener = self._listen(task)
-            child = spawn(
-                site.confinement.command(argv, environment.of_attempt(order, task, env, work), cell), listener.feed
-            )
+            child = place.start(argv, environment.of_attempt(self._order, task, env, place.work), listener.feed)
             self._started(task, child)
             code = await self._until(child.exited, child, task)
             listener.finish()
             outcome = self._judge(task, child, listener, code)
-            return await self._publish(task, work, outcome)
+            return await self._publish(task, place.work, outcome)
         finally:
-            await self._remove(work)
+            await place.leave()
 
-    async def _until(self, ended: asyncio.Future[int], child: Child, task: TaskOrder) -> int:
+    async def _until(self, ended: asyncio.Future[int], child: Running, task: TaskOrder) -> int:
         timer = None
         if task.timeout_ms:
             loop = asyncio.get_running_loop()
@@ -173,9 +167,9 @@ class LeaseRun:
             return await self._publish(task, work, outcome)
         finally:
             self._residents.give_back(resident, healthy=False)
-            await self._remove(work)
+            await remove_work(site, work)
 
-    def _judge(self, task: TaskOrder, child: Child, listener: Listener, code: int) -> Outcome:
+    def _judge(self, task: TaskOrder, child: Running, listener: Listener, code: int) -> Outcome:
         if child.ending is AttemptState.TIMED_OUT:
             reason = f"timed out after {_seconds(task.timeout_ms)} s"
             return Outcome(state=AttemptState.TIMED_OUT, exit_code=code, reason=reason)
@@ -237,15 +231,6 @@ class LeaseRun:
         manifest = await self._on_disk(publish)
         return Outcome(state=outcome.state, exit_code=outcome.exit_code, outputs=manifest.uris, result=manifest.result)
 
-    async def _remove(self, work: str) -> None:
-        """Take the attempt's folder away; the two empty folders of a task without files go the short way."""
-        self._site.ended.add(work)
-        try:
-            os.rmdir(f"{work}/outputs")
-            os.rmdir(work)
-        except OSError:
-            await self._on_disk(lambda: remove_tree(work))
-
     async def _on_disk(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._site.disk, work)
 
@@ -256,7 +241,7 @@ class LeaseRun:
         self._task = task
         return self._listener
 
-    def _started(self, task: TaskOrder, child: Child) -> None:
+    def _started(self, task: TaskOrder, child: Running) -> None:
         self._child = child
         key = (self._order.lease_id, self._order.rank)
         started = Started(pid=child.pid, start_ticks=child.start_ticks)
@@ -310,12 +295,6 @@ class LeaseRun:
             outputs=outcome.outputs,
             result=outcome.result,
         )
-
-    # -- words ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _devices(self) -> tuple[str, ...]:
-        return () if self._order.simulated else self._order.devices
 
 
 def words_of(known: Tools, task: TaskOrder, work: str) -> tuple[tuple[str, ...], dict[str, str]]:

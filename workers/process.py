@@ -54,30 +54,20 @@ class Command:
             os.close(fd)
 
 
-class Child:
-    """A running process group. Build it with :func:`spawn`."""
+class Running:
+    """What an attempt runs as: it ends by itself, or is ended politely and then by force."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], command: Command, on_output: Callable[[bytes], object]) -> None:
+    def __init__(self, pid: int, start_ticks: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._popen = popen
-        self._sandboxed = command.sandboxed
-        self.on_output = on_output
-        self.pid = popen.pid
-        self.start_ticks = procfs.start_ticks(self.pid)
+        self.pid, self.start_ticks = pid, start_ticks
         self.exited: asyncio.Future[int] = self._loop.create_future()
         """Exit code, negative for a signal."""
         self.ending: AttemptState | None = None
         """Set once somebody ended it: TIMED_OUT, CANCELLED or PREEMPTED."""
         self._killer: asyncio.TimerHandle | None = None
-        assert popen.stdout is not None
-        self._out = popen.stdout.fileno()
-        os.set_blocking(self._out, False)
-        self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._out, self._readable)
-        self._loop.add_reader(self._pidfd, self._died)
 
     def end(self, state: AttemptState, grace_ms: int) -> None:
-        """SIGTERM to the group now, SIGKILL after ``grace_ms``. The first caller's ``state`` counts."""
+        """SIGTERM now, SIGKILL after ``grace_ms``. The first caller's ``state`` counts."""
         if self.exited.done():
             return
         first, self.ending = self.ending is None, self.ending or state
@@ -85,13 +75,54 @@ class Child:
             self.kill()
         if not first or grace_ms <= 0:
             return
-        self._terminate()
+        self.terminate()
         self._killer = self._loop.call_later(grace_ms / 1_000, self.kill)
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        raise NotImplementedError
+
+    def terminate(self) -> None:
+        """SIGTERM to all of it."""
+        raise NotImplementedError
+
+    def over(self, code: int) -> None:
+        """It ended with this exit code."""
+        if self._killer is not None:
+            self._killer.cancel()
+        self.exited.set_result(code)
+
+
+class Child(Running):
+    """A running process group. Build it with :func:`spawn`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], command: Command, on_output: Callable[[bytes], object]) -> None:
+        super().__init__(popen.pid, procfs.start_ticks(popen.pid))
+        self._popen = popen
+        self._sandboxed = command.sandboxed
+        self.on_output = on_output
+        assert popen.stdout is not None
+        self._out = popen.stdout.fileno()
+        os.set_blocking(self._out, False)
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._out, self._readable)
+        self._loop.add_reader(self._pidfd, self._died)
 
     def kill(self) -> None:
         """SIGKILL to the group; in a sandbox this takes everything inside with it."""
         if not self.exited.done():
             _signal_group(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM to the group; in a sandbox to what runs inside, which is killed when it has not begun yet."""
+        if not self._sandboxed:
+            _signal_group(self.pid, signal.SIGTERM)
+            return
+        inside = procfs.sandbox_members(self.pid)
+        for pid in inside:
+            _signal_process(pid, signal.SIGTERM)
+        if not inside:
+            self.kill()
 
     def write(self, data: bytes) -> None:
         """Put ``data`` on its stdin. Raises OSError when it is gone."""
@@ -103,16 +134,6 @@ class Child:
     def members(self) -> tuple[int, ...]:
         """Processes of the group that are the runner's, without the sandbox's own."""
         return procfs.sandbox_members(self.pid) if self._sandboxed else tuple(procfs.group_members(self.pid))
-
-    def _terminate(self) -> None:
-        if not self._sandboxed:
-            _signal_group(self.pid, signal.SIGTERM)
-            return
-        inside = procfs.sandbox_members(self.pid)
-        for pid in inside:
-            _signal_process(pid, signal.SIGTERM)
-        if not inside:
-            self.kill()
 
     def _readable(self) -> None:
         try:
@@ -131,18 +152,15 @@ class Child:
         _signal_group(self.pid, signal.SIGKILL)
         code = self._popen.wait()
         self._loop.remove_reader(self._out)
-        self._drain()
+        self.drain()
         assert self._popen.stdout is not None
         self._popen.stdout.close()
         if self._popen.stdin is not None:
             self._popen.stdin.close()
-        if self._killer is not None:
-            self._killer.cancel()
-        if self._sandboxed and 128 < code < 128 + signal.NSIG:
-            code = 128 - code
-        self.exited.set_result(code)
+        self.over(signal_of(code) if self._sandboxed else code)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Read what is in the pipe now."""
         for _ in range(DRAIN_READS):
             try:
                 data = os.read(self._out, READ_BYTES)
@@ -153,14 +171,14 @@ class Child:
             self.on_output(data)
 
 
-def spawn(command: Command, on_output: Callable[[bytes], object], *, stdin: bool = False) -> Child:
+def spawn(command: Command, on_output: Callable[[bytes], object], *, stdin: int = subprocess.DEVNULL) -> Child:
     """Start it. Raises OSError (no such program, no permission, no memory). Call from the loop thread only."""
     with command.opened() as (argv, fds):
         popen = subprocess.Popen(
             argv,
             env=command.env,
             cwd=command.cwd,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdin=stdin,
             bufsize=0,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -168,6 +186,11 @@ def spawn(command: Command, on_output: Callable[[bytes], object], *, stdin: bool
             pass_fds=fds,
         )
     return Child(popen, command, on_output)
+
+
+def signal_of(code: int) -> int:
+    """Shells and bubblewrap tell of signal n as 128 + n; here that is -n."""
+    return 128 - code if 128 < code < 128 + signal.NSIG else code
 
 
 def sentence(code: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ class Wanted:
             env=task.env,
             devices=order.devices,
             reads=reads,
-            versions=tuple(_version(real) for real, _ in reads),
+            versions=tuple(version_of(real) for real, _ in reads),
             literal=task.literal,
         )
 
@@ -184,7 +185,7 @@ class Residents:
             programs=self._site.tools.programs(wanted.argv),
         )
         command = self._site.confinement.command(argv, environment.of_resident(order, env, folder), cell)
-        resident.child = spawn(command, resident.hear, stdin=True)
+        resident.child = spawn(command, resident.hear, stdin=subprocess.PIPE)
         resident.child.exited.add_done_callback(lambda exited: self._died(resident, exited))
         self._all[folder] = resident
         return resident
@@ -211,7 +212,8 @@ class Residents:
         remove_tree(resident.folder)
 
 
-def _version(path: str) -> tuple[int, int, int]:
+def version_of(path: str) -> tuple[int, int, int]:
+    """Inode, modification time and size; zeros when there is nothing."""
     try:
         info = os.stat(path)
     except OSError:
