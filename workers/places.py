@@ -214,16 +214,9 @@ class SharedPlace:
     # -- the folder ----------------------------------------------------------------------------------------------
 
     async def _emptied(self) -> bool:
-        work = self.work
-        try:
-            os.chmod(work, 0o700)
-            os.rmdir(f"{work}/outputs")
-            if not os.listdir(work):
-                os.mkdir(f"{work}/outputs", 0o700)
-                return True
-        except OSError:
-            pass  # something is in it: the long way says whether that can be taken away
-        return await asyncio.get_running_loop().run_in_executor(self._site.disk, _empty, work)
+        if _was_left_empty(self.work):
+            return True
+        return await asyncio.get_running_loop().run_in_executor(self._site.disk, _empty, self.work)
 
 
 def shareable(site: Site, order: LeaseOrder) -> bool:
@@ -270,6 +263,19 @@ def _cell(site: Site, order: LeaseOrder, task: TaskOrder, reads: Reads, work: st
         hidden=str(site.home),
         network=order.ranks > 1,
     )
+
+
+def _was_left_empty(work: str) -> bool:
+    """The short way, for tasks without files."""
+    try:
+        os.chmod(work, 0o700)
+        os.rmdir(f"{work}/outputs")
+        if os.listdir(work):
+            return False
+        os.mkdir(f"{work}/outputs", 0o700)
+        return True
+    except OSError:
+        return False
 
 
 def _empty(work: str) -> bool:
