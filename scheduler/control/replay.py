@@ -1,4 +1,6 @@
-"""Proof that the journal is the truth: replayed through a fresh engine it gives the live tables."""
+"""Proof that the journal is the truth: replayed through a fresh engine it gives the live tables, and its leases and
+nodes account for every device-millisecond.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from typing import Protocol
 
 from scheduler.control.ports import History, Store
 from scheduler.engine import Engine
+from scheduler.ledger import conservation
 from scheduler.model import codec
-from scheduler.model.event import UsageSealed
+from scheduler.model.event import Event, NodeLost, NodeSeen, UsageSealed
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.usage import UsageRecord
+from scheduler.model.usage import Bucket, UsageRecord
 
 
 class Recorded(Store, History, Protocol):
@@ -30,6 +33,7 @@ class Replayed:
         self.usage: dict[str, UsageRecord] = {}
         self.sealed_at: dict[str, int] = {}
         """Journal number per usage record."""
+        self._nodes: list[Event] = []
 
     @property
     def snapshot(self) -> Snapshot:
@@ -46,7 +50,23 @@ class Replayed:
             if isinstance(event, UsageSealed):
                 self.usage[event.record.id] = event.record
                 self.sealed_at[event.record.id] = number
+            elif isinstance(event, NodeSeen | NodeLost):
+                self._nodes.append(event)
         return self
+
+    def buckets(self) -> dict[str, dict[Bucket, int]]:
+        """Where each device's time went, from the first fact about nodes to the last fact of all.
+
+        Raises ledger.conservation.Overlap when a device was leased twice at some instant.
+        """
+        leases = [(r, [self.attempts[a] for a in r.lease.attempts]) for r in self.leases.values()]
+        start_ms, end_ms = self.period()
+        return conservation.buckets(conservation.inventory(self._nodes), leases, start_ms, end_ms)
+
+    def period(self) -> tuple[int, int]:
+        """The journal's span that :meth:`buckets` looks at."""
+        end_ms = self._engine.now_ms
+        return (self._nodes[0].at_ms if self._nodes else end_ms), end_ms
 
 
 def first_difference(store: Recorded) -> str:
@@ -59,6 +79,28 @@ def first_difference(store: Recorded) -> str:
         for ours, theirs in zip_longest(journal, live):
             if ours != theirs:
                 return f"{name}: the journal gives {_text(ours)}, the tables hold {_text(theirs)}"
+    return _unaccounted(replayed)
+
+
+def _unaccounted(replayed: Replayed) -> str:
+    """What breaks ``sum of the buckets = devices x time``, or a lease that its usage does not cover exactly."""
+    try:
+        error = conservation.error(replayed.buckets(), *replayed.period())
+    except conservation.Overlap as overlap:
+        return f"device time: {overlap}"
+    if error:
+        return f"device time: the buckets miss devices x time by {error} thousandths of a device x ms"
+    sealed: dict[str, list[tuple[int, int]]] = {}
+    for record in replayed.usage.values():
+        sealed.setdefault(record.lease_id, []).append((record.start_ms, record.end_ms))
+    for lease in replayed.leases.values():
+        edge_ms = lease.lease.granted_ms
+        for start_ms, end_ms in sorted(sealed.get(lease.lease.id, [])) if lease.closed_ms else ():
+            if start_ms != edge_ms:
+                return f"usage of lease {lease.lease.id}: from {edge_ms} it jumps to {start_ms}"
+            edge_ms = end_ms
+        if lease.closed_ms and edge_ms != lease.closed_ms:
+            return f"usage of lease {lease.lease.id}: it ends at {edge_ms}, the lease at {lease.closed_ms}"
     return ""
 
 

@@ -264,9 +264,8 @@ class Service:
         try:
             return self._executor.read_log(node, attempt.id, offset, MOST_LOG_BYTES)
         except NotFound:
-            if attempt.state in (AttemptState.LEASED, AttemptState.RUNNING):
-                return LogChunk(text="", next_offset=offset, end=False)  # the runner has not written yet
-            raise
+            # A log is made with its first byte: this runner has written nothing, or nothing yet.
+            return LogChunk(text="", next_offset=offset, end=attempt.state.is_final)
 
 
 def _place(text: str) -> tuple[str, int, int]:

@@ -5,6 +5,8 @@ A seed fixes who dies and after how many attempt starts. ``make test`` runs 20 s
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 
@@ -20,18 +22,23 @@ VICTIMS = tuple((role,) for role in ROLES) + tuple(combinations(ROLES, 2))
 TINY = (Path(__file__).parent / "tiny.yaml").read_text(encoding="utf-8")
 NODES = """
 nodes:
-  - {name: alpha, cpus: 2, memory: 4GiB}
-  - {name: beta, cpus: 2, memory: 4GiB}
+  - {name: alpha, cpus: 2, memory: 4GiB, cards: 2xH100}
+  - {name: beta, cpus: 2, memory: 4GiB, cards: 2xH100}
 """
+
+
+@contextmanager
+def installed(folder: Path, *flags: str) -> Iterator[Installation]:
+    (folder / "nodes.yaml").write_text(NODES, encoding="utf-8")
+    with Installation(folder / "home", "--nodes", str(folder / "nodes.yaml"), *flags) as running:
+        yield running
+    assert running.processes() == []
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kills")
-    (folder / "nodes.yaml").write_text(NODES, encoding="utf-8")
-    with Installation(folder / "home", "--nodes", str(folder / "nodes.yaml")) as running:
+    with installed(tmp_path_factory.mktemp("kills")) as running:
         yield running
-    assert running.processes() == []
 
 
 def started(installation: Installation, job_id: str) -> int:
@@ -73,6 +80,13 @@ def run_and_kill(installation: Installation, seed: int, *, replay: bool) -> None
 @pytest.mark.parametrize("seed", range(20))
 def test_nothing_is_lost_when_anything_dies(installation, seed):
     run_and_kill(installation, seed, replay=True)
+
+
+@pytest.mark.postgres
+def test_nothing_is_lost_on_postgresql_either(postgres_url, tmp_path):
+    with installed(tmp_path, "--database", postgres_url) as running:
+        for seed in (0, 2, 4):  # the service, an agent, the head
+            run_and_kill(running, seed, replay=True)
 
 
 @pytest.mark.soak
