@@ -2,8 +2,15 @@
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.postgres import NoPostgres, Postgres
+
+
+def pytest_configure(config):
+    """The suite says the same twice in a row; ``make soak`` looks for what nobody has seen yet and prints the seed."""
+    settings.register_profile("repeatable", derandomize=True)
+    settings.load_profile("default" if config.getoption("markexpr") == "soak" else "repeatable")
 
 
 @pytest.fixture(scope="session")
