@@ -62,8 +62,8 @@ class Outbox:
             if reports:
                 self._table.sync()
             with self._news:
-                if reports and self._puts == seen and len(reports) < limit:
-                    self._due = math.inf
+                if not gathering and self._puts == seen and len(reports) < limit:
+                    self._due = math.inf  # also when the reader had them all: a past due would keep this loop awake
                 if self._progress and (reports or now >= self._progress_due):
                     reports += self._take_progress(now)
                 if reports or closed or now >= until:
