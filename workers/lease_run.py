@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +15,7 @@ from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, Ta
 from workers import environment
 from workers.folders import local_path
 from workers.listener import Listener
-from workers.places import OwnPlace, Place, SharedPlace, remove_work, shareable
+from workers.places import Inodes, OwnPlace, Place, SharedPlace, remove_work, shareable
 from workers.process import LogWriter, Running, sentence
 from workers.resident import Residents, Wanted
 from workers.site import Site, attempt_name, make_work, now_ms
@@ -43,6 +44,7 @@ class Claimed:
 
     reads: tuple[tuple[str, str], ...] = ()
     """Real path and the name the order uses."""
+    inodes: Inodes = ()
     earlier: Manifest | None = None
     """An earlier attempt published, but its report was lost."""
 
@@ -119,7 +121,7 @@ class LeaseRun:
     async def _run_process(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         place: Place
         if self._shared is not None:
-            place = await self._shared.enter(task, claimed.reads)
+            place = await self._shared.enter(task, claimed.reads, claimed.inodes)
         else:
             place = OwnPlace(self._site, self._order, task, claimed.reads)
         try:
@@ -192,10 +194,13 @@ class LeaseRun:
     def _claim_now(self, task: TaskOrder) -> Claimed:
         storage = self._storage(task)
         reads = tuple((storage.readable(uri), local_path(uri)) for uri in task.reads)
+        inodes = tuple([(info.st_dev, info.st_ino) for info in [os.stat(real) for real, _ in reads]])
         if not task.output_dir:
-            return Claimed(reads=reads)
+            return Claimed(reads=reads, inodes=inodes)
         earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
-        return Claimed(reads=reads, earlier=None if self._in_gang else earlier)  # a gang runs again as a whole
+        return Claimed(
+            reads=reads, inodes=inodes, earlier=None if self._in_gang else earlier
+        )  # a gang runs again as a whole
 
     @property
     def _in_gang(self) -> bool:

@@ -22,12 +22,13 @@ from workers.confine import Cell
 from workers.environment import PATH
 from workers.process import Child, Running, signal_of, spawn
 from workers.procfs import MARK
-from workers.resident import version_of
 from workers.site import Site, attempt_name, make_work
 from workers.tools import remove_tree
 
 Reads = tuple[tuple[str, str], ...]
 """Real path, and the name the order uses."""
+Inodes = tuple[tuple[int, int], ...]
+"""Device and inode of each: a sandbox goes on showing the file that was there when it was made, and holds its inode."""
 Feed = Callable[[bytes], object]
 
 PRELUDE = b"""exec 2>/dev/null
@@ -115,12 +116,12 @@ class SharedPlace:
         self._turn: Turn | None = None
         self._used = False
 
-    async def enter(self, task: TaskOrder, reads: Reads) -> SharedPlace:
+    async def enter(self, task: TaskOrder, reads: Reads, inodes: Inodes) -> SharedPlace:
         """Ready for this task; a sandbox that shows other files, or files replaced since, is closed.
 
         Raises ExecutorError, OSError.
         """
-        kind = (reads, tuple(version_of(real) for real, _ in reads), self._site.tools.programs(task.argv))
+        kind = (reads, inodes, self._site.tools.programs(task.argv))
         if self._shell is not None and (kind != self._kind or self._shell.exited.done()):
             await self.close()
         if self._shell is None:

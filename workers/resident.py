@@ -56,7 +56,7 @@ class Wanted:
             env=task.env,
             devices=order.devices,
             reads=reads,
-            versions=tuple(version_of(real) for real, _ in reads),
+            versions=tuple(_version(real) for real, _ in reads),
             literal=task.literal,
         )
 
@@ -212,8 +212,7 @@ class Residents:
         remove_tree(resident.folder)
 
 
-def version_of(path: str) -> tuple[int, int, int]:
-    """Inode, modification time and size; zeros when there is nothing."""
+def _version(path: str) -> tuple[int, int, int]:
     try:
         info = os.stat(path)
     except OSError:

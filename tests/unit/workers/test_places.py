@@ -329,6 +329,19 @@ def test_an_input_replaced_between_two_tasks_is_seen(bwrap, tmp_path):
     assert logs(one, 2) == ["old\n", "new\n"]
 
 
+def test_a_folder_that_grows_keeps_the_sandbox_and_shows_what_is_new(bwrap, tmp_path):
+    one, reader = bwrap()
+    text = f"{SANDBOX}; ls {tmp_path}/out*"
+    fields = {"reads": (str(tmp_path),), "outputs": ("*",)}
+    tasks = [
+        shell(f"{text}; touch outputs/f", index=i, output_dir=str(tmp_path / f"out{i}"), **fields) for i in range(2)
+    ]
+    ends(one, reader, tasks, roots=(str(tmp_path),))
+    first, second = (text.splitlines()[0] for text in logs(one, 2))
+    assert first == second
+    assert f"{tmp_path}/out0" in logs(one, 2)[1]
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_tasks_that_read_different_files_see_their_own(bwrap, tmp_path, number):
     one, reader = bwrap()
