@@ -79,6 +79,15 @@ def ours_ms(installation: Installation, run: int) -> float:
     return (max(a["finished_ms"] for a in good) - min(a["started_ms"] for a in good)) / TASKS
 
 
+def bytes_in_small_jobs(installation: Installation, jobs: int, tasks: int) -> float:
+    """The same growth per task when the tasks come in ``jobs`` jobs of ``tasks`` each."""
+    before = installation.database_bytes() + installation.pss_bytes("service")
+    for number in range(jobs):
+        installation.submit(ARRAY.format(name=f"few-{number}", last=tasks - 1), hold=True)
+    after = installation.database_bytes() + installation.pss_bytes("service")
+    return max(0, after - before) / (jobs * tasks)
+
+
 def submit_figures(installation: Installation, tasks: int) -> tuple[float, float]:
     """Seconds to submit one job of ``tasks`` tasks; bytes each adds to the database and the service's memory."""
     before = installation.database_bytes() + installation.pss_bytes("service")
@@ -102,6 +111,7 @@ def main() -> None:
                 openjd.append(openjd_ms(base))
                 ray.append(ray_ms())
             submits = [submit_figures(installation, 100_000) for _ in range(RUNS)]
+            small = bytes_in_small_jobs(installation, 200, 100)
             pss_mib = (installation.pss_bytes("service") + installation.pss_bytes("bridge")) / 2**20
             ray_pss_mib = installation.pss_bytes("ray") / 2**20
     figures = [
@@ -109,6 +119,7 @@ def main() -> None:
                anchors={"openjd_run_task_ms": tuple(openjd), "ray_task_ms": tuple(ray)}),
         Figure(name="submit_100k_tasks_seconds", runs=tuple(s for s, _ in submits), bound=2),
         Figure(name="bytes_per_waiting_task", runs=tuple(b for _, b in submits), bound=200),
+        Figure(name="bytes_per_waiting_task_in_jobs_of_100", runs=(small,), bound=200),
         Figure(name="control_plane_pss_mib", runs=(pss_mib,), bound=400, anchors={"ray_pss_mib": (ray_pss_mib,)}),
     ]  # fmt: skip
     show(figures)

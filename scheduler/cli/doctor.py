@@ -168,7 +168,10 @@ def check_confinement(_: Session) -> Finding:
         (Path(folder) / "work").mkdir()
         level = confine.choose("auto", Path(folder), tools.find_tools())
     verdict = Verdict.OK if level.name == "bubblewrap" else Verdict.NOTE
-    advice = "" if verdict is Verdict.OK else "install bubblewrap to keep tasks apart from this machine and each other"
+    advice = ""
+    if verdict is not Verdict.OK:
+        wanted = "allow bubblewrap its namespaces here" if shutil.which("bwrap") else "install bubblewrap"
+        advice = f"{wanted} to keep tasks apart from this machine and each other"
     return Finding(what="Confinement", verdict=verdict, found=level.sentence, advice=advice)
 
 
