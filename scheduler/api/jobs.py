@@ -98,6 +98,8 @@ def leases(  # noqa: PLR0917 (each is a named query parameter)
 
 
 @router.get("/usage", summary="Sealed usage records")
-def usage(open_doors: Open, who: Who, job: str = "", start_ms: Instant = 0, end_ms: Instant = 0) -> UsageList:
-    """Of one job, or all of yours; the first 10,000 that touch the interval."""
-    return {"records": open_doors.service.usage(who, job, start_ms=start_ms, end_ms=end_ms)}
+def usage(  # noqa: PLR0917 (each is a named query parameter)
+    open_doors: Open, who: Who, job: str = "", after: After = "", start_ms: Instant = 0, end_ms: Instant = 0
+) -> UsageList:
+    """Of one job, or all of yours, 10,000 at a time; the next page comes ``after`` the last one's id."""
+    return {"records": open_doors.service.usage(who, job, after=after, start_ms=start_ms, end_ms=end_ms)}

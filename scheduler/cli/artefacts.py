@@ -97,7 +97,7 @@ def sealed(here: Session, job_id: str) -> tuple[list[dict[str, Any]], list[dict[
     """Leases and usage records once every lease is closed and recorded: a moment after the job's last word."""
     for _ in range(_SEALING_LIMIT_S * 5):
         leases = here.client().pages("/leases", "leases", job=job_id)
-        records = here.client().get("/usage", job=job_id)["records"]
+        records = here.client().pages("/usage", "records", job=job_id)
         check = sums.conserve(leases, records)
         if not check.open_leases and not check.error_ms:
             break

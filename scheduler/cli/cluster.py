@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from scheduler.cli.app import CLUSTER, session, verb
-from scheduler.cli.client import PAGE
 from scheduler.cli.jobs import job_id
 from scheduler.cli.session import coloured, plain, table
 from scheduler.report import figures
@@ -118,7 +117,7 @@ def usage(
     """Add up sealed usage, and check it against the leases."""
     here = session(ctx)
     key = job_id(job) if job else ""
-    value = here.client().get("/usage", job=key)
+    value = {"records": here.client().pages("/usage", "records", job=key)}
     leases = [] if here.is_json else here.client().pages("/leases", "leases", job=key)
     here.show(value, lambda out: show_usage(out, value["records"], leases))
 
@@ -129,9 +128,6 @@ def show_usage(out: Console, records: list[dict[str, Any]], leases: list[dict[st
     for total in sums.totals(records):
         rows.add_row(*(plain(cell) for cell in total.cells))
     out.print(rows if records else "No usage is sealed yet: a record is written when a lease ends.")
-    if len(records) == PAGE:
-        out.print(f"These are the first {PAGE:,} records; name a job to see all of its own.")
-    else:
-        out.print(f"check: {sums.conserve(leases, records).sentence}")
+    out.print(f"check: {sums.conserve(leases, records).sentence}")
     if any(record.get("simulated") for record in records):
         out.print("Time of [yellow]SIMULATED[/] cards is not counted: only CPU and memory are.")

@@ -145,10 +145,10 @@ class History(Protocol):
         tenant: str = "",
         start_ms: int = 0,
         end_ms: int = 0,
-        after: int = 0,
+        after: str = "",
         limit: int = ...,
     ) -> tuple[UsageRecord, ...]:
-        """Sealed usage in order of sealing."""
+        """Sealed usage in order of sealing; ``after``: the id of the last record seen."""
         ...
 
     def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:

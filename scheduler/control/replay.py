@@ -4,8 +4,7 @@ nodes account for every device-millisecond.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Protocol
 
@@ -31,8 +30,6 @@ class Replayed:
         self.leases: dict[str, LeaseRecord] = {}
         self.attempts: dict[str, AttemptRecord] = {}
         self.usage: dict[str, UsageRecord] = {}
-        self.sealed_at: dict[str, int] = {}
-        """Journal number per usage record."""
         self._nodes: list[Event] = []
 
     @property
@@ -42,14 +39,13 @@ class Replayed:
 
     def read(self, store: Recorded) -> Replayed:
         """Apply the whole journal."""
-        for number, event in store.journal():
+        for _, event in store.journal():
             self._engine.apply(event)
             changes = self._engine.take_changes()
             self.leases.update({r.lease.id: r for r in changes.leases})
             self.attempts.update({r.id: r for r in changes.attempts})
             if isinstance(event, UsageSealed):
                 self.usage[event.record.id] = event.record
-                self.sealed_at[event.record.id] = number
             elif isinstance(event, NodeSeen | NodeLost):
                 self._nodes.append(event)
         return self
@@ -115,7 +111,7 @@ def _pairs(replayed: Replayed, store: Recorded) -> Iterator[tuple[str, Iterable[
     )
     yield "leases", _by_number(replayed.leases.values()), _by_number(_all_leases(store))
     yield "attempts", _by_id(replayed.attempts.values()), _by_id(_all_attempts(store, live))
-    yield "usage", list(replayed.usage.values()), _all_usage(store, replayed.sealed_at)
+    yield "usage", list(replayed.usage.values()), _all_usage(store)
 
 
 def _all_leases(store: Recorded) -> Iterator[LeaseRecord]:
@@ -133,11 +129,11 @@ def _all_attempts(store: Recorded, live: Snapshot) -> Iterator[AttemptRecord]:
             after = (page[-1].step, page[-1].index, page[-1].number)
 
 
-def _all_usage(store: Recorded, sealed_at: Mapping[str, int]) -> Iterator[UsageRecord]:
-    after = 0
+def _all_usage(store: Recorded) -> Iterator[UsageRecord]:
+    after = ""
     while page := store.usage(after=after):
         yield from page
-        after = sealed_at.get(page[-1].id, sys.maxsize)  # a record the journal does not have is the first difference
+        after = page[-1].id
 
 
 def _by_number(records: Iterable[LeaseRecord]) -> list[LeaseRecord]:

@@ -145,13 +145,15 @@ class Service:
         found = self._history.leases(job_id=job_id, tenant=caller.scope, after=after, start_ms=start_ms, end_ms=end_ms)
         return [views.lease(r) for r in found]
 
-    def usage(self, caller: Caller, job_id: str = "", *, start_ms: int = 0, end_ms: int = 0) -> list[UsageView]:
+    def usage(
+        self, caller: Caller, job_id: str = "", *, after: str = "", start_ms: int = 0, end_ms: int = 0
+    ) -> list[UsageView]:
         """Sealed usage records that touch ``[start_ms, end_ms)`` (0: no bound): the caller's, of one job or of all,
-        the first :data:`MOST_LISTED`. Raises NotFound.
+        :data:`MOST_LISTED` at a time; the next page comes ``after`` the last one's id. Raises NotFound.
         """
         if job_id:
             visible(caller, self._record(job_id), job_id)
-        found = self._history.usage(job_id=job_id, tenant=caller.scope, start_ms=start_ms, end_ms=end_ms)
+        found = self._history.usage(job_id=job_id, tenant=caller.scope, after=after, start_ms=start_ms, end_ms=end_ms)
         return [views.usage(r) for r in found]
 
     def logs(self, caller: Caller, job_id: str, *, task: str = "", attempt: int = 0, offset: int = 0) -> LogView:

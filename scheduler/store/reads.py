@@ -131,19 +131,19 @@ class Reads:
         return record
 
     def usage(
-        self, *, job_id: str = "", tenant: str = "", start_ms: int = 0, end_ms: int = 0, after: int = 0,
+        self, *, job_id: str = "", tenant: str = "", start_ms: int = 0, end_ms: int = 0, after: str = "",
         limit: int = MOST,
     ) -> tuple[UsageRecord, ...]:  # fmt: skip
         """Records that touch ``[start_ms, end_ms)`` (0: no bound), in the order they were sealed.
 
-        ``after``: only what was sealed by a later journal row.
+        ``after``: only what was sealed after the record of this id; nothing when there is no such record.
         """
         usage = tables.usage.c
         wanted: list[Any] = [usage.job_id == job_id] if job_id else []
         wanted += [usage.tenant == tenant] if tenant else []
         wanted += [usage.end_ms > start_ms] if start_ms else []
         wanted += [usage.start_ms < end_ms] if end_ms else []
-        wanted += [usage.seq > after] if after else []
+        wanted += [usage.seq > sa.select(usage.seq).where(usage.id == after).scalar_subquery()] if after else []
         statement = sa.select(tables.usage).where(*wanted).order_by(usage.seq).limit(min(limit, MOST))
         with self._database.read() as connection:
             return tuple(rows.record_of(UsageRecord, row) for row in connection.execute(statement))

@@ -396,7 +396,7 @@ def test_usage_is_found_by_job_tenant_and_time(store):
     assert store.usage(job_id="j1") == tuple(records[:2])
     assert store.usage(tenant="b") == (records[1],)
     assert store.usage(start_ms=11, end_ms=200) == (records[1],)
-    assert store.usage(after=2) == (records[2],)
+    assert store.usage(after=records[1].id) == (records[2],)
 
 
 def test_a_request_id_belongs_to_one_tenant(store):
