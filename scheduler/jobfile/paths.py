@@ -57,7 +57,11 @@ class Roots:
             raise Malformed(f"{text!r}: '~' is not expanded; write the whole path")
         path = os.path.realpath(Path(start, text.removeprefix(_FILE_SCHEME)))
         if not self.holds(path):
-            raise Malformed(f"{text!r} is {path}, outside the tenant's storage roots", self.written)
+            which = "" if path == text else f"is {path} and "
+            raise Malformed(
+                f"{text!r} {which}lies outside the tenant's storage roots; an operator adds one with up --root",
+                self.written,
+            )
         return path
 
 

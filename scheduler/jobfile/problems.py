@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -54,7 +55,7 @@ def _problem(model: type[BaseModel], error: ErrorDetails) -> Problem:
     kind, loc, got, ctx = error["type"], error["loc"], error["input"], error.get("ctx", {})
     where = pointer(loc)
     if kind == "extra_forbidden":
-        return unknown(where, "field", str(loc[-1]), _deep(model, loc).model_fields)
+        return _unknown_field(where, str(loc[-1]), _deep(model, loc).model_fields)
     if kind == "malformed":
         return Problem(where, ctx["text"], tuple(ctx["choices"]), ctx["nearest"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -66,6 +67,17 @@ def _problem(model: type[BaseModel], error: ErrorDetails) -> Problem:
     if kind in _SENTENCES:
         return Problem(where, _SENTENCES[kind](ctx, got))
     return Problem(where, error["msg"])
+
+
+_MEANT = dict.fromkeys(("card", "cards", "gpu", "gpus", "num_gpus"), "accelerators")
+_MEANT |= {"cmd": "run", "command": "run", "script": "run", "depends_on": "needs", "ram": "memory"}
+"""What other tools call our fields, where the nearest spelling would be another field."""
+
+
+def _unknown_field(where: str, got: str, valid: Iterable[str]) -> Problem:
+    found = unknown(where, "field", got, valid)
+    meant = _MEANT.get(got, "")
+    return replace(found, nearest=meant) if meant in found.choices else found
 
 
 def _literals(model: type[BaseModel], field: str) -> tuple[str, ...]:

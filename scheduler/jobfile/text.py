@@ -38,14 +38,30 @@ def parse(text: str | bytes) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise _refuse(f"is not YAML: {error.problem or error.context}{where}") from None
+        raise _refuse(f"is not YAML: {_said(error, decoded)}{where}") from None
     except yaml.YAMLError as error:
         raise _refuse(f"is not YAML: {str(error).splitlines()[0]}") from None
     if tree is None:
         raise _refuse("is empty")
     if not isinstance(tree, dict):
-        raise _refuse(f"must be a mapping of fields such as 'kind: CommandJob', not {_noun(tree)}")
+        wide = "; its colons are the full-width '：', YAML's is ': '" if "：" in str(tree) else ""
+        raise _refuse(f"must be a mapping of fields such as 'kind: CommandJob', not {_noun(tree)}{wide}")
     return tree
+
+
+_LAYOUT = ("expected '-' indicator", "expected key", "mapping values are not allowed", "block collection")
+"""Parts of what the YAML library says when a line is not indented like its neighbours."""
+
+
+def _said(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What the library found, with what it mostly means."""
+    problem, mark = str(error.problem or error.context), error.problem_mark
+    lines = text.splitlines()
+    if mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
+        return "a tab, where only spaces may indent"
+    if any(part in problem for part in _LAYOUT):
+        return f"{problem}; is the line indented like its neighbours?"
+    return problem
 
 
 def _refuse(message: str) -> InvalidInput:

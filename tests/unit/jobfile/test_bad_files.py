@@ -29,8 +29,8 @@ ROWS = {
     ),
     "unknown field under resources": (
         COMMAND + "resources: {gpus: 1}",
-        "resources.gpus: unknown field 'gpus'; did you mean 'cpus'? (valid: accelerator_memory, accelerators, cpus, "
-        "features, labels, memory, same_island, scratch, tolerations)",
+        "resources.gpus: unknown field 'gpus'; did you mean 'accelerators'? (valid: accelerator_memory, "
+        "accelerators, cpus, features, labels, memory, same_island, scratch, tolerations)",
     ),
     "unknown field under scene": (
         "apiVersion: shisuan/v1\nkind: RenderJob\nname: film\nframes: 1\nscene: {script: s.py, sed: 7}",
@@ -76,19 +76,23 @@ ROWS = {
     ),
     "input outside the roots": (
         TRANSCODE.replace("take.mov", "/etc/passwd"),
-        "input: '/etc/passwd' is /etc/passwd, outside the tenant's storage roots (valid: /home, /films)",
+        "input: '/etc/passwd' lies outside the tenant's storage roots; "
+        "an operator adds one with up --root (valid: /home, /films)",
     ),
     "input outside by ..": (
         RENDER.replace("shot.blend", "../x.blend"),
-        "scene: '../x.blend' is /x.blend, outside the tenant's storage roots (valid: /home, /films)",
+        "scene: '../x.blend' is /x.blend and lies outside the tenant's storage roots; "
+        "an operator adds one with up --root (valid: /home, /films)",
     ),
     "output outside the roots": (
         COMMAND + "outputs: /srv/other",
-        "outputs: '/srv/other' is /srv/other, outside the tenant's storage roots (valid: /home, /films)",
+        "outputs: '/srv/other' lies outside the tenant's storage roots; "
+        "an operator adds one with up --root (valid: /home, /films)",
     ),
     "output outside by name": (
         COMMAND.replace("hello\nrun", "..\nrun") + "outputs: ${job.name}/x",
-        "outputs: '../x' is /x, outside the tenant's storage roots (valid: /home, /films)",
+        "outputs: '../x' is /x and lies outside the tenant's storage roots; "
+        "an operator adds one with up --root (valid: /home, /films)",
     ),
     "an output file that climbs": (
         COMMAND + "output_files: ../../etc/cron.d/x",
@@ -264,7 +268,10 @@ def test_every_problem_is_told_at_once(studio):
 def test_symlink_out_of_the_roots_is_seen_through(studio):
     (studio.films / "door").symlink_to("/etc")
     told = studio.refusal(TRANSCODE.replace("take.mov", "door/passwd"))
-    assert told == "input: 'door/passwd' is /etc/passwd, outside the tenant's storage roots (valid: /home, /films)"
+    assert told == (
+        "input: 'door/passwd' is /etc/passwd and lies outside the tenant's storage roots; "
+        "an operator adds one with up --root (valid: /home, /films)"
+    )
 
 
 def test_tenant_without_roots_reads_why(studio):

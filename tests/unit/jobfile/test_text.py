@@ -56,7 +56,22 @@ REFUSALS = {
     ),
     "a tab": (
         "a:\n\t- b",
-        "the job file is not YAML: found character that cannot start any token (line 2, column 1)",
+        "the job file is not YAML: a tab, where only spaces may indent (line 2, column 1)",
+    ),
+    "a field that is indented too far": (
+        "a: 1\n  b: 2",
+        "the job file is not YAML: mapping values are not allowed in this context; "
+        "is the line indented like its neighbours? (line 2, column 4)",
+    ),
+    "a field that is indented too little": (
+        "steps:\n  - name: a\n   kind: b",
+        "the job file is not YAML: did not find expected '-' indicator; "
+        "is the line indented like its neighbours? (line 3, column 4)",
+    ),
+    "Chinese colons": (
+        "kind：CommandJob",
+        "the job file must be a mapping of fields such as 'kind: CommandJob', not the single value 'kind：CommandJob'; "
+        "its colons are the full-width '：', YAML's is ': '",
     ),
     "unclosed": (
         "a: [1, 2",
