@@ -46,6 +46,7 @@ def templates() -> jinja2.Environment:
     )
     found.filters["instant"] = figures.instant
     found.filters["size_memory"] = figures.memory
+    found.filters["duration"] = figures.duration
     return found
 
 

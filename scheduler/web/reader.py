@@ -94,7 +94,7 @@ class Reader:
         """Gantt chart and usage; left out where there is too much to draw."""
         begun = sum(s["count"] - s["waiting"] for s in job["steps"])
         if begun > CHART_ATTEMPTS_MAX:
-            return {"chart": None, "is_too_much": True, "usage": (), "check": ""}
+            return {"chart": None, "is_too_much": True, "usage": (), "check": None}
         service = self.doors.service
         leases = service.leases(caller, job["id"])
         line = timeline.build(leases, service.attempts(caller, job["id"]), self.doors.operations.nodes(caller), now_ms)
@@ -103,7 +103,7 @@ class Reader:
             "chart": drawing.chart(line) if line.rows else None,
             "is_too_much": False,
             "usage": sums.totals(records),
-            "check": sums.conserve(leases, records).sentence if records else "",
+            "check": sums.conserve(leases, records) if records else None,
         }
 
 

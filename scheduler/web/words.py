@@ -83,7 +83,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "leases": ("Leases", "租约"),
     "held": ("Held", "占用时长"),
     "amount": ("Amount", "数量"),
-    "check": ("Check", "核对"),
+    "check": (
+        "Check: {leased} leased = {sealed} recorded, error {error} ms",
+        "核对：租约 {leased} = 记录 {sealed}，误差 {error} ms",
+    ),
+    "check_open": ("leases still open: {n}", "未结束的租约：{n}"),
     "not_found": ("Not found", "未找到"),
     "refused": ("The service refused", "服务拒绝了请求"),
     "bucket_starting": ("starting", "启动中"),
