@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -69,7 +69,12 @@ def database_url(settings: Settings) -> str:
 
 
 def build(
-    settings: Settings, store: SqlStore, executor: Runtime, clock: Clock | None = None
+    settings: Settings,
+    store: SqlStore,
+    executor: Runtime,
+    clock: Clock | None = None,
+    *,
+    declared: Collection[str] | None = None,
 ) -> tuple[FastAPI, Cycle, threading.Thread]:
     """The application over this store and executor, with its cycle running. Raises InvalidInput for a wrong config."""
     from scheduler.api import app as api
@@ -93,6 +98,7 @@ def build(
         clock=clock or SystemClock(),
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
         limits=limits,
+        declared=declared,
     )
     thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
     thread.start()
@@ -145,9 +151,12 @@ def serve(settings: Settings) -> int:
     write_to(home.log)
     listener = _listen(settings)
     store = open_store(database_url(settings))
-    executor = _executor(settings)
+    nodes = _nodes(settings)
+    executor = _executor(settings, nodes)
     signal.signal(signal.SIGTERM, _end)
-    app, cycle, thread = build(settings, store, executor)
+    # An embedded Ray has exactly these nodes; those of an earlier start are not waited for.
+    declared = None if settings.ray_address else {node.name for node in nodes}
+    app, cycle, thread = build(settings, store, executor, declared=declared)
     _announce(settings, home, listener)
     log.info("serving", url=_url(listener), pid=os.getpid())
     try:
@@ -169,10 +178,10 @@ def _end(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def _executor(settings: Settings) -> Runtime:
+def _executor(settings: Settings, nodes: tuple[Node, ...]) -> Runtime:
     from workers.runtime import RayExecutor
 
-    return RayExecutor(settings.home, address=settings.ray_address, nodes=_nodes(settings))
+    return RayExecutor(settings.home, address=settings.ray_address, nodes=nodes)
 
 
 def _nodes(settings: Settings) -> tuple[Node, ...]:
@@ -302,12 +311,16 @@ def _service_of(home: Home) -> psutil.Process | None:
 def verify(settings: Settings) -> int:
     """Check the journal's hash chain, then replay it against the tables; prints the first difference.
 
-    A running service is not disturbed. Raises StoreError for a damaged chain.
+    A running service is not disturbed. Raises StoreError for a damaged chain, InvalidInput for an empty home.
     """
     from scheduler.control.replay import first_difference
     from scheduler.store import open_store
 
-    store = open_store(database_url(settings))
+    url = database_url(settings)
+    own = Home.of(settings.home).path / "shisuan.db"
+    if url == f"sqlite:///{own}" and not own.exists():
+        raise InvalidInput([Problem("--home", f"{settings.home} holds no database, so there is nothing to verify")])
+    store = open_store(url)
     try:
         store.verify()
         for _ in range(VERIFY_TRIES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from scheduler.cli.session import Session
 OUTPUTS = ("table", "json")
 
 _EXIT_CODES = " · ".join(f"{code.value} {meaning}" for code, meaning in TABLE)
-_HELP = """shisuan (视算): renders, transcodes and training runs on one cluster, with exact usage records.
+_HELP = """shisuan (视算): renders, transcodes and other programs on one cluster, with exact usage records.
 
 Start with `shisuan up`, then `shisuan submit FILE --watch`."""
 
@@ -107,8 +108,17 @@ def _with_common(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"shisuan {metadata.version('shisuan')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
 @app.callback()
-def frame(ctx: typer.Context, home: Home = None, output: Output = None) -> None:
+def frame(ctx: typer.Context, home: Home = None, output: Output = None, version: Version = False) -> None:
     """Options before the verb."""
     ctx.ensure_object(Session)
     _apply(ctx, home, output)

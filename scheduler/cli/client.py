@@ -98,7 +98,10 @@ class Client:
             return answer.json() if answer.content else {}
         try:
             error = answer.json()["error"]
-            raise ApiError(str(error["message"]), kind=str(error["kind"]), status=answer.status_code)
+            message = str(error["message"])
+            if answer.status_code == httpx.codes.UNAUTHORIZED and "Authorization" not in self._http.headers:
+                message = f"no key for {self.url}: set SHISUAN_KEY to yours; an operator makes one with keys create"
+            raise ApiError(message, kind=str(error["kind"]), status=answer.status_code)
         except (ValueError, KeyError, TypeError):
             text = f"{self.url} answered {answer.status_code} {answer.reason_phrase}: is this a shisuan service?"
             raise ApiError(text, kind="", status=answer.status_code) from None

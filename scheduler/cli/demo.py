@@ -101,6 +101,6 @@ def _tell(here: Session, job: dict[str, Any], made: Artefacts, url: str, took: s
             out.print(f"{'':<14}[dim]{line}[/]", soft_wrap=True)
     out.print()
     out.print(f"{'page':<14}{url}   (sign in with the key in {here.home}/key)", soft_wrap=True)
-    out.print(f"{'go on':<14}shisuan --home {here.home} get", soft_wrap=True)
-    out.print(f"{'stop':<14}shisuan --home {here.home} down", soft_wrap=True)
+    out.print(f"{'go on':<14}{here.command('get')}", soft_wrap=True)
+    out.print(f"{'stop':<14}{here.command('down')}", soft_wrap=True)
     out.print("The service still runs; stop it with the last line.")

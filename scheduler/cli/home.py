@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,6 +20,8 @@ class Instance:
     pid: int
     url: str
     started_ms: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it was started with: the fields of ``scheduler.control.settings.Settings``."""
 
 
 def default_home() -> Path:
@@ -30,7 +33,12 @@ def read_instance(home: Path) -> Instance | None:
     """The instance file's content, or None when there is none (or it is half-written)."""
     try:
         data = json.loads((home / "instance.json").read_text("utf-8"))
-        return Instance(pid=int(data["pid"]), url=str(data["url"]), started_ms=int(data.get("started_ms", 0)))
+        return Instance(
+            pid=int(data["pid"]),
+            url=str(data["url"]),
+            started_ms=int(data.get("started_ms", 0)),
+            settings=dict(data.get("settings", {})),
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

@@ -41,6 +41,12 @@ def up(
     options = _options(
         cards=cards, nodes=nodes, config=config, cpus=cpus, roots=root or [], ray=ray, database=database, host=host
     )
+    wanted = [*options, "--port", str(port)] if port else options
+    if (old := running(here.home)) and (missing := unlike(old, wanted)):
+        raise CliError(
+            f"already running in {here.home}, without {' '.join(missing)}. "
+            f"To start it so: {here.command('down')}, then this command again."
+        )
     found = start(here, [*options, "--port", str(port)], port=port, host=host)
     status = here.client().get("/status")
     here.show({"url": found.url, "home": str(here.home), "status": status}, lambda _: _announce(here, found, status))
@@ -70,6 +76,26 @@ def _options(
     if host != "127.0.0.1":
         options += ["--host", host]
     return options
+
+
+_SETTINGS = {"--ray": "ray_address", "--database": "database_url", "--nodes": "nodes_file"}
+
+
+def unlike(found: Instance, options: list[str]) -> list[str]:
+    """The options that the running service was not started with."""
+    missing: list[str] = []
+    for flag, value in zip(options[::2], options[1::2], strict=True):
+        had = found.settings.get(_SETTINGS.get(flag, flag.removeprefix("--")))
+        if flag == "--root":
+            same = os.path.realpath(value) in map(os.path.realpath, found.settings.get("roots", ()))
+        elif flag == "--cpus":
+            same = found.settings.get("cpu_milli") == round(float(value) * 1000)
+        elif flag == "--port":
+            same = found.url.endswith(f":{value}")
+        else:
+            same = had == value
+        missing += () if same else (flag, value)
+    return missing
 
 
 def start(here: Session, options: list[str], *, port: int = 0, host: str = "127.0.0.1") -> Instance:

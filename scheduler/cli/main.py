@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from scheduler.cli import cluster, demo, doctor, jobs, keys, lifecycle, logs, submit, watch
 from scheduler.cli.app import app
@@ -58,9 +60,17 @@ def _complain(message: str) -> None:
     sys.stderr.write("error:\n" + "".join(f"  {line}\n" for line in lines))
 
 
+def typed(argv0: str) -> str:
+    """How the user can call this program again: its name where that finds it, else its path."""
+    found, here = shutil.which("shisuan"), Path(argv0)
+    if here.name != "shisuan" or not here.exists():
+        return "shisuan"
+    return "shisuan" if found and Path(found).samefile(here) else argv0
+
+
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], Session(name=typed(sys.argv[0]))))
 
 
 if __name__ == "__main__":

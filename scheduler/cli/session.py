@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _PIPE_WIDTH = 200
+_WHOLE = {"JOB", "STATE", "DONE", "TASKS", "ATTEMPT", "NODE", "STEP", "LEASES", "MODEL", "KEY"}
+"""Columns that are typed again or read at a glance: a narrow terminal folds the others first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class Session:
     """Options common to all verbs, and the doors made from them on first use."""
 
     home: Path = field(default_factory=default_home)
+    name: str = "shisuan"
+    """How this command can be typed again."""
     output: str = "table"
     program: tuple[str, ...] = ()
     """What followed ``--`` on the command line of ``submit``."""
@@ -71,9 +76,8 @@ class Session:
             return url
         found = running(self.home)
         if found is None:
-            where = "" if self.home == default_home() else f" --home {self.home}"
             raise Unreachable(
-                f"no service runs in {self.home}. Start one with `shisuan{where} up`, "
+                f"no service runs in {self.home}. Start one with `{self.command('up')}`, "
                 "or name one with SHISUAN_URL and SHISUAN_KEY."
             )
         return found.url
@@ -91,7 +95,8 @@ class Session:
 
     def command(self, words: str) -> str:
         """How to type a verb for this home."""
-        return f"shisuan {words}" if self.home == default_home() else f"shisuan --home {self.home} {words}"
+        home = () if self.home == default_home() else ("--home", shlex.quote(str(self.home)))
+        return " ".join((shlex.quote(self.name), *home, words))
 
 
 def _console(*, stderr: bool) -> Console:
@@ -109,7 +114,7 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in _WHOLE)
     return made
 
 

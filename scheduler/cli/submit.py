@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import uuid
 from collections.abc import Sequence
@@ -28,10 +29,10 @@ _TRIES = 3
 )
 def submit(
     ctx: typer.Context,
-    file: Annotated[
-        str,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(metavar="[FILE | -- COMMAND …]", help="Job file; - reads standard input.", show_default=False),
-    ] = "",
+    ] = None,
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it; exit with its result.")] = False,
     hold: Annotated[bool, typer.Option("--hold", help="Accept it, but start nothing until `release`.")] = False,
@@ -59,7 +60,7 @@ def submit(
     With --watch the exit code is the job's result: 0 succeeded, 1 failed, 3 cancelled. Ctrl-C leaves the job running.
     """
     here = session(ctx)
-    argv = here.program
+    file, argv = _one(words or []), here.program
     if argv:
         if file:
             raise CliError(f"give either a job file or a command after --, not both (got {file!r} and {argv[0]!r})")
@@ -87,6 +88,17 @@ def submit(
         return
     here.say(f"Submitted {job['id']}.")
     raise typer.Exit(finish(here, follow(here, job["id"])))
+
+
+def _one(words: list[str]) -> str:
+    """The job file's name; empty when none is named. Raises CliError."""
+    if len(words) > 1:
+        command = shlex.join(words)
+        raise CliError(
+            f"submit takes one job file, not {len(words)} words. A name with spaces needs quotes; "
+            f"before a command goes --, as in: shisuan submit -- {command}"
+        )
+    return words[0] if words else ""
 
 
 def _command_file(argv: Sequence[str], **flags: Any) -> str:

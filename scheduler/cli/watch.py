@@ -30,6 +30,7 @@ def watch(ctx: typer.Context, job: Annotated[str, typer.Argument(metavar="JOB", 
     The exit code is its result: 0 succeeded, 1 failed, 3 cancelled. Ctrl-C leaves it running.
     """
     here = session(ctx)
+    here.client()  # without a service from the start there is nothing to wait for
     raise typer.Exit(finish(here, follow(here, job)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -81,6 +81,7 @@ class Cycle:
         policy: Policy | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
+        declared: Collection[str] | None = None,
     ) -> None:
         self._engine = engine
         self._epoch = epoch
@@ -91,7 +92,7 @@ class Cycle:
         self.policy = policy or Policy()
         self.limits = limits or Limits()
         self.metrics = metrics or Metrics()
-        self.observer = Observer(silence_ms=self.limits.silence_ms)
+        self.observer = Observer(silence_ms=self.limits.silence_ms, declared=declared)
         self._sealer = Sealer()
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._own_reports: list[Report] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from scheduler.engine import Engine
@@ -40,8 +40,10 @@ class Reaction:
 class Observer:
     """Turns reports into events. Holds only what may be forgotten: progress, signs of life, the runtime's state."""
 
-    def __init__(self, *, silence_ms: int) -> None:
+    def __init__(self, *, silence_ms: int, declared: Collection[str] | None = None) -> None:
+        """``declared``: the only nodes there can be, None when the runtime itself knows. Others are not waited for."""
         self._silence_ms = silence_ms
+        self._declared = declared
         self.runtime_up = False
         self.runtime_message = "starting"
         self.progress: dict[str, Progress] = {}
@@ -203,7 +205,11 @@ class Observer:
         """Repeat what may not have arrived, and give every node and lease time to speak."""
         self.runtime_up, self.runtime_message = True, ""
         limit_ms = now_ms + self._silence_ms
-        self._silent_nodes = {n.name: limit_ms for n in engine.nodes() if n.state is not NodeState.LOST}
+        self._silent_nodes = {
+            n.name: limit_ms if self._declared is None or n.name in self._declared else now_ms
+            for n in engine.nodes()
+            if n.state is not NodeState.LOST
+        }
         reaction = Reaction()
         for record in engine.leases():
             self._silent_leases[record.lease.id] = limit_ms

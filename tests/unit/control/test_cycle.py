@@ -194,6 +194,14 @@ def test_a_node_that_does_not_come_back_with_the_runtime_is_lost(world):
         assert [n.state.value for n in engine.nodes()] == ["lost"]
 
 
+def test_a_node_this_start_does_not_declare_is_not_waited_for(world):
+    world.workers.nodes.clear()
+    world.declared = {"another"}
+    world.boot()
+    with world.cycle.state() as engine:
+        assert [n.state.value for n in engine.nodes()] == ["lost"]
+
+
 def test_cancel_stops_what_runs(world):
     job = world.submit(step(count=2))
     for attempt in world.workers.ran:

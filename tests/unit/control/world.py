@@ -173,6 +173,7 @@ class World:
         self.root = Path(tmp_path) / "studio"
         self.root.mkdir(exist_ok=True)
         self.limits = limits or Limits(call_timeout_ms=5_000)
+        self.declared = None
         self.store = open_store(self.url)
         self.boot()
         self.record(QueueSet(at_ms=self.clock.now, queue=Queue(name="default")))
@@ -191,6 +192,7 @@ class World:
             clock=self.clock,
             dispatch=Dispatch(self.tokens, token_ms=60_000),
             limits=self.limits,
+            declared=self.declared,
         )
         self.service = Service(self.cycle, self.store, self.workers)
         self.operations = Operations(self.cycle, self.store, self.home, version="test")
