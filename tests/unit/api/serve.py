@@ -24,7 +24,7 @@ class Prompt(Workers):
             self.finish(attempt)
 
 
-def workers(settings):
+def workers(settings, nodes):
     made = Prompt(wiring.SystemClock(), (NODE,))
     made.connect()
     return made
