@@ -1,7 +1,7 @@
 """How much a runner is kept apart: bubblewrap, else a user id of its own, else nothing (and ``doctor`` says so).
 
 =============  ====================================================================================================
-``bubblewrap``  sees the system's programs, its own read paths and its work folder; no network, no other processes
+``bubblewrap``  sees the system's programs, its own read paths and its work folder; network for gangs only, no other processes
 ``uid``         runs as a user id of this agent and tenant; sees what every user of the machine may see
 ``none``        runs as the agent's user and sees what that user sees
 =============  ====================================================================================================
@@ -142,7 +142,7 @@ class BubblewrapConfinement(Confinement):
     name = "bubblewrap"
     sentence = (
         "bubblewrap: runners see the system's programs, their job's inputs and their work folder; "
-        "no network, no other processes"
+        "no network (a gang has this machine's), no other processes"
     )
 
     def __init__(self, folder: Path, *, forbid_nesting: bool) -> None:

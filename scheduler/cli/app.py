@@ -114,7 +114,9 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+Version = Annotated[
+    bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version.")
+]
 
 
 @app.callback()

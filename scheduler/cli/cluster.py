@@ -41,13 +41,14 @@ def node_table(listed: list[dict[str, Any]]) -> Table:
     rows = table("NODE", "STATE", "CPUS FREE", "MEMORY FREE", "CARDS FREE", "NOTE")
     for node in listed:
         devices = node.get("devices", ())
-        free = sum(1 for d in devices if not d.get("lease_id") and d.get("health", "ok") == "ok")
+        there = node.get("state") != "lost"
+        free = sum(1 for d in devices if there and not d.get("lease_id") and d.get("health", "ok") == "ok")
         cpu, memory = int(node["cpu_milli"]), int(node["memory_mib"])
         rows.add_row(
             plain(node["name"]),
             coloured(node.get("state", "ready")),
-            f"{figures.cpus(int(node.get('cpu_milli_free', cpu)))} of {cpu / 1000:g}",
-            f"{figures.memory(int(node.get('memory_mib_free', memory)))} of {figures.memory(memory)}",
+            f"{figures.cpus(int(node.get('cpu_milli_free', cpu)) * there)} of {cpu / 1000:g}",
+            f"{figures.memory(int(node.get('memory_mib_free', memory)) * there)} of {figures.memory(memory)}",
             f"{free} of {len(devices)}" if devices else "no cards",
             plain(node.get("state_reason", "")),
         )

@@ -21,7 +21,9 @@ app.add_typer(
 def create(
     ctx: typer.Context,
     tenant: Annotated[str, typer.Option(help="Whose key.")],
-    operator: Annotated[bool, typer.Option("--operator", help="May also steer nodes, queues, tenants, keys.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", metavar="", help="May also steer nodes, queues, tenants, keys.")
+    ] = False,
     label: Annotated[str, typer.Option(help="A note, such as a name.", show_default=False)] = "",
     days: Annotated[int, typer.Option(metavar="N", help="Expires after N days; 0: never.", min=0)] = 0,
 ) -> None:

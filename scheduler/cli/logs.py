@@ -47,7 +47,7 @@ def parse_target(text: str) -> Target:
 def logs(
     ctx: typer.Context,
     target: Annotated[str, typer.Argument(metavar="JOB[.STEP[.INDEX[.aN]]]", show_default=False)],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Go on until the attempt ends.")] = False,
 ) -> None:
     """Print a task's log.
 

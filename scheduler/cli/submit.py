@@ -34,8 +34,10 @@ def submit(
         typer.Argument(metavar="[FILE | -- COMMAND …]", help="Job file; - reads standard input.", show_default=False),
     ] = None,
     *,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it; exit with its result.")] = False,
-    hold: Annotated[bool, typer.Option("--hold", help="Accept it, but start nothing until `release`.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", metavar="", help="Follow it; exit with its result.")] = False,
+    hold: Annotated[
+        bool, typer.Option("--hold", metavar="", help="Accept it, but start nothing until `release`.")
+    ] = False,
     name: Annotated[str, typer.Option(help="With --: the job's name.")] = "",
     cpus: Annotated[str | None, typer.Option(metavar="N", help="With --: CPUs per task, such as 2 or 0.5.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="With --: per task, such as 4GiB.")] = None,

@@ -102,7 +102,7 @@ class Operations:
                 "nodes": dict(Counter(n.state.value for n in nodes)),
                 "cards": cards,
             },
-            "simulated": any(d.simulated for n in nodes for d in n.devices),
+            "simulated": any(d.simulated for n in nodes if n.state is not NodeState.LOST for d in n.devices),
         }
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────

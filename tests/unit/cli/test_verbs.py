@@ -170,6 +170,14 @@ def test_nodes_mark_simulated_cards(shisuan, api):
     assert "never billed" in out
 
 
+def test_a_lost_node_offers_nothing(shisuan, api):
+    api.answers["GET /nodes"] = {"nodes": [{**NODE, "state": "lost", "cpu_milli_free": 8000}]}
+    out = shisuan("nodes").out
+    assert "0 CPU of 8" in out
+    assert "0 MiB of 16 GiB" in out
+    assert "0 of 1" in out
+
+
 def test_plan_shows_starts_and_waits(shisuan, api, tmp_path):
     (tmp_path / "hello.yaml").write_text(FILE)
     api.answers["POST /plan"] = {

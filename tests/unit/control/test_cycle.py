@@ -7,7 +7,7 @@ from scheduler.model.event import AttemptsSeen, JobCancelled
 from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import Report, ReportKind
-from tests.unit.control.world import step
+from tests.unit.control.world import CARDS, NODE, OPERATOR, World, step
 
 
 def test_a_submitted_task_is_ordered_in_the_same_cycle(world):
@@ -200,6 +200,19 @@ def test_a_node_this_start_does_not_declare_is_not_waited_for(world):
     world.boot()
     with world.cycle.state() as engine:
         assert [n.state.value for n in engine.nodes()] == ["lost"]
+
+
+def test_simulated_cards_of_a_node_that_is_gone_mark_nothing(tmp_path):
+    paper = replace(NODE, devices=(replace(CARDS[0], simulated=True),))
+    world = World(tmp_path, nodes=(paper,))
+    try:
+        assert world.operations.status(OPERATOR)["simulated"]
+        world.workers.nodes.clear()
+        world.declared = set()
+        world.boot()
+        assert not world.operations.status(OPERATOR)["simulated"]
+    finally:
+        world.close()
 
 
 def test_cancel_stops_what_runs(world):
