@@ -1,7 +1,7 @@
 """How much a runner is kept apart: bubblewrap, else a user id of its own, else nothing (and ``doctor`` says so).
 
 =============  ====================================================================================================
-``bubblewrap``  sees the system's programs, its own read paths and its work folder; network for gangs only, no other processes
+``bubblewrap``  sees the system's programs, its own read paths and its work folder; no other processes; network in gangs
 ``uid``         runs as a user id of this agent and tenant; sees what every user of the machine may see
 ``none``        runs as the agent's user and sees what that user sees
 =============  ====================================================================================================
