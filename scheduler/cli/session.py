@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _PIPE_WIDTH = 200
-_WHOLE = {"JOB", "STATE", "DONE", "TASKS", "ATTEMPT", "NODE", "STEP", "LEASES", "MODEL", "KEY"}
+_WHOLE = {"JOB", "STATE", "DONE", "TASKS", "ATTEMPT", "NODE", "QUEUE", "STEP", "LEASES", "MODEL", "KEY"}
 """Columns that are typed again or read at a glance: a narrow terminal folds the others first."""
 
 
