@@ -77,6 +77,8 @@ def check_outputs(folder: Path) -> None:
 def check_journal(installation: Installation) -> None:
     """Replaying the journal gives the live tables, the chain is unbroken, and the cards' time adds up."""
     command = [sys.executable, "-P", "-m", "scheduler.wiring", "--home", str(installation.home), "--verify"]
+    if "--database" in installation.flags:
+        command += installation.flags[installation.flags.index("--database") :][:2]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=installation.env, cwd="/")
     assert done.returncode == 0, done.stdout + done.stderr
 
