@@ -3,9 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python -P
 PYTEST := $(PY) -m pytest
-TORCH_VERSION := 2.13.0
 
-.PHONY: help setup demo test lint soak test-gpu torch bench-loop lock clean
+.PHONY: help setup demo test lint soak test-gpu bench-loop lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,11 +38,6 @@ test-gpu: ## what needs a real NVIDIA card
 bench-loop: ## overhead per task, submit speed, memory -> build/bench/loop.json
 	@bin/setup test
 	@$(PY) -m benchmarks.loop
-
-torch: ## PyTorch, pinned by version: the CUDA build with an NVIDIA driver, else the CPU build
-	@bin/setup
-	@if [ -e /proc/driver/nvidia/version ]; then .venv/bin/python -m pip install "torch==$(TORCH_VERSION)"; \
-	else .venv/bin/python -m pip install "torch==$(TORCH_VERSION)+cpu"; fi
 
 lock: ## resolve the dependencies again (a deliberate act: review the diff)
 	@bin/setup
