@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pipelines import command, render, transcode
+from pipelines import command, render, train, transcode
 from scheduler.model.job import Job, Step, StepKind
 from scheduler.model.order import TaskOrder
 
@@ -15,6 +15,7 @@ PLANNERS: Mapping[StepKind, Planner] = {
     StepKind.SCENE: render.scene_order,
     StepKind.RENDER: render.frame_order,
     StepKind.TRANSCODE: transcode.order,
+    StepKind.TRAIN: train.order,
 }
 
 

@@ -38,6 +38,15 @@ class Gang:
         self._told_start = self._told_end = self._stopping = False
 
     @property
+    def rendezvous(self) -> str:
+        """Where the ranks meet; empty until :meth:`meet`."""
+        return self.orders[0].rendezvous
+
+    def meet(self, rendezvous: str) -> None:
+        """Settle where the ranks meet, before any of them is told."""
+        self.orders = tuple(replace(order, rendezvous=rendezvous) for order in self.orders)
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         """Node of each rank."""
         return tuple(order.node for order in self.orders)
@@ -121,11 +130,14 @@ class Gang:
             key=lambda r: (STOP_REASON in r.message, r.at_ms, r.rank),
         )
         at_ms = max(report.at_ms for report in reports)
+        base = replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs)
         if not ends:
-            return replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs)
+            return base
         first = ends[0]
         said = first.message or first.state or ""
-        return replace(first, at_ms=at_ms, rank=0, cursor=cursor, outputs=outputs, message=f"rank {first.rank}: {said}")
+        message = f"rank {first.rank}: {said}"
+        # What it measured and saved is rank 0's to tell, whoever failed.
+        return replace(base, node=first.node, state=first.state, exit_code=first.exit_code, message=message)
 
 
 def join(ended: str, reports: Sequence[Report]) -> str:

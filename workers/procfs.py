@@ -98,6 +98,11 @@ def kill_all(find: Callable[[], set[int]], *, deadline_s: float = 10.0) -> int:
         time.sleep(0.01)
 
 
+def children(parent: int) -> list[int]:
+    """Processes whose parent it is, zombies left out."""
+    return [pid for pid in pids() if (f := _stat(pid)) and int(f[1]) == parent and f[0] not in "ZX"]
+
+
 def group_members(leader: int) -> set[int]:
     """Processes of the group that ``leader`` leads or led."""
     return {pid for pid in pids() if (fields := _stat(pid)) and int(fields[2]) == leader}

@@ -1,7 +1,8 @@
 """Where this node keeps the programs an order names by placeholder, and their versions for ``doctor``.
 
-``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}`` and
-``{encode_runner}`` our runner files · ``{work}`` the attempt's work folder. All other braces are left as they are.
+``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}``,
+``{encode_runner}`` and ``{train_runner}`` our runner files · ``{train_python}`` a Python that has ``torch`` ·
+``{work}`` the attempt's work folder. All other braces are left as they are.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Tools:
     """``blender`` is a Python that has ``bpy``, not the Blender program."""
     blender_runner: str
     encode_runner: str
+    train_runner: str = ""
+    train_python: str = ""
+    """``SHISUAN_TRAIN_PYTHON``, else ours."""
 
     def argv(self, words: Sequence[str], work: str) -> tuple[str, ...]:
         """``words`` with placeholders replaced. Raises ExecutorError when this node lacks the tool."""
@@ -63,6 +67,8 @@ class Tools:
         for word in words:
             if word in ("{python}", "{encode_runner}"):
                 need += [*prefixes(self.python), *_source(self.encode_runner)]
+            elif word == "{train_runner}":
+                need += [*prefixes(self.train_python), *_source(self.train_runner)]
             elif word in ("{blender}", "{blender_runner}"):
                 need += [*prefixes(self.blender), self.blender_runner]
         return tuple(path for path in dict.fromkeys(need) if os.path.exists(path))
@@ -72,6 +78,8 @@ class Tools:
             ("{python}", self.python),
             ("{blender_runner}", self.blender_runner),
             ("{encode_runner}", self.encode_runner),
+            ("{train_runner}", self.train_runner),
+            ("{train_python}", self.train_python),
             ("{work}", work),
         )
 
@@ -94,6 +102,8 @@ def find_tools() -> Tools:
         blender_is_python=Path(blender).name.startswith("python"),
         blender_runner=str(here / "blender_runner.py"),
         encode_runner=str(here / "encode_runner.py"),
+        train_runner=str(here / "train_runner.py"),
+        train_python=os.environ.get("SHISUAN_TRAIN_PYTHON") or sys.executable,
     )
 
 

@@ -207,6 +207,8 @@ class Cycle:
 
     def _why_stop(self, lease_id: str) -> str:
         record = self._engine.lease(lease_id)
+        if record is not None and record.stop_reason:
+            return record.stop_reason
         job = self._engine.job(record.lease.job_id) if record is not None else None
         return job.reason if job is not None and job.reason else "its lease is over"
 
@@ -220,6 +222,8 @@ class Cycle:
                 events, answer = command.decide(self._engine, batch.now_ms)
                 for event in events:
                     self._apply(batch, event)
+                    if isinstance(event, LeaseStopping):
+                        batch.stop[event.lease_id] = event.reason
             except ShisuanError as error:
                 if len(batch.events) > recorded:
                     raise  # half a verb was applied: only a restart from the database is safe

@@ -140,7 +140,7 @@ def _lease_stopping(state: State, event: LeaseStopping) -> None:
     if record is None:
         _refuse_unknown_lease(state, event.lease_id)
         return
-    after = lifecycle.lease_stopping(record)
+    after = lifecycle.lease_stopping(record, event)
     if after is not record:
         state.put_lease(after)
 

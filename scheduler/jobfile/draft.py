@@ -38,6 +38,7 @@ _STEP_OF_KIND = {
     JobKind.COMMAND: StepKind.COMMAND,
     JobKind.RENDER: StepKind.RENDER,
     JobKind.TRANSCODE: StepKind.TRANSCODE,
+    JobKind.TRAIN: StepKind.TRAIN,
 }
 
 

@@ -120,6 +120,22 @@ def _env_value(name: str, value: Any) -> str:
     return found
 
 
+def _module(value: Any) -> str:
+    if not isinstance(value, str) or not all(part.isidentifier() for part in value.split(".")):
+        raise Malformed(f"must be a module name such as torchtune.train, got {shown(value)}")
+    return value
+
+
+def _arguments(value: Any) -> list[str]:
+    words = value if isinstance(value, list) else None
+    if words is None or any(isinstance(word, bool) or not isinstance(word, str | int | float) for word in words):
+        raise Malformed(f"must be a list of texts and numbers, got {shown(value)}")
+    texts = [str(word) for word in words]
+    if any(len(word.encode()) > MAX_ARGUMENT_BYTES for word in texts):
+        raise Malformed(f"has a text longer than the {MAX_ARGUMENT_BYTES} bytes Linux takes for one argument")
+    return texts
+
+
 def _labels(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str | int) for item in value.values()):
         raise Malformed(f"must be a mapping of label names to texts, got {shown(value)}")
@@ -232,6 +248,8 @@ _ENV: Json = {
 _LABELS: Json = {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}}
 _RUN: Json = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}]}
 
+_ARGUMENTS: Json = {"type": "array", "items": {"type": ["string", "number"]}}
+
 JobName = Annotated[str, *_typed(_job_name, {**_TEXT, "maxLength": MAX_NAME})]
 StepName = Annotated[str, *_typed(_step_name, {"type": "string", "pattern": f"^{STEP_NAME.pattern}$"})]
 JobId = Annotated[str, *_typed(_job_id, {"type": "string", "pattern": f"^{JOB_ID.pattern}$"})]
@@ -249,6 +267,8 @@ Feature = Annotated[str, *_typed(_feature, {"type": "string", "pattern": f"^{FEA
 Environment = Annotated[dict[str, str], *_typed(_env, _ENV)]
 Labels = Annotated[dict[str, str], *_typed(_labels, _LABELS)]
 Run = Annotated[str | list[str], *_typed(_run, _RUN)]
+Arguments = Annotated[list[str], *_typed(_arguments, _ARGUMENTS)]
+ModuleName = Annotated[str, *_typed(_module, {"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"})]
 ArrayField = Annotated[Array, *_typed(quantity.array, _ARRAY)]
 Frames = Annotated[FrameRange, *_typed(quantity.frames, _RANGES)]
 Resolution = Annotated[tuple[int, int], *_typed(quantity.resolution, _SIZE)]
@@ -259,6 +279,7 @@ Codec = Annotated[str, *_typed(choice("codec", CODECS), {"enum": list(CODECS)})]
 Preset = Annotated[str, *_typed(choice("preset", PRESETS), {"enum": list(PRESETS)})]
 Retries = Annotated[int, *_count("a whole number", 0, 100)]
 Nodes = Annotated[int, *_count("a whole number", 1, 1_024)]
+Processes = Annotated[int, *_count("a whole number", 1, 256)]
 Parallel = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Samples = Annotated[int, *_count("a whole number", 1, 16_777_216)]
 Crf = Annotated[int, *_count("a whole number", 0, 51)]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from pipelines.train import GRACE_MS
 from scheduler.jobfile import fields as f
 from scheduler.jobfile.quantity import PRIORITIES
 
@@ -178,6 +179,39 @@ class TranscodeFields(TaskFields):
     )
 
 
+class TrainFields(TaskFields):
+    """A PyTorch training started by torchrun."""
+
+    script: f.Path | None = _field(
+        "the training's Python file; its folder can be read", "train.py", None, otherwise="`module` says what runs"
+    )
+    module: f.ModuleName | None = _field(
+        "a module to run instead (`python -m`)", "torchtune.train", None, otherwise="`script` says what runs"
+    )
+    args: f.Arguments = _field("its arguments", ["--steps", "200"], [], otherwise="none")
+    env: f.Environment = _field("environment variables", {"LEVEL": "3"}, {}, otherwise="none")
+    num_nodes: f.Nodes = _field("nodes: all start together or not at all", 2, 1, otherwise="1")
+    processes_per_node: f.Processes | None = _field(
+        "training processes on each node", 8, None, otherwise="one per card, 1 without cards"
+    )
+    python: f.Path | None = _field(
+        "a Python of your own that has torch, in your storage or below /usr",
+        "/usr/bin/python3",
+        None,
+        otherwise="the node's",
+    )
+    grace: f.Duration = _field("time to save a checkpoint between SIGTERM and SIGKILL", "2m", GRACE_MS, otherwise="60s")
+    outputs: f.Path | None = _field(
+        "folder for what the first node leaves in $SHISUAN_OUTPUTS, and for the checkpoints",
+        "gpt",
+        None,
+        otherwise="jobs/JOB/STEP in the tenant's first storage root",
+    )
+    output_files: Annotated[list[f.OutputFile], f.OneOrMore] = _field(
+        "files that must be there after success", ["model.pt"], [], otherwise="whatever is there"
+    )
+
+
 class CommandJob(CommandFields, JobFields):
     """One command: once, as an array, or as a gang."""
 
@@ -194,6 +228,12 @@ class TranscodeJob(TranscodeFields, JobFields):
     """Encode a film with ffmpeg."""
 
     kind: Literal["TranscodeJob"] = _field("the kind of job", "TranscodeJob")
+
+
+class TrainJob(TrainFields, JobFields):
+    """Train a model with PyTorch."""
+
+    kind: Literal["TrainJob"] = _field("the kind of job", "TrainJob")
 
 
 class StepFields(File):
@@ -226,10 +266,17 @@ class TranscodeStep(TranscodeFields, StepFields):
     kind: Literal["transcode", "TranscodeJob"] = _field("the kind of step (`TranscodeJob` is taken too)", "transcode")
 
 
-STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep]] = {
+class TrainStep(TrainFields, StepFields):
+    """A training as a step."""
+
+    kind: Literal["train", "TrainJob"] = _field("the kind of step (`TrainJob` is taken too)", "train")
+
+
+STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep] | type[TrainStep]] = {
     "command": CommandStep,
     "render": RenderStep,
     "transcode": TranscodeStep,
+    "train": TrainStep,
 }
 
 
@@ -244,7 +291,8 @@ def _step_tag(value: Any) -> str | None:
 AnyStep = Annotated[
     Annotated[CommandStep, Tag("<command>")]
     | Annotated[RenderStep, Tag("<render>")]
-    | Annotated[TranscodeStep, Tag("<transcode>")],
+    | Annotated[TranscodeStep, Tag("<transcode>")]
+    | Annotated[TrainStep, Tag("<train>")],
     Discriminator(_step_tag),
 ]
 
@@ -264,10 +312,11 @@ class Pipeline(JobFields):
     )
 
 
-JobFile = CommandJob | RenderJob | TranscodeJob | Pipeline
-JOB_KINDS: dict[str, type[CommandJob] | type[RenderJob] | type[TranscodeJob] | type[Pipeline]] = {
+JobFile = CommandJob | RenderJob | TranscodeJob | TrainJob | Pipeline
+JOB_KINDS: dict[str, type[CommandJob] | type[RenderJob] | type[TranscodeJob] | type[TrainJob] | type[Pipeline]] = {
     "CommandJob": CommandJob,
     "RenderJob": RenderJob,
     "TranscodeJob": TranscodeJob,
+    "TrainJob": TrainJob,
     "Pipeline": Pipeline,
 }

@@ -16,6 +16,7 @@ from scheduler.jobfile import hardware, kinds, paths
 from scheduler.jobfile.context import Context, Entry, stem
 from scheduler.jobfile.film import transcode
 from scheduler.jobfile.quantity import Malformed
+from scheduler.jobfile.training import train
 from scheduler.model import codec
 from scheduler.model.job import Resources, Step, StepKind
 
@@ -180,6 +181,14 @@ def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
     return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
 
 
+def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
+    spec = train(context, entry)
+    body = entry.body
+    assert isinstance(body, kinds.TrainStep | kinds.TrainJob)
+    needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
+    return (_step(entry, StepKind.TRAIN, resources=needed, spec=spec, ranks=body.num_nodes),)
+
+
 def _step(
     entry: Entry,
     kind: StepKind,
@@ -216,6 +225,7 @@ BUILDERS: tuple[tuple[tuple[type, ...], Builder], ...] = (
     ((kinds.CommandStep, kinds.CommandJob), command),
     ((kinds.RenderStep, kinds.RenderJob), render),
     ((kinds.TranscodeStep, kinds.TranscodeJob), _film),
+    ((kinds.TrainStep, kinds.TrainJob), _train),
 )
 
 

@@ -110,6 +110,8 @@ class LeaseStopping:
     at_ms: int
     lease_id: str
     reason: str
+    charged: bool = False
+    """The owner asked for it: a preempted attempt is then charged to its end, as a cancelled one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,8 @@ class AttemptFinished:
     reason: str = ""
     outputs: tuple[str, ...] = ()
     facts: str = ""
+    checkpoint_ms: int = 0
+    """When its last checkpoint was committed, clamped into its run; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,12 @@ from scheduler.model.ranges import Ranges
 
 
 class JobKind(StrEnum):
-    """The kinds of job file. Training follows."""
+    """The kinds of job file."""
 
     COMMAND = "CommandJob"
     RENDER = "RenderJob"
     TRANSCODE = "TranscodeJob"
+    TRAIN = "TrainJob"
     PIPELINE = "Pipeline"
 
 
@@ -25,6 +26,8 @@ class StepKind(StrEnum):
     """Run a seeded scene script in Blender and publish the .blend."""
     RENDER = "render"
     TRANSCODE = "transcode"
+    TRAIN = "train"
+    """A gang (or one node) of ``torchrun`` with checkpoints."""
 
 
 class JobState(StrEnum):
