@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import together
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 
 STOP_REASON = "another rank of the gang ended"
@@ -116,16 +117,18 @@ class Gang:
         heard = [*self._started.values(), *reports]
         cursor = join(self.lease_id, heard)
         outputs = tuple(name for report in reports for name in report.outputs)
+        measured = together(report.measured for report in reports)
         ends = sorted(
             (r for r in reports if r.state is not AttemptState.SUCCEEDED),
             key=lambda r: (STOP_REASON in r.message, r.at_ms, r.rank),
         )
         at_ms = max(report.at_ms for report in reports)
         if not ends:
-            return replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs)
+            return replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs, measured=measured)
         first = ends[0]
         said = first.message or first.state or ""
-        return replace(first, at_ms=at_ms, rank=0, cursor=cursor, outputs=outputs, message=f"rank {first.rank}: {said}")
+        message = f"rank {first.rank}: {said}"
+        return replace(first, at_ms=at_ms, rank=0, cursor=cursor, outputs=outputs, message=message, measured=measured)
 
 
 def join(ended: str, reports: Sequence[Report]) -> str:

@@ -64,7 +64,7 @@ class Sampler:
         """End after the round under way. Threads that hang in the driver are left behind."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(self._deadline_ms / 1_000)  # it may hang in the driver too, where it asks who is there
 
     def round(self, devices: Sequence[Device]) -> tuple[Sample, ...]:
         """One reading of each device, within the deadline."""

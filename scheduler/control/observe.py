@@ -154,6 +154,7 @@ class Observer:
                     reason=report.message,
                     outputs=report.outputs,
                     facts=report.result,
+                    measured=report.measured,
                 )
             ]
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from scheduler.model.job import Job
 from scheduler.model.lease import AttemptState, Lease
+from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, Tenant
 from scheduler.model.usage import UsageRecord
@@ -141,6 +142,8 @@ class AttemptFinished:
     reason: str = ""
     outputs: tuple[str, ...] = ()
     facts: str = ""
+    measured: Measured | None = None
+    """None: nobody measured it, as when its node died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

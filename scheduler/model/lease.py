@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.measured import Measured
+
 
 class AttemptState(StrEnum):
     """One try of one task."""
@@ -90,6 +92,8 @@ class AttemptRecord:
     """Final URIs published by this attempt."""
     facts: str = ""
     """Canonical JSON a runner reports with its result (timings, frame statistics)."""
+    measured: Measured | None = None
+    """What it was seen to do; None when nobody could measure it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

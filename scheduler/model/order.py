@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 
 
@@ -112,6 +113,8 @@ class Report:
     """Canonical JSON from the runner."""
     leases: tuple[str, ...] = ()
     tenant: str = ""
+    measured: Measured | None = None
+    """With FINISHED: what the attempt was seen to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,6 +190,7 @@ def attempt_finished(attempt: AttemptRecord, event: AttemptFinished, at_ms: int)
         reason=event.reason,
         outputs=event.outputs,
         facts=event.facts,
+        measured=event.measured,
     )
 
 
