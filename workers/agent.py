@@ -23,7 +23,7 @@ from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from workers import procfs
 from workers.confine import choose
 from workers.lease_run import LeaseRun
-from workers.measure import Measuring
+from workers.measure import EVERY_S, Measuring
 from workers.nvml import NvmlTelemetry
 from workers.outbox import Outbox
 from workers.recovery import recover, sweep
@@ -60,6 +60,7 @@ class Agent:
         heartbeat_ms: int = HEARTBEAT_MS,
         lock_wait_s: float = LOCK_WAIT_S,
         telemetry: Callable[[], Source] = NvmlTelemetry,
+        measure_every_s: float = EVERY_S,
     ) -> None:
         self.node, self.tenant = node, tenant
         home = home.resolve()
@@ -82,7 +83,7 @@ class Agent:
             tools=self._tools,
             confinement=self._confinement,
             disk=self._disk,
-            measuring=Measuring(telemetry),
+            measuring=Measuring(telemetry, every_s=measure_every_s),
         )
         self._runs: dict[LeaseKey, LeaseRun] = {}
         self._residents = Residents(self._site)

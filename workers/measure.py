@@ -23,8 +23,8 @@ from workers.spent import Spent
 _log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
-FIRST_LOOK_NS = 800_000_000
-"""An attempt is looked at once it is this old."""
+FIRST_LOOK_ROUNDS = 0.8
+"""An attempt is looked at once it is this old, in rounds."""
 MOST_POWER_MW = 10_000_000
 """No device takes 10 kW: a counter that grew faster did not count energy."""
 
@@ -248,7 +248,7 @@ class Measuring:
             self._thread.start()
         if meter.cards and self._sampler is None:
             self._source = self._make_source()
-            self._sampler = Sampler(self._source, self._deliver)
+            self._sampler = Sampler(self._source, self._deliver, interval_ms=round(self._every_s * 1_000))
             self._sampler.start()
         return meter
 
@@ -269,7 +269,7 @@ class Measuring:
 
     def look(self) -> None:
         """One pass over /proc for all attempts that are old enough; none when there is none."""
-        old_ns = time.monotonic_ns() - FIRST_LOOK_NS
+        old_ns = time.monotonic_ns() - round(FIRST_LOOK_ROUNDS * self._every_s * 1e9)
         due = [meter for meter in tuple(self._meters) if meter.began_ns <= old_ns]
         if not due:
             return

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.session import Session
-from scheduler.report import contact_sheet, figures, gantt, timeline, video
+from scheduler.report import contact_sheet, figures, gantt, timeline, utilisation, utilisation_chart, video
 from scheduler.report import usage as sums
 
 _SEALING_LIMIT_S = 15
@@ -24,6 +24,7 @@ class Artefacts:
 
     sheet: Path
     chart: Path
+    utilisation: Path
     film: Path
     facts: video.VideoFacts
     usage_file: Path
@@ -37,6 +38,7 @@ class Artefacts:
             ("contact sheet", self.sheet, (figures.count(self.frames, "frame"),)),
             ("film", self.film, self.facts.lines()),
             ("Gantt chart", self.chart, ("who held what when",)),
+            ("utilisation", self.utilisation, ("how busy it was meanwhile",)),
             ("usage", self.usage_file, (f"{figures.count(len(self.usage), 'record')}; {self.check.sentence}",)),
         )
 
@@ -47,7 +49,13 @@ class Artefacts:
 
     def json(self, url: str) -> dict[str, Any]:
         """For ``--output json``."""
-        paths = {"contact_sheet": self.sheet, "gantt": self.chart, "film": self.film, "usage": self.usage_file}
+        paths = {
+            "contact_sheet": self.sheet,
+            "gantt": self.chart,
+            "utilisation": self.utilisation,
+            "film": self.film,
+            "usage": self.usage_file,
+        }
         return {
             **{name: str(path) for name, path in paths.items()},
             "film_facts": self.facts.json(),
@@ -67,6 +75,7 @@ def make(here: Session, job: dict[str, Any], folder: Path) -> Artefacts:
         raise CliError("the job published no PNG previews", Exit.FAILED)
     film, facts = _film(attempts, folder)
     line = timeline.build(leases, attempts, nodes, here.now_ms())
+    busy = utilisation.build(leases, attempts, nodes, here.now_ms())
     usage_file = folder / "usage.json"
     usage_file.write_text(json.dumps(_books(leases, records), indent=2, ensure_ascii=False) + "\n", "utf-8")
     title = f"{job['name']} ({job['id']})"
@@ -74,6 +83,7 @@ def make(here: Session, job: dict[str, Any], folder: Path) -> Artefacts:
     return Artefacts(
         sheet=contact_sheet.draw(frames, folder / "contact-sheet.png", f"{title}: {len(frames)} frames, {size}"),
         chart=gantt.draw(line, folder / "gantt.png", f"{title}: who held what when"),
+        utilisation=utilisation_chart.draw(busy, folder / "utilisation.png", f"{title}: how busy its devices were"),
         film=film,
         facts=facts,
         usage_file=usage_file,

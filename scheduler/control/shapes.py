@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and typing's own only from Python 3.12
 
+from scheduler.control.measured import MeasuredView
+
 
 class StepView(TypedDict):
     """One step of a job; its tasks are in exactly one of the five counts."""
@@ -63,6 +65,7 @@ class AttemptView(TypedDict):
     facts: str
     progress_milli: int
     message: str
+    measured: MeasuredView | None
 
 
 class JobDetail(JobView):
