@@ -60,10 +60,6 @@ def _draw_row(axes: Axes, found: Utilisation, row: Row, y: int) -> None:
     for columns, colour in ((row.held, _HELD), (row.busy, _CARD if row.is_card else _PROCESSORS)):
         levels = [floor - 0.8 * share / WHOLE_MILLI for share in columns]
         axes.stairs(levels, edges, baseline=floor, fill=True, color=colour, linewidth=0)
-    if row.held_milli and not row.measured_milli:
-        axes.text(
-            found.span_ms / 2_000, y, "not measured", fontsize=8.5, color=MUTED, ha="center", va="center", zorder=4
-        )
     axes.text(1.01, y, _figures(row), transform=axes.get_yaxis_transform(), fontsize=8.8, color=MUTED, va="center")
 
 
@@ -74,7 +70,7 @@ def _figures(row: Row) -> str:
 
 
 def _frame(axes: Axes, found: Utilisation, rows: tuple[Row, ...]) -> None:
-    labels = [f"{row.node} · {row.label}" + (" (SIMULATED)" if row.is_simulated else "") for row in rows]
+    labels = [f"{row.node}\n{row.label}" + (" (SIMULATED)" if row.is_simulated else "") for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.45, -0.55)
     marks = ticks(found.span_ms)
@@ -83,6 +79,7 @@ def _frame(axes: Axes, found: Utilisation, rows: tuple[Row, ...]) -> None:
     axes.grid(axis="x", color="#d0d7de", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=MUTED)
+    axes.tick_params(axis="y", labelsize=8.8)
     for side in axes.spines.values():
         side.set_visible(False)
 
