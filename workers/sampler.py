@@ -122,7 +122,7 @@ class Sampler:
     def _ask_devices(self, looking: Future[tuple[Device, ...]]) -> None:
         try:
             looking.set_result(self._source.devices())
-        except Exception:  # (a driver's trouble must not end the thread: there are no devices then)
+        except Exception:  # noqa: BLE001 (told in the log: a driver's trouble must not end the thread that samples)
             _log.exception("the devices cannot be listed")
             looking.set_result(())
 

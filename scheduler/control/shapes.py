@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and typing's own only from Python 3.12
 
+from scheduler.control.delivery import FeedView
 from scheduler.control.measured import MeasuredView
 
 
@@ -324,7 +325,7 @@ class Counts(TypedDict):
 
 
 class StatusView(TypedDict):
-    """The service at a glance."""
+    """The service at a glance. ``feed``: operators' alone, null when none is configured."""
 
     version: str
     started_ms: int
@@ -332,6 +333,7 @@ class StatusView(TypedDict):
     runtime: RuntimeView
     counts: Counts
     simulated: bool
+    feed: FeedView | None
 
 
 class SelfView(TypedDict):
