@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request
 
 from scheduler.control.access import Caller
 from scheduler.control.cycle import Cycle
+from scheduler.control.feed import Feed
 from scheduler.control.operations import Operations
 from scheduler.control.service import Service
 from scheduler.control.tokens import PREFIX, Tokens
@@ -23,6 +24,7 @@ class Doors:
     operations: Operations
     cycle: Cycle
     tokens: Tokens
+    feed: Feed
 
 
 def doors(request: Request) -> Doors:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from scheduler.control.cycle import Cycle, Decide
 from scheduler.control.operations import Operations, check_queue, check_tenant
@@ -52,11 +54,30 @@ class TenantConfig(_Strict):
     roots: list[str] = []
 
 
+class FeedConfig(_Strict):
+    """Where the park's ledger takes what is sealed."""
+
+    url: str
+    key_file: str = ""
+    """PEM file with an Ed25519 private key; empty: the home's own, made when it is not there."""
+
+    @field_validator("url")
+    @classmethod
+    def is_safe(cls, url: str) -> str:
+        """Usage is confidential: it leaves this machine encrypted only."""
+        parts = urlsplit(url)
+        local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and local)):
+            return url
+        raise PydanticCustomError("feed_url", "must be https://HOST/PATH, or http:// on this machine")
+
+
 class Config(_Strict):
     """The file given by ``--config``."""
 
     queues: Annotated[list[QueueConfig], Field(default_factory=list)]
     tenants: Annotated[list[TenantConfig], Field(default_factory=list)]
+    feed: FeedConfig | None = None
 
 
 def read_config(path: str) -> Config:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from scheduler.model.event import Event
+from scheduler.model.feed import OutboxRow
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Device
@@ -153,6 +154,22 @@ class History(Protocol):
 
     def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Every recorded fact with its number."""
+        ...
+
+
+class Outbox(Protocol):
+    """What the park's ledger is told, in order. Safe from any thread."""
+
+    def outbox_rows(self, after: int, limit: int) -> tuple[OutboxRow, ...]:
+        """At most ``limit`` rows above ``after``, which is the number of a row or 0."""
+        ...
+
+    def outbox_holds(self, seq: int) -> bool:
+        """There is a row of this number."""
+        ...
+
+    def outbox_backlog(self, after: int) -> int:
+        """How many rows lie above ``after``."""
         ...
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from scheduler.model.job import Job
 from scheduler.model.lease import AttemptState, Lease
+from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, Tenant
 from scheduler.model.usage import UsageRecord
@@ -145,6 +146,8 @@ class AttemptFinished:
     facts: str = ""
     checkpoint_ms: int = 0
     """When its last checkpoint was committed, clamped into its run; 0: none."""
+    measured: Measured | None = None
+    """None: nobody measured it, as when its node died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
