@@ -17,7 +17,8 @@ from scheduler.cli.session import Session
 MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, cluster, keys)
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
-    *("submit", "watch", "plan", "get", "describe", "logs", "explain", "cancel", "retry", "hold", "release", "schema"),
+    *("submit", "watch", "plan", "get", "describe", "logs", "explain"),
+    *("cancel", "retry", "hold", "release", "preempt", "schema"),
     *("nodes", "queues", "usage", "cordon", "uncordon"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
