@@ -15,6 +15,7 @@ from scheduler.model.order import LeaseOrder, Report, ReportKind
 
 STOP_REASON = "another rank of the gang ended"
 CURSOR_MARK = "gang:"
+_STOPPED = (AttemptState.PREEMPTED, AttemptState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,10 @@ class Gang:
         return Outcome(stop_rest=stop_rest)
 
     def _end_report(self) -> Report:
-        """Succeeded when every rank did; else the first end that was not our own doing."""
+        """Succeeded when every rank did; else the first end that was not our own doing.
+
+        A stop from outside goes before a failure: ranks that are stopped a moment later fail over the missing peer.
+        """
         reports = [self._finished[rank] for rank in range(self.ranks)]
         heard = [*self._started.values(), *reports]
         cursor = join(self.lease_id, heard)
@@ -129,7 +133,7 @@ class Gang:
         measured = together(report.measured for report in reports)
         ends = sorted(
             (r for r in reports if r.state is not AttemptState.SUCCEEDED),
-            key=lambda r: (STOP_REASON in r.message, r.at_ms, r.rank),
+            key=lambda r: (STOP_REASON in r.message, r.state not in _STOPPED, r.at_ms, r.rank),
         )
         at_ms = max(report.at_ms for report in reports)
         base = replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs, measured=measured)
@@ -137,7 +141,8 @@ class Gang:
             return base
         first = ends[0]
         said = first.message or first.state or ""
-        message = f"rank {first.rank}: {said}"
+        alike = len(ends) == self.ranks and {(r.state, r.message) for r in ends} == {(first.state, first.message)}
+        message = said if alike else f"rank {first.rank}: {said}"
         # What it saved is rank 0's to tell, whoever failed.
         return replace(base, node=first.node, state=first.state, exit_code=first.exit_code, message=message)
 

@@ -75,12 +75,15 @@ class Accounts:
 
 
 def children(pid: int) -> tuple[int, ...]:
-    """The process's children as of now; none when it is gone."""
+    """The process's living children as of now, whichever of its threads made them; none when it is gone."""
+    found: list[int] = []
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return tuple(map(int, file.read().split()))
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
     except _GONE:
         return ()
+    return tuple(child for child in found if (fields := _stat(child)) and fields[0] not in "ZX")
 
 
 def sandbox_members(outer: int) -> tuple[int, ...]:
@@ -154,11 +157,6 @@ def kill_all(find: Callable[[], set[int]], *, deadline_s: float = 10.0) -> int:
             except _GONE:
                 continue
         time.sleep(0.01)
-
-
-def children(parent: int) -> list[int]:
-    """Processes whose parent it is, zombies left out."""
-    return [pid for pid in pids() if (f := _stat(pid)) and int(f[1]) == parent and f[0] not in "ZX"]
 
 
 def group_members(leader: int) -> set[int]:

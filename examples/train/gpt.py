@@ -93,9 +93,9 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.losses = state["step"], state["losses"]
-        mine = state["random"][dist.get_rank()]
-        torch.set_rng_state(mine[: len(torch.get_rng_state())])
-        self.data.set_state(mine[len(torch.get_rng_state()) :])
+        own, data = state["random"][dist.get_rank()].chunk(2)
+        torch.set_rng_state(own.clone())  # torch 2.13 crashes on a part of a tensor
+        self.data.set_state(data.clone())
 
 
 def say(word, value):
@@ -124,6 +124,7 @@ def train(run, saving_in):
         loss.backward()
         run.optimizer.step()
         run.step += 1
+        time.sleep(options.pause)
         mean = loss.detach().clone()
         dist.all_reduce(mean)
         run.losses.append(mean.item() / ranks)
@@ -186,6 +187,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between steps, to have time to watch")
     options = parser.parse_args()
 
     torch.set_num_threads(1)  # sums in one order: a resumed run gives the same bits

@@ -68,6 +68,12 @@ class EmptyBody(Body):
     indices: list[int] = []
 
 
+class PreemptBody(Body):
+    """What becomes of the job afterwards."""
+
+    hold: Annotated[bool, Field(description="Hold the job, so that it does not start again by itself.")] = False
+
+
 class CordonBody(Body):
     """Why a node is taken out."""
 

@@ -17,21 +17,8 @@ from scheduler.cli.session import Session
 MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation, keys)
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
-    *(
-        "submit",
-        "watch",
-        "plan",
-        "get",
-        "describe",
-        "logs",
-        "report",
-        "explain",
-        "cancel",
-        "retry",
-        "hold",
-        "release",
-        "schema",
-    ),
+    *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
+    *("cancel", "retry", "hold", "release", "preempt", "schema"),
     *("nodes", "queues", "usage", "utilisation", "cordon", "uncordon"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
