@@ -1,7 +1,8 @@
 """Where this node keeps the programs an order names by placeholder, and their versions for ``doctor``.
 
-``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}`` and
-``{encode_runner}`` our runner files · ``{work}`` the attempt's work folder. All other braces are left as they are.
+``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}``,
+``{encode_runner}`` and ``{merge_runner}`` our runner files · ``{ocio}`` Blender's colour configuration · ``{work}`` the
+attempt's work folder. All other braces are left as they are.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Tools:
     """``blender`` is a Python that has ``bpy``, not the Blender program."""
     blender_runner: str
     encode_runner: str
+    merge_runner: str = ""
+    ocio: str = ""
+    """Blender's OpenColorIO configuration; empty where there is no Blender."""
 
     def argv(self, words: Sequence[str], work: str) -> tuple[str, ...]:
         """``words`` with placeholders replaced. Raises ExecutorError when this node lacks the tool."""
@@ -63,6 +67,9 @@ class Tools:
         for word in words:
             if word in ("{python}", "{encode_runner}"):
                 need += [*prefixes(self.python), *_source(self.encode_runner)]
+            elif word == "{merge_runner}":
+                need += [*prefixes(self.python), *_source(self.merge_runner)]
+                need += [str(Path(self.ocio).parent)] if self.ocio else []
             elif word in ("{blender}", "{blender_runner}"):
                 need += [*prefixes(self.blender), self.blender_runner]
         return tuple(path for path in dict.fromkeys(need) if os.path.exists(path))
@@ -72,6 +79,8 @@ class Tools:
             ("{python}", self.python),
             ("{blender_runner}", self.blender_runner),
             ("{encode_runner}", self.encode_runner),
+            ("{merge_runner}", self.merge_runner),
+            ("{ocio}", self.ocio),
             ("{work}", work),
         )
 
@@ -94,7 +103,20 @@ def find_tools() -> Tools:
         blender_is_python=Path(blender).name.startswith("python"),
         blender_runner=str(here / "blender_runner.py"),
         encode_runner=str(here / "encode_runner.py"),
+        merge_runner=str(here / "merge_runner.py"),
+        ocio=_find_ocio(blender),
     )
+
+
+def _find_ocio(blender: str) -> str:
+    """It lies in Blender's data files: below the ``bpy`` package, or beside the program."""
+    if not blender:
+        return ""
+    data = "datafiles/colormanagement/config.ocio"
+    home = Path(blender).parent.parent  # of the environment: not through the link to the base interpreter
+    found = sorted(home.glob(f"lib/python*/site-packages/bpy/*/{data}"))
+    found = found or sorted(Path(blender).resolve().parent.glob(f"*/{data}"))
+    return str(found[-1]) if found else ""
 
 
 def _find_blender(checkout: Path) -> str:
