@@ -193,10 +193,9 @@ def _entries(file: kinds.JobFile) -> tuple[Entry, ...]:
 def _check_names(context: Context, entries: Sequence[Entry]) -> None:
     places: dict[str, str] = {}
     for entry in entries:
-        makes_scene = isinstance(getattr(entry.body, "scene", None), kinds.SceneScript)
-        for name in (entry.name, *((steps.scene_step(entry),) if makes_scene else ())):
+        for name, what in ((entry.name, ""), *steps.automatic(entry)):
             if name in places:
-                why = "" if name == entry.name else f" for the scene of step {entry.name!r}"
+                why = f" for the {what} of step {entry.name!r}" if what else ""
                 message = f"the name {name!r}{why} is taken by {places[name] or 'another step'}"
                 context.problems.append(Problem(entry.at("name"), message))
             places.setdefault(name, entry.place)

@@ -135,7 +135,7 @@ def _scene_tag(value: Any) -> str:
 
 
 class RenderFields(TaskFields):
-    """Frames of a .blend, one per task, as OpenEXR with a PNG preview."""
+    """Frames of a .blend, or pieces of them, one per task, as OpenEXR and PNG."""
 
     scene: Annotated[
         Annotated[f.Path, Tag("<file>")] | Annotated[SceneScript, Tag("<script>")], Discriminator(_scene_tag)
@@ -147,7 +147,38 @@ class RenderFields(TaskFields):
     samples: f.Samples | None = _field("samples per pixel", 64, None, otherwise="the file's")
     engine: f.Engine = _field("render engine", "cycles", "cycles", otherwise="cycles")
     device: f.Device = _field("`auto` uses the card the task holds, else the CPU", "optix", "auto", otherwise="auto")
-    max_parallel: f.Parallel | None = _field("frames rendered at once", 16, None, otherwise="no limit")
+    denoise: bool | None = _field(
+        "remove noise; of a frame in pieces once, after they are merged", True, None, otherwise="as the file says"
+    )
+    tiles: f.Tiles | None = _field(
+        "render each frame in tiles, columns x rows, and merge them exactly: a large still uses many workers, and a "
+        "failure costs a tile; needs `resolution`",
+        "4x4",
+        None,
+        otherwise="whole frames",
+    )
+    slices: f.Slices | None = _field(
+        "render each frame, or tile, in so many shares of its samples and average them exactly; needs `samples`",
+        4,
+        None,
+        otherwise="1",
+    )
+    chunk: f.Chunk | None = _field(
+        "frames, or pieces, that one worker takes in one go", 8, None, otherwise="1, or several that last a moment"
+    )
+    passes: f.Passes = _field(
+        "`all` passes of the file's view layers in a multi-layer OpenEXR, or the `picture` alone",
+        "picture",
+        "all",
+        otherwise="all",
+    )
+    depth: f.Depth = _field(
+        "the OpenEXR's values: `float` (32 bits) or `half` (16)", "half", "float", otherwise="float"
+    )
+    png: f.Png = _field(
+        "bits per value of the PNG beside the OpenEXR: `8`, `16` (for 10-bit films), or `off`", 16, "8", otherwise="8"
+    )
+    max_parallel: f.Parallel | None = _field("frames, or pieces, rendered at once", 16, None, otherwise="no limit")
     outputs: f.Path | None = _field(
         "folder for the frames", "frames", None, otherwise="jobs/JOB/STEP in the tenant's first storage root"
     )

@@ -25,6 +25,8 @@ class StepKind(StrEnum):
     SCENE = "scene"
     """Run a seeded scene script in Blender and publish the .blend."""
     RENDER = "render"
+    MERGE = "merge"
+    """Put a frame together from its tiles and sample slices."""
     TRANSCODE = "transcode"
     TRAIN = "train"
     """A gang (or one node) of ``torchrun`` with checkpoints."""
