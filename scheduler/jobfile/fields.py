@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pipelines.media import FrameRange, parse_rate, rate_text
 from pipelines.render import DEVICES, ENGINES
-from pipelines.transcode import CODECS, CONTAINERS, PRESETS
+from pipelines.transcode import BITS, CODECS, COLORS, CONTAINERS, ENCODERS, PRESETS, SOUNDS
 from scheduler.jobfile import quantity
 from scheduler.jobfile.quantity import Array, Cards, Deadline, Malformed, shown
 
@@ -170,6 +170,12 @@ def _rate(value: Any) -> str:
         raise Malformed(str(error)) from None
 
 
+def _bits(value: Any) -> int:
+    if isinstance(value, bool) or value not in BITS:
+        raise Malformed(f"must be a number of bits, got {shown(value)}", tuple(str(bits) for bits in BITS))
+    return int(value)
+
+
 def _whole(what: str, least: int, most: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -256,11 +262,18 @@ Rate = Annotated[str, *_typed(_rate, _NUMBER_OR_TEXT)]
 Engine = Annotated[str, *_typed(choice("engine", _ENGINES), {"enum": list(_ENGINES)})]
 Device = Annotated[str, *_typed(choice("device", DEVICES), {"enum": list(DEVICES)})]
 Codec = Annotated[str, *_typed(choice("codec", CODECS), {"enum": list(CODECS)})]
+Bits = Annotated[int, *_typed(_bits, {"enum": list(BITS)})]
+Color = Annotated[str, *_typed(choice("color", COLORS), {"enum": list(COLORS)})]
+Encoder = Annotated[str, *_typed(choice("encoder", ENCODERS), {"enum": list(ENCODERS)})]
+Sound = Annotated[str, *_typed(choice("audio", SOUNDS), {"enum": list(SOUNDS)})]
 Preset = Annotated[str, *_typed(choice("preset", PRESETS), {"enum": list(PRESETS)})]
 Retries = Annotated[int, *_count("a whole number", 0, 100)]
 Nodes = Annotated[int, *_count("a whole number", 1, 1_024)]
 Parallel = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Samples = Annotated[int, *_count("a whole number", 1, 16_777_216)]
+Threads = Annotated[int, *_count("a whole number", 1, 64)]
+Chunks = Annotated[int, *_count("a whole number", 2, 9_999)]
+ChunkFrames = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Crf = Annotated[int, *_count("a whole number", 0, 51)]
 # Blender and Python's seeded generators both take 31 bits without surprise.
 Seed = Annotated[int, *_count("a whole number", 0, 2_147_483_647)]

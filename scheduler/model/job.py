@@ -25,6 +25,12 @@ class StepKind(StrEnum):
     """Run a seeded scene script in Blender and publish the .blend."""
     RENDER = "render"
     TRANSCODE = "transcode"
+    """A whole film."""
+    CHUNK = "chunk"
+    """A part of a film's picture."""
+    AUDIO = "audio"
+    """The sound of a film made of chunks."""
+    JOIN = "join"
 
 
 class JobState(StrEnum):

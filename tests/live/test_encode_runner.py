@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from workers import ffmpeg_binary
-from workers.mediacheck import video_facts
+from workers.videocheck import video_facts
 
 RUNNER = Path(__file__).parents[2] / "workers" / "encode_runner.py"
 COUNT = 24
@@ -185,7 +185,7 @@ def test_encoder_that_writes_nothing_and_exits_with_0_is_caught(encode, shots, t
 
 def test_wrong_colour_tags_are_caught(encode, shots, tmp_path, binary):
     encode.with_ffmpeg(tmp_path, binary, "real([a.replace('primaries=bt709', 'primaries=bt2020') for a in args])")
-    assert "color is ('bt2020'" in encode.fail("folder", shots)
+    assert "color in the container is bt2020" in encode.fail("folder", shots)
 
 
 def test_uneven_frames_are_caught(encode, shots, tmp_path, binary):
@@ -298,7 +298,8 @@ def test_hdr_source_is_refused(encode, tmp_path, binary):
         "-vf",
         "format=yuv420p10le,setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc",
     )
-    assert "HDR (smpte2084)" in encode.fail("video", source, fps="")
+    assert "HDR (smpte2084): bt709 would need tone mapping" in encode.fail("video", source, fps="", color="bt709")
+    assert "PQ needs 10 bits, 8 are asked for" in encode.fail("video", source, fps="", bits=8)
 
 
 def test_cut_off_source_is_refused(encode, shots, tmp_path):
@@ -316,7 +317,9 @@ def test_video_that_is_none_is_refused(encode, tmp_path, path):
     assert path in encode.fail("video", tmp_path / path, fps="")
 
 
-@pytest.mark.parametrize(("over", "says"), [({"codec": "av1"}, "'av1' is not supported"), ({"fps": ""}, "set fps")])
+@pytest.mark.parametrize(
+    ("over", "says"), [({"codec": "av1"}, "codec 'av1' is not supported"), ({"fps": ""}, "set fps")]
+)
 def test_request_that_cannot_be_done(encode, shots, over, says):
     assert says in encode.fail("folder", shots, **over)
 
