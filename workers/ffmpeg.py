@@ -62,7 +62,7 @@ def frames_argv(binary: str, pattern: str, film: Film) -> tuple[str, ...]:
 def raw_argv(binary: str, width: int, height: int, film: Film) -> tuple[str, ...]:
     """Encode 16-bit RGB pictures that come through standard input, ``width`` x ``height`` pixels each."""
     pictures = ffmpeg.input(
-        "pipe:0", format="rawvideo", pixel_format="rgb48le", video_size=f"{width}x{height}", framerate=str(film.rate)
+        "pipe:0", format="rawvideo", pixel_format="rgb48le", video_size=(width, height), framerate=str(film.rate)
     )
     return _argv(binary, film, _coded(pictures.video, film))
 

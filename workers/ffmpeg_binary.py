@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from scheduler.model.errors import ExecutorError
 from workers.ffmpeg import probe_argv
@@ -33,8 +34,13 @@ class Binary:
     @property
     def digest(self) -> str:
         """SHA-256 of the program: the same film needs the same one to give the same bits. Raises OSError."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(self.path)
+
+
+@lru_cache(maxsize=4)
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(codec: str = "h264", bits: int = 8, encoder: str = "software") -> Binary:

@@ -151,13 +151,19 @@ def audio_samples(path: str | Path) -> tuple[int, int, Fraction]:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise BadMedia("has no sound")
-            stream = container.streams.audio[0]
-            count, start_s = 0, None
-            for frame in container.decode(stream):
-                if start_s is None:
-                    start_s = Fraction(frame.pts or 0) * Fraction(frame.time_base or 0)
-                count += frame.samples
-            return count, int(stream.codec_context.sample_rate), start_s or Fraction(0)
+            stream: Any = container.streams.audio[0]
+            count, start_s, end_s = 0, None, Fraction(0)
+            for packet in container.demux(stream):
+                if packet.pts is not None and packet.duration:
+                    end_s = (packet.pts + packet.duration) * Fraction(stream.time_base)
+                for frame in packet.decode():
+                    if start_s is None:
+                        start_s = Fraction(frame.pts or 0) * Fraction(frame.time_base or 0)
+                    count += frame.samples
+            rate, start_s = int(stream.codec_context.sample_rate), start_s or Fraction(0)
+            # A codec fills up its last frame; the last packet's duration says how much of it is meant.
+            meant = round((end_s - start_s) * rate) if end_s > start_s else count
+            return min(count, meant), rate, start_s
     except av.error.FFmpegError as error:
         raise BadMedia(f"has sound that cannot be decoded: {error.strerror}") from error
 

@@ -83,7 +83,7 @@ def _made(request: Request, scratch: str) -> tuple[Work, dict[str, Any], VideoFa
         )
     seconds = {"check": checked - began, "encode": encoded - checked, "verify": time.monotonic() - encoded}
     notes = [*work.warnings, *([work.binary.note] if work.binary.note else [])]
-    return work, told(facts, work.binary, seconds, notes) | {"threads": work.film.threads}, facts
+    return work, told(facts, work.binary, seconds, notes) | {"threads": work.film.threads, "look": work.look}, facts
 
 
 class Temporary:

@@ -48,6 +48,8 @@ class Work:
     """Of the source's first frame, for the whole film."""
     feed: Iterable[bytes] | None = None
     """Pictures for ffmpeg's standard input."""
+    look: str = ""
+    """How scene-linear light becomes a picture."""
     warnings: tuple[str, ...] = ()
 
 
@@ -75,11 +77,12 @@ def _pictures(request: Request, out: str, scratch: str) -> Work:
     binary = find(request.codec, bits, request.encoder)
     film = _film(request, binary, out, (pictures.width, pictures.height), request.fps, bits=bits, color=color)
     feed: Iterable[bytes] | None = None
+    shown = ""
     if pictures.linear:
         from workers.encoding import linear
 
         look = linear.Look.of(color, display=request.display, view=request.view, config=request.ocio)
-        feed = linear.rgb48(pictures.files, look)
+        feed, shown = linear.rgb48(pictures.files, look), str(look)
         argv = ffmpeg.raw_argv(binary.path, pictures.width, pictures.height, film)
     else:
         for number, file in enumerate(pictures.files):
@@ -95,6 +98,7 @@ def _pictures(request: Request, out: str, scratch: str) -> Work:
         first=part.start,
         of=count,
         feed=feed,
+        look=shown,
         warnings=(*warnings, *_cut(film, pictures.width, pictures.height)),
     )
 
