@@ -156,7 +156,7 @@ def mentions(body: Body) -> tuple[str, ...]:
     elif isinstance(body, kinds.RenderStep | kinds.RenderJob):
         texts.append(body.scene if isinstance(body.scene, str) else body.scene.script)
     else:
-        texts.append(body.input)
+        texts += [body.input, body.ocio or ""]
     return tuple(dict.fromkeys(name for text in texts for name in references.steps_in(text)))
 
 

@@ -108,7 +108,7 @@ def test_pictures_of_mixed_depth_are_refused(encode, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lie", "says"),
+    "lie",
     [
         ("a.replace('arib-std-b67', 'bt709')", "color in the stream is bt2020/bt709/bt2020nc/tv"),
         ("a.replace('transfer=arib-std-b67:', '').replace('color_trc=arib-std-b67', 'color_trc=2')", "color in the st"),
@@ -117,8 +117,9 @@ def test_pictures_of_mixed_depth_are_refused(encode, tmp_path):
     ids=["another transfer", "no transfer", "8 bits"],
 )
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_lost_tag_fails_the_task(encode, tmp_path, binary, codec, lie, says):
-    encode.with_ffmpeg(tmp_path, binary, f"real([{lie} for a in args])")
+def test_lost_tag_fails_the_task(encode, tmp_path, binary, codec, lie):
+    change, says = lie
+    encode.with_ffmpeg(tmp_path, binary, f"real([{change} for a in args])")
     assert says in encode.fail("folder", write_deep(tmp_path / "shots"), codec=codec, color="hlg")
 
 
@@ -179,7 +180,7 @@ def test_numbers_that_change_fail_the_task(encode, tmp_path, binary):
 
 
 @pytest.mark.parametrize(
-    ("transfer", "over", "says"),
+    "case",
     [
         ("smpte2084", {"color": "hlg"}, "is PQ (smpte2084): it cannot become hlg"),
         ("arib-std-b67", {"color": "bt709"}, "is HDR (arib-std-b67): bt709 would need tone mapping"),
@@ -187,7 +188,8 @@ def test_numbers_that_change_fail_the_task(encode, tmp_path, binary):
         ("bt709", {}, "has the wide colours of bt2020"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(encode, tmp_path, binary, transfer, over, says):
+def test_what_cannot_be_kept_is_refused(encode, tmp_path, binary, case):
+    transfer, over, says = case
     source = hdr_video(binary, tmp_path / "in.mp4", transfer)
     assert says in encode.fail("video", source, fps="", codec="hevc", **over)
 

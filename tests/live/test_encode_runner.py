@@ -1,13 +1,10 @@
 """The encode runner with a real ffmpeg, and with ones that lie, die or hang."""
 
-import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import av
-import numpy
 import pytest
 from PIL import Image
 
