@@ -15,7 +15,10 @@ PLANNERS: Mapping[StepKind, Planner] = {
     StepKind.SCENE: render.scene_order,
     StepKind.RENDER: render.frame_order,
     StepKind.MERGE: merge.order,
-    StepKind.TRANSCODE: transcode.order,
+    StepKind.TRANSCODE: transcode.film_order,
+    StepKind.CHUNK: transcode.chunk_order,
+    StepKind.AUDIO: transcode.audio_order,
+    StepKind.JOIN: transcode.join_order,
     StepKind.TRAIN: train.order,
 }
 

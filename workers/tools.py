@@ -2,8 +2,8 @@
 
 ``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}``,
 ``{encode_runner}``, ``{merge_runner}`` and ``{train_runner}`` our runner files · ``{train_python}`` a Python that has
-``torch`` · ``{ocio}`` Blender's colour configuration · ``{work}`` the attempt's work folder. All other braces are left as
-they are.
+``torch`` · ``{ocio}`` Blender's colour configuration · ``{work}`` the attempt's work folder. All other braces are left
+as they are.
 """
 
 from __future__ import annotations

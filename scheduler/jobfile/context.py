@@ -165,7 +165,7 @@ def mentions(body: Body) -> tuple[str, ...]:
     elif isinstance(body, kinds.TrainStep | kinds.TrainJob):
         texts += [body.script or "", body.python or "", *body.args, *body.env.values()]
     else:
-        texts.append(body.input)
+        texts += [body.input, body.ocio or ""]
     return tuple(dict.fromkeys(name for text in texts for name in references.steps_in(text)))
 
 

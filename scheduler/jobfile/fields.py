@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pipelines.media import FrameRange, parse_rate, rate_text
 from pipelines.render import DEPTHS, DEVICES, ENGINES, PASSES, PNG_BITS
-from pipelines.transcode import CODECS, CONTAINERS, PRESETS
+from pipelines.transcode import BITS, CODECS, COLORS, CONTAINERS, ENCODERS, PRESETS, SOUNDS
 from scheduler.jobfile import quantity
 from scheduler.jobfile.quantity import Array, Cards, Deadline, Malformed, shown
 
@@ -189,6 +189,10 @@ def _rate(value: Any) -> str:
 def _png(value: Any) -> str:
     # YAML 1.1 readers give False for `off`; ours gives the text.
     return choice("PNG depth", PNG)("off" if value is False else str(value) if type(value) is int else value)
+def _bits(value: Any) -> int:
+    if isinstance(value, bool) or value not in BITS:
+        raise Malformed(f"must be a number of bits, got {shown(value)}", tuple(str(bits) for bits in BITS))
+    return int(value)
 
 
 def _whole(what: str, least: int, most: int) -> Callable[[Any], int]:
@@ -294,12 +298,19 @@ Passes = Annotated[str, *_typed(choice("choice of passes", PASSES), {"enum": lis
 Depth = Annotated[str, *_typed(choice("depth", DEPTHS), {"enum": list(DEPTHS)})]
 Png = Annotated[str, *_typed(_png, {"enum": [*PNG_BITS, *PNG]})]
 Codec = Annotated[str, *_typed(choice("codec", CODECS), {"enum": list(CODECS)})]
+Bits = Annotated[int, *_typed(_bits, {"enum": list(BITS)})]
+Color = Annotated[str, *_typed(choice("color", COLORS), {"enum": list(COLORS)})]
+Encoder = Annotated[str, *_typed(choice("encoder", ENCODERS), {"enum": list(ENCODERS)})]
+Sound = Annotated[str, *_typed(choice("audio", SOUNDS), {"enum": list(SOUNDS)})]
 Preset = Annotated[str, *_typed(choice("preset", PRESETS), {"enum": list(PRESETS)})]
 Retries = Annotated[int, *_count("a whole number", 0, 100)]
 Nodes = Annotated[int, *_count("a whole number", 1, 1_024)]
 Processes = Annotated[int, *_count("a whole number", 1, 256)]
 Parallel = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Samples = Annotated[int, *_count("a whole number", 1, 16_777_216)]
+Threads = Annotated[int, *_count("a whole number", 1, 64)]
+Chunks = Annotated[int, *_count("a whole number", 2, 9_999)]
+ChunkFrames = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Crf = Annotated[int, *_count("a whole number", 0, 51)]
 # Blender and Python's seeded generators both take 31 bits without surprise.
 Seed = Annotated[int, *_count("a whole number", 0, 2_147_483_647)]

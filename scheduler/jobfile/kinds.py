@@ -185,10 +185,12 @@ class RenderFields(TaskFields):
 
 
 class TranscodeFields(TaskFields):
-    """One film from frames or from another film."""
+    """One film from frames or from another film, in one task or in chunks."""
 
     input: f.Path = _field(
-        "numbered PNG frames `film.####.png`, a folder of them, or a video file", "frames/film.####.png"
+        "numbered frames `film.####.png` (PNG of 8 or 16 bits) or `film.####.exr` (OpenEXR, scene-linear), a folder of "
+        "them, or a video file",
+        "frames/film.####.png",
     )
     frames: f.Frames | None = _field(
         "numbers of the frames, ends included: one range such as `1-24` or `1-99x2`",
@@ -202,9 +204,70 @@ class TranscodeFields(TaskFields):
         None,
         otherwise="24 for frames, the video's own for a video",
     )
-    codec: f.Codec = _field("video codec", "h264", "h264", otherwise="h264")
-    crf: f.Crf = _field("quality, 0 (lossless) to 51", 20, 18, otherwise="18")
-    preset: f.Preset = _field("x264's preset: speed against size", "slow", "medium", otherwise="medium")
+    codec: f.Codec = _field("video codec: `h264` or `hevc`", "hevc", "h264", otherwise="h264")
+    bits: f.Bits | None = _field(
+        "bits per component, 8 or 10, as 4:2:0",
+        10,
+        None,
+        otherwise="10 for HLG and PQ, else a video's own, 8 for frames",
+    )
+    color: f.Color | None = _field(
+        "what the film says its colours are, proven in the stream and in the container: `bt709` (SDR), `hlg` or `pq` "
+        "(BT.2020, 10 bits). PNG frames must hold such values already, OpenEXR is converted, a video must have them",
+        "hlg",
+        None,
+        otherwise="bt709 for frames, the video's own for a video",
+    )
+    crf: f.Crf | None = _field(
+        "quality, 0 (best) to 51; NVENC takes it as its constant quality",
+        20,
+        None,
+        otherwise="18 for h264, 20 for hevc",
+    )
+    preset: f.Preset = _field(
+        "speed against size, named as x264 and x265 do; NVENC takes the nearest of p1 to p7",
+        "slow",
+        "medium",
+        otherwise="medium",
+    )
+    encoder: f.Encoder = _field(
+        "`software` (x264, x265); `nvenc`, which asks for cards that have it; `auto`: NVENC where the task holds a "
+        "card and one picture could be encoded on it, else software",
+        "nvenc",
+        "auto",
+        otherwise="auto",
+    )
+    threads: f.Threads | None = _field(
+        "encoder threads; they change the file's bits", 4, None, otherwise="the whole CPUs of `resources`"
+    )
+    audio: f.Sound | None = _field(
+        "a video's first sound track: `aac` encodes it once, `copy` keeps its bits, `none` leaves it out",
+        "copy",
+        None,
+        otherwise="aac",
+    )
+    chunks: f.Chunks | None = _field(
+        "encode so many parts of about equal length side by side, a task each, and join them",
+        8,
+        None,
+        otherwise="one task",
+    )
+    chunk_frames: f.ChunkFrames | None = _field(
+        "instead of `chunks`: at most so many frames in each, where their number is known at submission",
+        250,
+        None,
+        otherwise="as `chunks` says",
+    )
+    display: f.Text | None = _field(
+        "OpenEXR to BT.709: OpenColorIO's display", "sRGB - Display", None, otherwise="Rec.1886, or the first there is"
+    )
+    view: f.Text | None = _field("OpenEXR to BT.709: the display's view", "Un-tone-mapped", None, otherwise="its first")
+    ocio: f.Path | None = _field(
+        "OpenEXR to BT.709: an OpenColorIO configuration, such as Blender's",
+        "config.ocio",
+        None,
+        otherwise="OCIO's own",
+    )
     outputs: f.FilmFile | None = _field(
         "the film's file", "film.mp4", None, otherwise="jobs/JOB/STEP/NAME.mp4 in the tenant's first storage root"
     )

@@ -1,6 +1,6 @@
 """A small film and a training run side by side, and anything killed at seeded moments: nothing is lost or doubled.
 
-A seed fixes who dies and when. Every run suffers two kills; ``make test`` has 5 runs (10 points), ``make soak`` 30 (60).
+A seed fixes who dies and when. ``make test`` has 5 runs of 2 kills each, ``make soak`` 15 of 4.
 Each is held against one run that nobody disturbed: the same pixels, the same film, the same weights to the last bit.
 """
 

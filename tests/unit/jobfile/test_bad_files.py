@@ -13,8 +13,8 @@ STEP_FIELDS = (
 )
 RENDER_FIELDS = (
     "after, apiVersion, chunk, deadline, denoise, depth, device, engine, frames, grace, inputs, kind, "
-    "max_parallel, name, outputs, passes, png, priority, queue, resolution, resources, retries, samples, scene, slices, "
-    "tiles, timeout"
+    "max_parallel, name, outputs, passes, png, priority, queue, resolution, resources, retries, samples, scene, "
+    "slices, tiles, timeout"
 )
 
 RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
@@ -22,7 +22,7 @@ RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
 ROWS = {
     "unknown codec": (
         TRANSCODE + "codec: h265",
-        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264)",
+        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264, hevc)",
     ),
     "unknown field, nearest name": (
         RENDER + "sample: 4",
@@ -155,7 +155,7 @@ ROWS = {
     "a name the automatic scene step takes": (
         PIPELINE + "- {name: r-scene, kind: command, run: a}\n"
         "- {name: r, kind: render, scene: {script: heads.py}, frames: 1}",
-        "steps[1].name: the name 'r-scene' for the scene of step 'r' is taken by steps[0]",
+        "steps[1].name: the name 'r-scene' for an automatic step of 'r' is taken by steps[0]",
     ),
     "bad step name": (
         PIPELINE + "- {name: Render_1, kind: command, run: a}",

@@ -57,7 +57,7 @@ def test_every_field_tells_editors_what_it_means():
 
 def test_enumerations_reach_editors():
     transcode = schema()["$defs"]["TranscodeJob"]["properties"]
-    assert transcode["codec"]["enum"] == ["h264"]
+    assert transcode["codec"]["enum"] == ["h264", "hevc"]
     assert transcode["kind"]["const"] == "TranscodeJob"
 
 
