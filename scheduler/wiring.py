@@ -82,6 +82,8 @@ def build(
     from scheduler.control import bootstrap
     from scheduler.control.cycle import Cycle
     from scheduler.control.dispatch import Dispatch
+    from scheduler.control.keeper import Keeper
+    from scheduler.control.money import Money
     from scheduler.control.operations import Operations
     from scheduler.control.service import Service
     from scheduler.engine import Engine
@@ -90,6 +92,7 @@ def build(
     home, limits = Home.of(settings.home), Limits()
     tokens = Tokens(store.token_secret())
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
+    keeper = Keeper(store, epoch)
     cycle = Cycle(
         engine=Engine.from_snapshot(store.load(), features=catalogue.FEATURES),
         epoch=epoch,
@@ -99,12 +102,16 @@ def build(
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
         limits=limits,
         declared=declared,
+        after_commit=keeper.wake,
     )
     thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
     thread.start()
     operations = Operations(cycle, store, home, version=version())
-    bootstrap.apply(settings, cycle, operations, store, home)
-    doors = Doors(service=Service(cycle, store, executor), operations=operations, cycle=cycle, tokens=tokens)
+    money = Money(cycle, keeper, store)
+    bootstrap.apply(settings, cycle, operations, store, home, money)
+    threading.Thread(target=keeper.run, name="keeper", daemon=True).start()
+    service = Service(cycle, store, executor)
+    doors = Doors(service=service, operations=operations, money=money, cycle=cycle, tokens=tokens)
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 

@@ -82,6 +82,7 @@ class Cycle:
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         declared: Collection[str] | None = None,
+        after_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._epoch = epoch
@@ -94,6 +95,7 @@ class Cycle:
         self.metrics = metrics or Metrics()
         self.observer = Observer(silence_ms=self.limits.silence_ms, declared=declared)
         self._sealer = Sealer()
+        self._after_commit = after_commit
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._own_reports: list[Report] = []
         self._lock = threading.RLock()
@@ -286,6 +288,7 @@ class Cycle:
         self._store.commit(self._epoch, batch.events, changes)
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
         self.metrics.events.inc(len(batch.events))
+        self._after_commit()
         log_facts(batch.events)
 
     def _tell(self, batch: Batch, orders: list[LeaseOrder]) -> None:
