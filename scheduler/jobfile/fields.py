@@ -189,6 +189,8 @@ def _rate(value: Any) -> str:
 def _png(value: Any) -> str:
     # YAML 1.1 readers give False for `off`; ours gives the text.
     return choice("PNG depth", PNG)("off" if value is False else str(value) if type(value) is int else value)
+
+
 def _bits(value: Any) -> int:
     if isinstance(value, bool) or value not in BITS:
         raise Malformed(f"must be a number of bits, got {shown(value)}", tuple(str(bits) for bits in BITS))

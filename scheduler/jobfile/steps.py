@@ -206,7 +206,7 @@ def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
     names = chunk_steps(entry)
     parts, sound = "", ""
     with context.at(entry.at("outputs")):
-        parts, sound = (context.scene_output(name) for name in names)
+        parts, sound = (context.automatic_output(name) for name in names)
     if spec.source is not Source.VIDEO or spec.audio != "aac":
         sound = ""
     part, whole = film.chunked(spec, chunks, parts, sound)

@@ -50,12 +50,12 @@ ROWS = {
     "unknown kind": (
         "apiVersion: shisuan/v1\nkind: RenderJobs",
         "kind: unknown kind 'RenderJobs'; did you mean 'RenderJob'? "
-        "(valid: CommandJob, Pipeline, RenderJob, TranscodeJob)",
+        "(valid: CommandJob, Pipeline, RenderJob, TrainJob, TranscodeJob)",
     ),
-    "no kind": ("name: x", "kind: is required (valid: CommandJob, Pipeline, RenderJob, TranscodeJob)"),
+    "no kind": ("name: x", "kind: is required (valid: CommandJob, Pipeline, RenderJob, TrainJob, TranscodeJob)"),
     "unknown kind of step": (
         PIPELINE + "- {name: a, kind: rendr}",
-        "steps[0].kind: unknown kind 'rendr'; did you mean 'render'? (valid: command, render, transcode)",
+        "steps[0].kind: unknown kind 'rendr'; did you mean 'render'? (valid: command, render, train, transcode)",
     ),
     "a step that is no mapping": (PIPELINE + "- encode", "steps[0]: must be a mapping of fields, got 'encode'"),
     "another version": (
@@ -155,7 +155,7 @@ ROWS = {
     "a name the automatic scene step takes": (
         PIPELINE + "- {name: r-scene, kind: command, run: a}\n"
         "- {name: r, kind: render, scene: {script: heads.py}, frames: 1}",
-        "steps[1].name: the name 'r-scene' for an automatic step of 'r' is taken by steps[0]",
+        "steps[1].name: the name 'r-scene' for the scene of step 'r' is taken by steps[0]",
     ),
     "bad step name": (
         PIPELINE + "- {name: Render_1, kind: command, run: a}",

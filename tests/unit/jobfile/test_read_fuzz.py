@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipelines.plan import order
-from scheduler.jobfile import kinds, schema
+from scheduler.jobfile import common, kinds, schema
 from scheduler.model import codec
 from scheduler.model.errors import InvalidInput
 from scheduler.model.job import Job
 
 NAMES = sorted(
-    {*kinds.Resources.model_fields, *kinds.SceneScript.model_fields, "count", "max_parallel"}.union(
+    {*common.Resources.model_fields, *kinds.SceneScript.model_fields, "count", "max_parallel"}.union(
         *(model.model_fields for model in (*kinds.JOB_KINDS.values(), *kinds.STEP_KINDS.values()))
     )
 )

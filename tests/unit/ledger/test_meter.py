@@ -30,7 +30,7 @@ def a_lease(closed_ms, attempts=1, granted_ms=0, allocations=ONE):
     return LeaseRecord(lease=lease, closed_ms=closed_ms)
 
 
-def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0, checkpoint_ms=0):
+def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0, *, checkpoint_ms=0):
     return AttemptRecord(
         id=f"j1.work.{index}.a1",
         lease_id="l1",
