@@ -41,12 +41,12 @@ STEPS = st.builds(
 )
 FILES = st.one_of(
     st.builds(
-        lambda kind, changed: {"apiVersion": kinds.API_VERSION, "name": "x", "kind": kind, **GOOD[kind], **changed},
+        lambda kind, changed: {"apiVersion": common.API_VERSION, "name": "x", "kind": kind, **GOOD[kind], **changed},
         st.sampled_from(sorted(GOOD)),
         st.dictionaries(st.sampled_from(NAMES), TREES, max_size=3),
     ),
     st.builds(
-        lambda steps: {"apiVersion": kinds.API_VERSION, "name": "x", "kind": "Pipeline", "steps": steps},
+        lambda steps: {"apiVersion": common.API_VERSION, "name": "x", "kind": "Pipeline", "steps": steps},
         st.lists(STEPS, max_size=3),
     ),
     st.dictionaries(st.sampled_from(NAMES), TREES),
