@@ -11,8 +11,8 @@ from pydantic import Discriminator, Field, Tag
 
 from pipelines.train import GRACE_MS
 from scheduler.jobfile import fields as f
-from scheduler.jobfile.common import File, JobFields, TaskFields
-from scheduler.jobfile.common import field as _field
+from scheduler.jobfile.jobfields import File, JobFields, TaskFields
+from scheduler.jobfile.jobfields import field as _field
 
 
 class CommandFields(TaskFields):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scheduler.jobfile import kinds
-from scheduler.jobfile.common import Resources
+from scheduler.jobfile.jobfields import Resources
 from scheduler.jobfile.quantity import shown
 from scheduler.model.errors import InvalidInput, Problem, unknown
 
