@@ -163,8 +163,9 @@ def test_evidence_names_the_attempts_whose_time_it_is():
 
 
 def seen(cpu_ms, source=MeasuredBy.PROCESS, devices=(), rank=0):
-    use = RankUse(node="n1", rank=rank, source=source, cpu_ms=cpu_ms, rss_peak_mib=7, read_bytes=1, written_bytes=2,
-                  samples=3, until_ms=(1, 2), cpu_series_milli=(1, 2), rss_series_mib=(7, 7), devices=devices)  # fmt: skip
+    use = RankUse(node="n1", rank=rank, source=source, cpu_ms=cpu_ms, rss_peak_mib=7, read_bytes=1,
+                  written_bytes=2, samples=3, until_ms=(1, 2), cpu_series_milli=(1, 2), rss_series_mib=(7, 7),
+                  devices=devices)  # fmt: skip
     return Measured(ranks=(use,))
 
 
