@@ -78,7 +78,7 @@ def test_children_and_what_they_leave_count(quick):
     one.submit([lease(shell(f"{PYTHON} -c '{SPIN.format(cpu_s=0.4).replace(chr(39), chr(34))}' & wait; sleep 0.15"))])
     seen = only(reader.finished())
     assert said_ms(one) <= seen.cpu_ms + 1 < 2 * said_ms(one)
-    assert series_ms(seen) > 0.5 * seen.cpu_ms  # seen while it ran, not only once it was reaped
+    assert sum(level > 0 for level in seen.cpu_series_milli) >= 2  # while it ran, not only once it was reaped
 
 
 def test_a_short_attempt_is_told_exactly_without_a_look(run):
