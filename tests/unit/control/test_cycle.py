@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -6,6 +7,7 @@ from scheduler.control.replay import first_difference
 from scheduler.model.event import AttemptsSeen, JobCancelled
 from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import DeviceUse, Measured, MeasuredBy, RankUse
 from scheduler.model.order import Report, ReportKind
 from tests.unit.control.world import CARDS, NODE, OPERATOR, World, step
 
@@ -30,6 +32,25 @@ def test_usage_covers_the_lease_without_gap(world):
         assert parts[0][0] == lease.lease.granted_ms
         assert parts[-1][1] == lease.closed_ms
         assert all(a[1] == b[0] for a, b in pairwise(parts))
+
+
+def test_what_a_worker_measured_is_recorded_shown_and_told_as_evidence(world):
+    job = world.submit()
+    (attempt,) = world.workers.ran
+    card = DeviceUse(device="GPU-0", samples=2, gpu_milli=500, series_milli=(None, 500))
+    use = RankUse(node="n1", source=MeasuredBy.NVML, cpu_ms=700, until_ms=(900, 1_800), cpu_series_milli=(1, 2),
+                  rss_series_mib=(3, 4), devices=(card,))  # fmt: skip
+    world.workers.begin(attempt)
+    world.clock.now += 2_000
+    world.workers.finish(attempt, measured=Measured(ranks=(use,)))
+    world.turn(2)
+    assert world.store.attempt(attempt).measured == Measured(ranks=(use,))
+    (view,) = world.service.attempts(OPERATOR, job)
+    assert (view["measured"]["source"], view["measured"]["cpu_ms"], view["measured"]["gpu_milli"]) == ("nvml", 700, 500)
+    assert view["measured"]["ranks"][0]["devices"][0]["series_milli"] == [None, 500]
+    evidence = json.loads(world.store.usage(job_id=job)[-1].evidence)
+    assert (evidence["source"], evidence["attempts"][0]["measured"]["cpu_ms"]) == ("nvml", 700)
+    assert first_difference(world.store) == ""
 
 
 def test_steps_run_in_order_of_their_needs(world):
