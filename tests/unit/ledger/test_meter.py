@@ -30,7 +30,8 @@ def a_lease(closed_ms, attempts=1, granted_ms=0, allocations=ONE):
     return LeaseRecord(lease=lease, closed_ms=closed_ms)
 
 
-def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0, checkpoint_ms=0):
+def an_attempt(index, state, started_ms, finished_ms, *later_ms):
+    heartbeat_ms, checkpoint_ms = (*later_ms, 0, 0)[:2]
     return AttemptRecord(
         id=f"j1.work.{index}.a1",
         lease_id="l1",

@@ -82,7 +82,9 @@ def test_what_all_ranks_say_is_said_once(pair):
 
 def test_what_was_measured_and_saved_is_rank_0s_whoever_failed(pair):
     first = replace(finished(0, AttemptState.CANCELLED, message=STOP_REASON), result='{"loss":2}', checkpoint_ms=17)
-    (end,) = feed(pair, started(0), started(1), finished(1, AttemptState.FAILED, message="exit code 3"), first)[-1].reports
+    (end,) = feed(pair, started(0), started(1), finished(1, AttemptState.FAILED, message="exit code 3"), first)[
+        -1
+    ].reports
     assert (end.state, end.result, end.checkpoint_ms) == (AttemptState.FAILED, '{"loss":2}', 17)
 
 
