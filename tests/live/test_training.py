@@ -113,7 +113,7 @@ def test_preempted_and_killed_it_ends_with_the_same_bits(installation, tmp_path)
     assert 10 <= saved < later <= 36
     assert facts_of(second)["resumed_from"].endswith(f"a1/step-{saved}")
     assert facts_of(third)["resumed_from"].endswith(f"a2/step-{later}")
-    assert facts_of(second)["metrics"]["step"][0] == saved + 1
+    assert facts_of(second)["metrics"][0]["step"] == saved + 1
 
     home = installation.home / "storage" / "default" / "broken"
     assert losses(home / "loss.csv") == losses(tmp_path / "loss.csv")
