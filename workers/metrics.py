@@ -3,7 +3,7 @@
 The series is thinned as it grows: when it is full every second point goes, and from then on twice as many are passed
 over. Its first and its last point are always there::
 
-    [{"step": 1, "loss": 4.1, "tokens_per_s": 8100, "ms": 810}, {"step": 2, "loss": 3.9, "tokens_per_s": 8240, "ms": 902}]
+    [{"step": 1, "loss": 4.1, "tokens_per_s": 8100, "ms": 810}, {"step": 2, "loss": 3.9, "ms": 902}]
 
 ``ms`` is the time since the attempt's runner started. A number that is not finite is left out.
 """
