@@ -184,7 +184,8 @@ def test_all_ranks_of_a_gang_know_where_to_meet_and_a_repeated_order_says_the_sa
     order = gang(next(numbers), ("printenv", "MASTER_ADDR", "MASTER_PORT"))
     own[-1].executor.start(order)
     own[-1].executor.start(order)
-    own[-1].end_of(order[0].lease_id)
+    end = own[-1].end_of(order[0].lease_id)
+    assert end.state is AttemptState.SUCCEEDED, end.message
     attempt = order[0].tasks[0].attempt_id
     told = {node.name: own[-1].executor.read_log(node.name, attempt, 0, 1_000).text for node in NODES}
     assert told["alpha"] == told["beta"]
