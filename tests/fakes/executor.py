@@ -78,7 +78,8 @@ class FakeAgent:
     held: dict[tuple[str, int], Held] = field(default_factory=dict)
     gone: set[tuple[str, int]] = field(default_factory=set)
     reports: dict[int, Report] = field(default_factory=dict)
-    logs: dict[str, str] = field(default_factory=dict)
+    logs: dict[tuple[str, int], str] = field(default_factory=dict)
+    """By attempt and rank."""
     told: int = 0
     """Last report passed to the present executor."""
 
@@ -158,10 +159,11 @@ class FakeFarm:
         held = agent.held[key]
         if held.left:
             task, run = held.left[0], self.run(held.left[0])
-            agent.logs[task.attempt_id] = run.log
+            log = run.log
             if task.argv[0].endswith("printenv"):
                 known = of_attempt(held.order, task, {}, "/work")
-                agent.logs[task.attempt_id] = "".join(f"{known[name]}\n" for name in task.argv[1:])
+                log = "".join(f"{known[name]}\n" for name in task.argv[1:])
+            agent.logs[task.attempt_id, held.order.rank] = log
             self._report(agent, held, ReportKind.STARTED, task)
             held.running = next(self._numbers)
             heapq.heappush(self._ends, (self.clock.ms + run.ms, held.running, agent, key, run))
@@ -263,10 +265,10 @@ class FakeExecutor:
             for part in parts:
                 self.farm.settle(part)
 
-    def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0) -> LogChunk:
         for (name, _), agent in self.farm.agents.items():
-            if name == node and attempt_id in agent.logs:
-                data = agent.logs[attempt_id].encode()[offset : offset + limit]
+            if name == node and (attempt_id, rank) in agent.logs:
+                data = agent.logs[attempt_id, rank].encode()[offset : offset + limit]
                 runs = any(t.attempt_id == attempt_id for held in agent.held.values() for t in held.left)
                 return LogChunk(text=data.decode(), next_offset=offset + len(data), end=not runs and len(data) < limit)
         raise NotFound(f"no log of attempt {attempt_id!r} on node {node!r}")

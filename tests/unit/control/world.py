@@ -102,7 +102,7 @@ class Workers:
         for cursor in cursors:
             self.unacknowledged.pop(cursor, None)
 
-    def read_log(self, node, attempt_id, offset, limit):
+    def read_log(self, node, attempt_id, offset, limit, rank=0):
         if attempt_id not in self.ran:
             raise NotFound(f"no log of {attempt_id}")
         text = f"hello from {attempt_id}\n"
