@@ -7,10 +7,11 @@ machine, turn and turn about.
 * ``gang_start_ratio``: from the recorded grant of the lease until the later of the two ranks has done its first step,
   divided by the same for two ``torchrun`` from their start. Medians. The tenant's agents are up, as after a first job.
 * ``train_step_overhead_percent``: how much more CPU time rank 0's process takes for a step. Compared is the bound of
-  the quickest tenth of all steps of each side: CPU time leaves out the time that other programs of a shared machine take,
-  the quickest tenth what they spoil (caches, clocks). ``train_step_cpu_ms`` shows each run.
-* ``train_step_wall_overhead_percent``: the same by the wall clock. On a shared machine mostly noise: see the spread.
-* ``train_control_cpu_percent``: CPU time of service, bridge and agents while a gang trains, in hundredths of the
+  the quickest tenth of all steps of each side: CPU time leaves out the time that other programs of a shared machine
+  take, the quickest tenth what they spoil (caches, clocks). ``train_step_cpu_ms`` shows each run.
+* ``train_step_wall_overhead_percent``: the same by the wall clock. Mostly noise on a shared machine, as
+  ``train_step_wall_ms`` shows.
+* ``train_control_cpu_percent``: CPU time of service, bridge and agents while a gang trains, in hundredths of
   one rank's. This is what sharing a node with all of us costs.
 """
 
