@@ -73,7 +73,9 @@ def test_what_is_only_said_counts_for_nothing(agent, tmp_path):
     root.mkdir()
     end = train(agent, root, 1, "echo shisuan_checkpoint: 9").finished()
     assert end.checkpoint_ms == 0
-    assert "checkpoints" not in json.loads(end.result)
+    facts = json.loads(end.result)
+    assert "checkpoints" not in facts
+    assert facts["checkpoint_problem"] == "step-9 does not count: it is not there, or a later attempt has begun"
 
 
 def test_a_bad_loss_spoils_the_checkpoint_after_it(agent, tmp_path):

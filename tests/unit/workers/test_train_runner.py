@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +85,16 @@ def test_output_passes_through_and_ends_with_facts():
     assert "--node-rank 1" in out
     assert json.loads(lines(out, "done")[-1]) == {"loss": 2, "world_size": 2, "backend": "gloo"}
     assert lines(out, "fail") == []
+
+
+def test_it_ends_with_torchrun_even_if_something_left_behind_holds_its_output():
+    running = start("leaves")
+    left = running.stdout.readline()
+    try:
+        assert running.wait(60) == 0
+    finally:
+        os.kill(int(left), signal.SIGKILL)
+    running.stdout.close()
 
 
 def test_a_loss_that_is_not_finite_ends_it_at_once():

@@ -24,6 +24,7 @@ WORKERS = {
         "signal.signal(signal.SIGTERM, save); print('begun'); time.sleep(600)"
     ),
     "raise": "print('[rank0]: KeyError: 1'); print('[rank1]: ValueError: no such text'); raise SystemExit(1)",
+    "leaves": "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)",
     "killed": "import os; os.kill(os.getpid(), 9)",
 }
 
