@@ -11,8 +11,6 @@ machine, turn and turn about.
   take, the quickest tenth what they spoil (caches, clocks). ``train_step_cpu_ms`` shows each run.
 * ``train_step_wall_overhead_percent``: the same by the wall clock. Mostly noise on a shared machine, as
   ``train_step_wall_ms`` shows.
-* ``train_control_cpu_percent``: CPU time of service, bridge and agents while a gang trains, in hundredths of
-  one rank's. This is what sharing a node with all of us costs.
 """
 
 from __future__ import annotations
@@ -51,7 +49,6 @@ retries: 0
 outputs: {name}
 resources: {{cpus: 1, memory: 1GiB}}
 """
-OUR_ROLES = ("service", "bridge", "agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +60,15 @@ class Run:
     wall_ms: tuple[float, ...]
     """Each step of rank 0, without the first ones."""
     cpu_ms: tuple[float, ...]
-    control_cpu_s: float = 0.0
 
 
-def _run(start_ms: float, file: Path, *, control_cpu_s: float = 0.0) -> Run:
+def _run(start_ms: float, file: Path) -> Run:
     with file.open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))[SKIPPED_STEPS:]
     return Run(
         start_ms=start_ms,
         wall_ms=tuple(1_000 * float(row["wall_s"]) for row in rows),
         cpu_ms=tuple(1_000 * float(row["cpu_s"]) for row in rows),
-        control_cpu_s=control_cpu_s,
     )
 
 
@@ -111,21 +106,14 @@ def _output(folder: Path, rank: int) -> dict[str, object]:
 
 def through_us(installation: Installation, name: str) -> Run:
     """The same as a job. Raises AssertionError when it fails."""
-    before_s = _control_cpu_s(installation)
     text = JOB.format(name=name, args=json.dumps(ARGS))
     job_id = installation.api("POST", "/jobs", json={"file": text, "base_dir": str(EXAMPLES)})["id"]
     installation.wait(job_id, deadline_s=300)
-    spent_s = _control_cpu_s(installation) - before_s
     (attempt,) = installation.attempts(job_id)
     (lease,) = installation.api("GET", "/leases", params={"job": job_id})["leases"]
     first_ms = max(json.loads(attempt["facts"])["first_step_ms"])
     file = next(Path(path) for path in attempt["outputs"] if path.endswith("steps.csv"))
-    return _run(first_ms - lease["granted_ms"], file, control_cpu_s=spent_s)
-
-
-def _control_cpu_s(installation: Installation) -> float:
-    times = [process.cpu_times() for role in OUR_ROLES for process in installation.role(role)]
-    return sum(spent.user + spent.system for spent in times)
+    return _run(first_ms - lease["granted_ms"], file)
 
 
 def measure(folder: Path, *, runs: int = RUNS) -> tuple[Figure, ...]:
@@ -162,10 +150,6 @@ def figures(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[Figure, ...]:
                 anchors={"torchrun_by_hand_ms": tuple(quick(getattr(run, kind)) for run in theirs)},
             )
             for kind in ("cpu_ms", "wall_ms")
-        ),
-        Figure(
-            name="train_control_cpu_percent",
-            runs=tuple(100_000 * run.control_cpu_s / sum(run.cpu_ms) for run in ours),
         ),
     )
 
