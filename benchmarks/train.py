@@ -29,6 +29,7 @@ from pathlib import Path
 
 from benchmarks.installation import Installation
 from benchmarks.results import Figure, show, write
+from workers.site import free_port
 
 RUNS = 4
 STEPS = 240
@@ -37,7 +38,7 @@ SKIPPED_STEPS = 20
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = EXAMPLES / "train" / "gpt.py"
 ARGS = ("--steps", str(STEPS), "--save", "100", "--sample", "1")
-PORT = 29_731
+LOOPBACK = "127.0.0.1"
 JOB = """
 apiVersion: shisuan/v1
 kind: TrainJob
@@ -86,7 +87,8 @@ def by_hand(folder: Path) -> Run:
         "SHISUAN_CHECKPOINT_DIR": str(folder / "checkpoints"),
     }
     began_ms = time.time_ns() / 1e6
-    ranks = [subprocess.Popen(_torchrun(rank), env=env, cwd=folder, **_output(folder, rank)) for rank in range(2)]
+    port = free_port(LOOPBACK)
+    ranks = [subprocess.Popen(_torchrun(rank, port), env=env, cwd=folder, **_output(folder, rank)) for rank in range(2)]
     codes = [rank.wait(timeout=300) for rank in ranks]
     text = (folder / "0.log").read_text(encoding="utf-8")
     assert codes == [0, 0], text[-2_000:]
@@ -94,9 +96,9 @@ def by_hand(folder: Path) -> Run:
     return _run(max(facts["first_step_ms"]) - began_ms, folder / "steps.csv")
 
 
-def _torchrun(rank: int) -> list[str]:
+def _torchrun(rank: int, port: int) -> list[str]:
     where = ("--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1")
-    meet = ("--master-addr", "127.0.0.1", "--master-port", str(PORT), "--max-restarts", "0")
+    meet = ("--master-addr", LOOPBACK, "--master-port", str(port), "--max-restarts", "0")
     return [sys.executable, "-m", "torch.distributed.run", *where, *meet, str(SCRIPT), *ARGS]
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from benchmarks.installation import Installation, kill, wait_for
+from workers.site import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -75,7 +76,8 @@ def reach(installation, job_id, number, step):
 
 def by_hand(folder):
     """The same training without shisuan, never interrupted."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29791"]
+    port = str(free_port("127.0.0.1"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     env = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "SHISUAN_OUTPUTS": str(folder), "HOME": str(folder)}
     return subprocess.Popen([*command, str(SCRIPT), *SMALL], env=env, cwd=folder, stdout=subprocess.DEVNULL)
 
