@@ -177,7 +177,7 @@ def curves_of(attempts: Iterable[Json]) -> list[loss_curve.Curve]:
         points = tuple(
             loss_curve.Point(step=int(m["step"]), loss=float(m["loss"]), tokens_per_s=float(m.get("tokens_per_s", 0)))
             for m in metrics
-            if "loss" in m
+            if "loss" in m and "step" in m
         )
         if points:
             curves.append(loss_curve.Curve(label=f"attempt {attempt['number']}", points=points))

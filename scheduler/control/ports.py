@@ -47,7 +47,7 @@ class Executor(Protocol):
         """These reports are recorded and need not be kept."""
         ...
 
-    def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0) -> LogChunk:
         """Part of an attempt's combined stdout and stderr from byte ``offset``. Raises NotFound."""
         ...
 

@@ -64,6 +64,8 @@ class AttemptView(TypedDict):
     reason: str
     outputs: list[str]
     facts: str
+    checkpoint_ms: int
+    """When its last checkpoint was committed; 0: none."""
     progress_milli: int
     message: str
     measured: MeasuredView | None

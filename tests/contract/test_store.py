@@ -193,7 +193,7 @@ def test_a_large_job_file_is_stored_once(store):
 
 def test_text_no_database_can_hold_survives(store):
     record = replace(job_record(name=WEIRD, request_id=WEIRD, source=WEIRD), reason=WEIRD)
-    ended = attempt(state=AttemptState.FAILED, reason=WEIRD, outputs=(WEIRD,), facts=WEIRD)
+    ended = attempt(state=AttemptState.FAILED, reason=WEIRD, outputs=(WEIRD,), facts=WEIRD, checkpoint_ms=7)
     used = usage(free_reason=WEIRD, evidence=WEIRD)
     store.commit(
         store.acquire_epoch(WEIRD), [submitted(record), sealed(used)], changes(jobs=(record,), attempts=(ended,))

@@ -31,7 +31,8 @@ def a_lease(closed_ms, attempts=1, granted_ms=0, allocations=ONE):
     return LeaseRecord(lease=lease, closed_ms=closed_ms)
 
 
-def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0, *, checkpoint_ms=0):
+def an_attempt(index, state, started_ms, finished_ms, *later_ms):
+    heartbeat_ms, checkpoint_ms = (*later_ms, 0, 0)[:2]
     return AttemptRecord(
         id=f"j1.work.{index}.a1",
         lease_id="l1",
@@ -177,14 +178,11 @@ def test_evidence_names_the_attempts_whose_time_it_is():
 
 def test_who_preempts_his_own_job_is_charged_to_its_end():
     lease = replace(a_lease(50), stopping=True, stop_charged=True)
-    assert (
-        told(seal(lease, [an_attempt(0, PREEMPTED, 10, 50, 50, checkpoint_ms=35)], DEVICES))
-        == "0-10 starting, 10-50 held_charged"
-    )
+    assert told(seal(lease, [an_attempt(0, PREEMPTED, 10, 50, 50, 35)], DEVICES)) == "0-10 starting, 10-50 held_charged"
 
 
 def test_the_checkpoint_is_in_the_evidence():
-    (_, charged, free) = seal(a_lease(50), [an_attempt(0, PREEMPTED, 10, 50, 50, checkpoint_ms=35)], DEVICES)
+    (_, charged, free) = seal(a_lease(50), [an_attempt(0, PREEMPTED, 10, 50, 50, 35)], DEVICES)
     assert {json.loads(r.evidence)["attempts"][0]["checkpoint_ms"] for r in (charged, free)} == {35}
 
 
