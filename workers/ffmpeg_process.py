@@ -16,6 +16,8 @@ from scheduler.model.errors import ExecutorError
 
 TAIL_BYTES = 8 * 1024
 WAKE_S = 1.0
+FEEDER_S = 10.0
+"""How long the thread that reads pictures may hang in a read after ffmpeg is gone."""
 FRAMES = b"frame="
 
 _CAUSES = (
@@ -62,7 +64,7 @@ def run(
         process.kill()
         process.wait()
         if feeder is not None:
-            feeder.join()
+            feeder.join(timeout=FEEDER_S)
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -138,6 +140,8 @@ def _counts(lines: Sequence[bytes], unit: bytes) -> list[int]:
 def _sentence(code: int, tail: str) -> str:
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     last = f" ({lines[-1]})" if lines else ""
+    if code == -signal.SIGXFSZ:
+        return "ffmpeg failed: the film is larger than a file may be here (SIGXFSZ)"
     if code < 0:
         return f"ffmpeg was killed by {signal.Signals(-code).name}{last}"
     for words, meaning in _CAUSES:
