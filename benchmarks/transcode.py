@@ -1,9 +1,9 @@
 """What cutting a film into chunks costs: processor time of K chunk tasks and the join against one task for the whole.
 
 Run by ``make bench-main``, or alone: ``python -P -m benchmarks.transcode``. Both encode the same frames with the same
-program, preset, quality and number of threads, one after the other, turn about; each task is the real runner as the agent
-starts it, so start-up, probing, decoding up to a chunk's begin, reading back and hashing count on both sides. The time
-is that of the runner and of its ffmpeg (``wait4``), not of the clock: other work on the machine does not change it much.
+program, preset, quality and number of threads, turn about; each task is the real runner as the agent starts it, so
+start-up, probing, decoding up to a chunk's begin, reading back and hashing count on both sides. The time is what the
+runner and its ffmpeg used of a processor (``wait4``): other work on the machine changes it less than the clock's.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from workers.videocheck import FirstFrame, Index, VideoFacts, first_frame, video
 
 HDR_NAMES = {"hlg": "HLG", "pq": "PQ"}
 KEYFRAMES_BACK = 1
-"""Decoding begins so many keyframes before the last one a part could begin with: a demuxer may seek by decoding time."""
+"""Decoding begins so many keyframes before the last that would do: demuxers that seek by decoding time land late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
