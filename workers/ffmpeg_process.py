@@ -25,6 +25,7 @@ _CAUSES = (
     ("File too large", "the film is larger than a file may be here"),
     ("Cannot allocate memory", "the memory is used up"),
     ("Permission denied", "a file may not be read or written"),
+    ("Could not find tag for codec", "the film's container cannot hold this sound: use audio: aac, or .mkv"),
     ("Unknown encoder", "this ffmpeg lacks the encoder"),
     ("Invalid data found when processing input", "the source is damaged"),
     ("moov atom not found", "the source is incomplete"),
