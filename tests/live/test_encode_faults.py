@@ -62,7 +62,7 @@ def test_encoder_that_stops_reading_light_is_given_up(tmp_path, monkeypatch, bin
     encode = Here(tmp_path, monkeypatch)
     encode.with_ffmpeg(tmp_path, binary, "time.sleep(600)")
     told = encode.fail("folder", write_exr(tmp_path / "light", count=20), color="hlg", stall_s=1)
-    assert "encoded nothing for 1 s" in told
+    assert "ffmpeg encoded nothing for" in told
 
 
 def test_file_that_grows_too_large_is_told(tmp_path, shots):
@@ -157,3 +157,10 @@ def test_a_card_that_encodes_is_used(tmp_path, monkeypatch, binary, shots, encod
     fake.with_ffmpeg(tmp_path, binary, NVENC, probes=True)
     told = fake.done("folder", shots, codec="hevc", bits=10, encoder=encoder)
     assert (told["encoder"], told["pix_fmt"]) == ("hevc_nvenc", "yuv420p10le")
+
+
+def test_encoder_that_works_in_silence_is_waited_for(tmp_path, monkeypatch, binary, shots):
+    encode = Here(tmp_path, monkeypatch)
+    busy = "end = time.process_time() + 2.5\nwhile time.process_time() < end: pass\n"
+    encode.with_ffmpeg(tmp_path, binary, busy + "real(args)")
+    assert encode.done("folder", shots, stall_s=1)["frames"] == COUNT

@@ -126,7 +126,7 @@ def test_killed_encoder_is_told_and_leaves_no_file(encode, shots, tmp_path, bina
 
 def test_encoder_that_hangs_is_stopped(encode, shots, tmp_path, binary):
     encode.with_ffmpeg(tmp_path, binary, "print('frame=3', flush=True)\ntime.sleep(600)")
-    assert "encoded nothing for 1 s (at frame 3)" in encode.fail("folder", shots, stall_s=1)
+    assert "(at frame 3): stopped" in encode.fail("folder", shots, stall_s=1)
 
 
 def test_sigterm_stops_the_encoder_and_leaves_no_file(encode, shots, tmp_path, binary):
