@@ -38,6 +38,7 @@ _STEP_OF_KIND = {
     JobKind.COMMAND: StepKind.COMMAND,
     JobKind.RENDER: StepKind.RENDER,
     JobKind.TRANSCODE: StepKind.TRANSCODE,
+    JobKind.TRAIN: StepKind.TRAIN,
 }
 
 
@@ -192,9 +193,9 @@ def _entries(file: kinds.JobFile) -> tuple[Entry, ...]:
 def _check_names(context: Context, entries: Sequence[Entry]) -> None:
     places: dict[str, str] = {}
     for entry in entries:
-        for name in (entry.name, *steps.made_steps(entry)):
+        for name, what in ((entry.name, ""), *steps.automatic(entry)):
             if name in places:
-                why = "" if name == entry.name else f" for an automatic step of {entry.name!r}"
+                why = f" for the {what} of step {entry.name!r}" if what else ""
                 message = f"the name {name!r}{why} is taken by {places[name] or 'another step'}"
                 context.problems.append(Problem(entry.at("name"), message))
             places.setdefault(name, entry.place)

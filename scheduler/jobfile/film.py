@@ -129,6 +129,8 @@ def _source(context: Context, text: str) -> tuple[Found, Source, FrameRange | No
     found = context.input(text)
     made_by = context.entries[found.step].body if found.step else None
     is_render = isinstance(made_by, kinds.RenderStep)
+    if isinstance(made_by, kinds.RenderStep) and made_by.png == "off":
+        raise Malformed(f"{text!r}: step {found.step!r} makes no PNG; a film needs its png: 8, or 16")
     if is_render and found.path == context.outputs_of(found.step):
         found = Found(f"{found.path}/{context.base}.####.png", found.step)
     if "#" in PurePosixPath(found.path).name:

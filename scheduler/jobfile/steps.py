@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipelines.command import ANY_OUTPUT, CommandSpec
-from pipelines.render import AS_IN_FILE, RenderSpec, SceneSpec
+from pipelines.render import RenderSpec, SceneSpec
 from pipelines.request import TASK_INDEX
 from pipelines.transcode import HDR, Source, TranscodeSpec, feature
-from scheduler.jobfile import film, hardware, kinds, paths
+from scheduler.jobfile import film, hardware, kinds, paths, rendering
 from scheduler.jobfile.context import Context, Entry, stem
 from scheduler.jobfile.quantity import Malformed
+from scheduler.jobfile.training import train
 from scheduler.model import catalogue, codec
 from scheduler.model.job import Resources, Step, StepKind
 
@@ -77,7 +78,7 @@ def _all_roots(context: Context) -> tuple[str, ...]:
 
 
 def render(context: Context, entry: Entry) -> tuple[Step, ...]:
-    """A RENDER step, with a SCENE step before it when the scene is a script."""
+    """A RENDER step, with a SCENE step before it when the scene is a script, and a MERGE step when frames are cut."""
     body = entry.body
     assert isinstance(body, kinds.RenderStep | kinds.RenderJob)
     blend, output_dir = "", ""
@@ -91,31 +92,44 @@ def render(context: Context, entry: Entry) -> tuple[Step, ...]:
         output_dir = context.output_path(entry)
     needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
     with context.at(entry.at("resources.accelerators")):
-        _device_is_there(body, needed, context)
-    width, height = body.resolution or (AS_IN_FILE, AS_IN_FILE)
-    spec = RenderSpec(
-        blend=blend,
-        frames=body.frames.spans,
-        width=width,
-        height=height,
-        samples=body.samples or AS_IN_FILE,
-        engine=body.engine.upper(),
-        device=body.device,
-        base=context.base,
-        output_dir=output_dir,
-        reads=(_folder(blend), *context.reads(entry)),
+        needed = rendering.on_device(body, needed)
+    cut = rendering.cut(context, entry)
+    whole = rendering.frames_spec(context, entry, blend, output_dir, (_folder(blend), *context.reads(entry)))
+    needs = (*(made.name for made in before), *entry.needs)
+    if not rendering.is_cut(body):
+        return (*before, _frames(entry, whole, needed, needs, name=entry.name, count=len(body.frames)))
+    name = rendering.pieces_step(entry)
+    pieces = replace(whole, cut=cut, output_dir=context.automatic_output(name) if output_dir else "")
+    first = _frames(entry, pieces, needed, needs, name=name, count=len(body.frames) * cut.pieces)
+    spec = rendering.merge_spec(whole, pieces)
+    merge = _step(
+        entry,
+        StepKind.MERGE,
+        resources=rendering.merge_resources(spec, needed),
+        spec=spec,
+        count=len(body.frames),
+        needs=(name, *entry.needs),
     )
-    step = _step(
+    return (*before, first, merge)
+
+
+def _frames(
+    entry: Entry, spec: RenderSpec, needed: Resources, needs: tuple[str, ...], *, name: str, count: int
+) -> Step:
+    body = entry.body
+    assert isinstance(body, kinds.RenderStep | kinds.RenderJob)
+    return _step(
         entry,
         StepKind.RENDER,
         resources=needed,
         spec=spec,
-        count=len(body.frames),
+        count=count,
         max_parallel=body.max_parallel or 0,
-        needs=(*(made.name for made in before), *entry.needs),
-        warm_key=blend,
+        name=name,
+        needs=needs,
+        warm_key=spec.blend,
+        chunk=body.chunk or 0,
     )
-    return (*before, step)
 
 
 def _folder(path: str) -> str:
@@ -136,7 +150,7 @@ def _scene(context: Context, entry: Entry, scene: kinds.SceneScript) -> tuple[st
     with context.at(entry.at("scene.script")):
         found = context.input(scene.script)
         script = found.path if found.step else paths.existing_file(found.path, scene.script)
-        output_dir = context.scene_output(name)
+        output_dir = context.automatic_output(name)
     args = "{}"
     with context.at(entry.at("scene.args")):
         args = json.dumps(scene.args, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -161,10 +175,16 @@ def scene_step(entry: Entry) -> str:
     return f"{entry.name[: 40 - len(SCENE_SUFFIX)]}{SCENE_SUFFIX}" if entry.place else StepKind.SCENE.value
 
 
-def _device_is_there(body: kinds.RenderStep | kinds.RenderJob, needed: Resources, context: Context) -> None:
-    if body.device in ("cuda", "optix") and not (needed.cards or needed.card_milli):
-        why = "the park has no card now" if body.resources.accelerators else "no card is asked for"
-        raise Malformed(f"device {body.device} renders on a card, but {why}; write accelerators: 1 or device: auto")
+def automatic(entry: Entry) -> tuple[tuple[str, str], ...]:
+    """Names of the steps that nobody wrote and the entry brings, each with what it makes."""
+    body = entry.body
+    if isinstance(body, kinds.TranscodeStep | kinds.TranscodeJob) and (body.chunks or body.chunk_frames):
+        chunks, sound = chunk_steps(entry)
+        return ((chunks, "chunks"), (sound, "sound"))
+    if not isinstance(body, kinds.RenderStep | kinds.RenderJob):
+        return ()
+    scene = ((scene_step(entry), "scene"),) if isinstance(body.scene, kinds.SceneScript) else ()
+    return (*scene, *(((rendering.pieces_step(entry), "tiles"),) if rendering.is_cut(body) else ()))
 
 
 def _resources(context: Context, entry: Entry, *, memory_mib: int) -> Resources:
@@ -186,7 +206,7 @@ def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
     names = chunk_steps(entry)
     parts, sound = "", ""
     with context.at(entry.at("outputs")):
-        parts, sound = (context.scene_output(name) for name in names)
+        parts, sound = (context.automatic_output(name) for name in names)
     if spec.source is not Source.VIDEO or spec.audio != "aac":
         sound = ""
     part, whole = film.chunked(spec, chunks, parts, sound)
@@ -209,16 +229,6 @@ def _made_name(entry: Entry, suffix: str) -> str:
     return f"{entry.name[: 40 - len(suffix)]}{suffix}"
 
 
-def made_steps(entry: Entry) -> tuple[str, ...]:
-    """Names of all automatic steps that an entry may bring along."""
-    body = entry.body
-    if isinstance(body, kinds.RenderStep | kinds.RenderJob) and isinstance(body.scene, kinds.SceneScript):
-        return (scene_step(entry),)
-    if isinstance(body, kinds.TranscodeStep | kinds.TranscodeJob) and (body.chunks or body.chunk_frames):
-        return chunk_steps(entry)
-    return ()
-
-
 def _with_engine(context: Context, entry: Entry, spec: TranscodeSpec, needed: Resources) -> Resources:
     """NVENC asked for by name is a feature each card must have."""
     if spec.encoder != "nvenc":
@@ -235,6 +245,14 @@ def _with_engine(context: Context, entry: Entry, spec: TranscodeSpec, needed: Re
     return replace(needed, features=tuple(sorted({*needed.features, wanted})))
 
 
+def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
+    spec = train(context, entry)
+    body = entry.body
+    assert isinstance(body, kinds.TrainStep | kinds.TrainJob)
+    needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
+    return (_step(entry, StepKind.TRAIN, resources=needed, spec=spec, ranks=body.num_nodes),)
+
+
 def _step(
     entry: Entry,
     kind: StepKind,
@@ -247,6 +265,7 @@ def _step(
     name: str = "",
     needs: tuple[str, ...] | None = None,
     warm_key: str = "",
+    chunk: int = 0,
 ) -> Step:
     body = entry.body
     return Step(
@@ -260,6 +279,7 @@ def _step(
         timeout_ms=body.timeout or 0,
         grace_ms=body.grace,
         max_parallel=max_parallel,
+        chunk=chunk,
         warm_key=warm_key,
         spec=codec.dumps(spec),
     )
@@ -271,6 +291,7 @@ BUILDERS: tuple[tuple[tuple[type, ...], Builder], ...] = (
     ((kinds.CommandStep, kinds.CommandJob), command),
     ((kinds.RenderStep, kinds.RenderJob), render),
     ((kinds.TranscodeStep, kinds.TranscodeJob), _film),
+    ((kinds.TrainStep, kinds.TrainJob), _train),
 )
 
 

@@ -170,7 +170,7 @@ BAD = {
     "a name that chunks take": (
         PIPELINE
         + "- {name: e-chunks, kind: command, run: a}\n- {name: e, kind: transcode, input: take.mov, chunks: 2}\n",
-        "steps[1].name: the name 'e-chunks' for an automatic step of 'e' is taken by steps[0]",
+        "steps[1].name: the name 'e-chunks' for the chunks of step 'e' is taken by steps[0]",
     ),
 }
 
