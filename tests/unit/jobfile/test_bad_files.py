@@ -13,8 +13,8 @@ STEP_FIELDS = (
 )
 RENDER_FIELDS = (
     "after, apiVersion, chunk, deadline, denoise, depth, device, engine, frames, grace, inputs, kind, "
-    "max_parallel, name, outputs, passes, png, priority, queue, resolution, resources, retries, samples, scene, slices, "
-    "tiles, timeout"
+    "max_parallel, name, outputs, passes, png, priority, queue, resolution, resources, retries, samples, scene, "
+    "slices, tiles, timeout"
 )
 
 RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
