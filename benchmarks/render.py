@@ -65,6 +65,7 @@ render.resolution_x, render.resolution_y, render.resolution_percentage = int(wid
 render.threads_mode, render.threads = "FIXED", int(threads)
 scene.cycles.samples = int(samples)
 render.image_settings.file_format, render.image_settings.color_depth = "OPEN_EXR", "32"
+render.image_settings.color_mode = "RGB"
 for frame in frames:
     scene.frame_set(int(frame))
     render.filepath = f"{out}/plain.{int(frame):04d}.exr"
