@@ -23,6 +23,8 @@ class Figure:
     runs: tuple[float, ...]
     bound: float | None = None
     """The value it must not exceed, where there is one."""
+    least: float | None = None
+    """The value it must reach, where there is one."""
     anchors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Peers or limits measured in the same run, raw values by name."""
 
@@ -30,6 +32,12 @@ class Figure:
     def value(self) -> float:
         """Median of the runs."""
         return statistics.median(self.runs)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether it lies outside its bound."""
+        too_much = self.bound is not None and self.value > self.bound
+        return too_much or (self.least is not None and self.value < self.least)
 
     @property
     def spread(self) -> str:
@@ -43,6 +51,7 @@ def show(figures: Sequence[Figure]) -> None:
     print(f"{'figure':<{width}}  {'ours':>10}  {'bound':>8}  {'spread':>14}  peers measured in the same run")
     for f in figures:
         bound = "" if f.bound is None else f"<= {f.bound:g}"
+        bound = bound if f.least is None else f">= {f.least:g}"
         peers = ", ".join(
             f"{name} {statistics.median(runs):.3g} (ours/peer {f.value / statistics.median(runs):.2f})"
             for name, runs in sorted(f.anchors.items())

@@ -26,6 +26,7 @@ if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] and _
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -173,6 +174,7 @@ class Runner:
             "guides": [name for name, stored in self._own["stored"].items() if stored],
             "alpha": scene.render.film_transparent,
             "color": _color(scene),
+            "sha256": hashlib.sha256(Path(request["out"], request["exr"]).read_bytes()).hexdigest(),
         }
         with _published(Path(request["out"], request["note"])) as temporary:
             Path(temporary).write_text(json.dumps(note, sort_keys=True), encoding="utf-8")

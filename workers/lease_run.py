@@ -225,6 +225,8 @@ class LeaseRun:
         if not task.output_dir:
             return Claimed(reads=reads, inodes=inodes, saved=saved)
         earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
+        if earlier is not None and earlier.number < task.stale_before:
+            earlier = None  # a user wants it made again
         earlier = None if self._in_gang else earlier  # a gang runs again as a whole
         return Claimed(reads=reads, inodes=inodes, earlier=earlier, saved=saved)
 
@@ -264,7 +266,7 @@ class LeaseRun:
                 name,
                 task.number,
                 result=outcome.result,
-                replace=self._in_gang,
+                replace=self._in_gang or task.stale_before > 0,
             )
 
         manifest = await self._on_disk(publish)

@@ -8,6 +8,7 @@ sample.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def _piece(folder: Path, name: str) -> Piece:
         note = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         left, top, right, bottom = (int(edge) for edge in note["window"])
         samples = int(note["samples"])
-        missing = [field for field in (*SAME, "warnings", "ms", "device") if field not in note]
+        missing = [field for field in (*SAME, "warnings", "ms", "device", "sha256") if field not in note]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadMedia(f"{name}.json cannot be read: {error}") from error
     if missing or samples < 1:
@@ -149,6 +150,10 @@ def _piece(folder: Path, name: str) -> Piece:
         check_exr_chunks(path)
     except BadMedia as fault:
         raise BadMedia(f"tile {path.name} {fault}") from fault
+    # OpenEXR has no checksums: values damaged on the way would be merged as they are.
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != note["sha256"]:
+            raise BadMedia(f"tile {path.name} is damaged: it is not as its render left it")
     return Piece(path=path, window=(left, top, right, bottom), samples=samples, note=note)
 
 

@@ -88,7 +88,8 @@ class Storage(Protocol):
     ) -> Manifest:
         """Give the staged files their final names, all or none. Repeating it returns what is there.
 
-        ``replace``: an earlier attempt's outputs give way (a gang's rank runs again because another rank died).
+        ``replace``: an earlier attempt's outputs give way (a gang's rank runs again because another rank died, or a
+        user wants a task made again).
 
         Raises Fenced, OutputMissing, OutsideRoots, OSError.
         """

@@ -85,7 +85,7 @@ def preempt(open_doors: Open, who: Who, job_id: str, body: PreemptBody | None = 
 def retry(open_doors: Open, who: Who, job_id: str, body: RetryBody | None = None) -> JobView:
     """All of them, those of one step, or chosen indices of one step."""
     chosen = body or RetryBody()
-    return open_doors.service.retry(who, job_id, chosen.step, chosen.indices)
+    return open_doors.service.retry(who, job_id, chosen.step, chosen.indices, redo=chosen.redo)
 
 
 @router.get("/jobs/{job_id}/attempts", summary="List attempts")

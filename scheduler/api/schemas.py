@@ -59,6 +59,8 @@ class RetryBody(Body):
 
     step: str = ""
     indices: Annotated[list[int], Field(max_length=100_000)] = []
+    redo: bool = False
+    """Also tasks of ``step`` that succeeded, and every task of the steps behind it."""
 
 
 class EmptyBody(Body):

@@ -193,11 +193,17 @@ def retry(
     jobs: Jobs,
     step: Annotated[str, typer.Option(help="Only tasks of this step.", show_default=False)] = "",
     index: Annotated[list[int] | None, typer.Option(metavar="N", help="Only these tasks; repeatable.")] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Also tasks that succeeded, and the steps behind them.")] = False,
 ) -> None:
-    """Run failed or cancelled tasks again, with a fresh retry budget."""
+    """Run failed or cancelled tasks again, with a fresh retry budget.
+
+    With --redo, tasks that succeeded run again too: the new outputs replace the old ones, and the steps behind follow.
+    """
+    if redo and not step:
+        raise CliError("--redo needs --step: say what is to be made again")
     if index and not step:
         raise CliError("--index needs --step: task numbers belong to a step")
-    _each(session(ctx), jobs, "retry", "waits to run again", {"step": step, "indices": index or []})
+    _each(session(ctx), jobs, "retry", "waits to run again", {"step": step, "indices": index or [], "redo": redo})
 
 
 def _each(here: Session, jobs: list[str], action: str, done: str, body: dict[str, Any] | None = None) -> None:

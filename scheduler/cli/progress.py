@@ -21,7 +21,7 @@ class StepView:
     progress_milli: int
     state: str
     eta_ms: int | None
-    """Time left at the pace seen so far; None while nothing can be said."""
+    """Time left; None while nothing can be said."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,8 @@ class Pace:
             failed=int(step.get("failed", 0)),
             progress_milli=milli,
             state=step_state(step),
-            eta_ms=self._eta(name, milli, now_ms),
+            # The service knows every task's run time so far; while none has ended, the pace seen here must do.
+            eta_ms=int(step.get("eta_ms", 0)) or self._eta(name, milli, now_ms),
         )
 
     def _eta(self, name: str, milli: int, now_ms: int) -> int | None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pipelines import plan
 from scheduler.control.tokens import Tokens
 from scheduler.engine import Engine
-from scheduler.model.job import Job, Step
+from scheduler.model.job import Job, Step, StepRecord
 from scheduler.model.lease import Lease, parse_attempt_id
 from scheduler.model.order import LeaseOrder, TaskOrder
+from scheduler.queueing.tasks import stale_before
 
 
 class Dispatch:
@@ -25,7 +26,8 @@ class Dispatch:
         if record is None:
             raise KeyError(f"lease {lease.id} belongs to no known job")
         step = next(s for s in record.job.steps if s.name == lease.step)
-        tasks = tuple(self._task(record.job, step, attempt, now_ms) for attempt in lease.attempts)
+        done = next(s for s in record.steps if s.name == lease.step)
+        tasks = tuple(self._task(record.job, step, done, attempt, now_ms) for attempt in lease.attempts)
         tenant = next(t for t in engine.tenants() if t.name == lease.tenant)
         simulated = _simulated(engine, lease)
         return tuple(
@@ -47,11 +49,12 @@ class Dispatch:
             for rank, held in enumerate(lease.allocations)
         )
 
-    def _task(self, job: Job, step: Step, attempt_id: str, now_ms: int) -> TaskOrder:
+    def _task(self, job: Job, step: Step, done: StepRecord, attempt_id: str, now_ms: int) -> TaskOrder:
         _, _, index, number = parse_attempt_id(attempt_id)
         order = plan.order(job, step, index, number)
         life_ms = step.timeout_ms + step.grace_ms if step.timeout_ms else self._token_ms
-        return replace(order, token=self._tokens.make(attempt_id, now_ms + max(life_ms, self._token_ms)))
+        token = self._tokens.make(attempt_id, now_ms + max(life_ms, self._token_ms))
+        return replace(order, token=token, stale_before=stale_before(done, index))
 
 
 def _simulated(engine: Engine, lease: Lease) -> frozenset[str]:

@@ -102,12 +102,21 @@ class Service:
         self._cycle.call(decide)
         return self.get(caller, job_id)
 
-    def retry(self, caller: Caller, job_id: str, step: str = "", indices: Sequence[int] = ()) -> JobView:
-        """Run failed and cancelled tasks again. Raises NotFound, InvalidInput, Conflict when there are none."""
-        self._check_tasks(visible(caller, self._record(job_id), job_id), step, indices)
+    def retry(
+        self, caller: Caller, job_id: str, step: str = "", indices: Sequence[int] = (), *, redo: bool = False
+    ) -> JobView:
+        """Run failed and cancelled tasks again; with ``redo`` also those of ``step`` that succeeded, and what follows.
+
+        Raises NotFound, InvalidInput, Conflict when there are none.
+        """
+        record = visible(caller, self._record(job_id), job_id)
+        self._check_tasks(record, step, indices)
+        if redo and not step:
+            names = tuple(s.name for s in record.job.steps)
+            raise InvalidInput([Problem("step", "is needed to redo tasks that succeeded", names)])
         chosen = tuple(sorted(set(indices)))
         return self._change(
-            caller, job_id, lambda now_ms: JobRetried(at_ms=now_ms, job_id=job_id, step=step, indices=chosen)
+            caller, job_id, lambda now_ms: JobRetried(at_ms=now_ms, job_id=job_id, step=step, indices=chosen, redo=redo)
         )
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────

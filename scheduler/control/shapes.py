@@ -25,6 +25,8 @@ class StepView(TypedDict):
     failed: int
     cancelled: int
     progress_milli: int
+    eta_ms: int
+    """Until its last task is done, as far as measured tasks tell; 0: nothing can be said, or nothing is left."""
     message: str
 
 

@@ -76,6 +76,7 @@ def _step(step: Step, record: StepRecord, running: Sequence[Progress]) -> StepVi
         "failed": len(record.failed),
         "cancelled": len(record.cancelled),
         "progress_milli": _step_done_milli(record, running) // max(1, step.count),
+        "eta_ms": eta_ms(record, running),
         "message": running[-1].message if running else "",
     }
 
@@ -83,6 +84,27 @@ def _step(step: Step, record: StepRecord, running: Sequence[Progress]) -> StepVi
 def _step_done_milli(record: StepRecord, running: Sequence[Progress]) -> int:
     """Thousandths of tasks done: whole ones, and parts of what runs."""
     return 1000 * len(record.succeeded) + sum(p.milli for p in running[: len(record.running)])
+
+
+def eta_ms(record: StepRecord, running: Sequence[Progress]) -> int:
+    """Time until the step's last task is done: its tasks' mean run time, as many side by side as run now.
+
+    What runs is counted by the progress it reports. 0 while no task has succeeded yet or none runs.
+    """
+    slots = len(record.running)
+    if not slots or not record.run_ms_mean:
+        return 0
+    parts = [p.milli for p in running[:slots]]
+    left_milli = 1000 * (slots - len(parts)) + sum(1000 - milli for milli in parts)
+    rounds = -(-len(record.waiting) // slots)
+    # What waits follows as slots come free, one by one: their mean time left counts. Without it, the slowest ends last.
+    own = record.run_ms_mean * left_milli // (1000 * slots) if record.waiting.spans else _slowest(record, parts, slots)
+    return max(1, own + rounds * record.run_ms_mean)
+
+
+def _slowest(record: StepRecord, parts: Sequence[int], slots: int) -> int:
+    least = min(parts) if len(parts) == slots else 0
+    return record.run_ms_mean * (1000 - least) // 1000
 
 
 def attempt(record: AttemptRecord, progress: Progress | None, node: str) -> AttemptView:

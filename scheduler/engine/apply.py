@@ -56,7 +56,7 @@ def verb(state: State, event: JobHeld | JobReleased | JobCancelled | JobRetried)
         return lifecycle.released(record, event.at_ms)
     if isinstance(event, JobCancelled):
         return lifecycle.cancelled(record, event.at_ms, event.by)
-    return lifecycle.retried(record, event.at_ms, event.step, event.indices)
+    return lifecycle.retried(record, event.at_ms, event.step, event.indices, redo=event.redo)
 
 
 def _queue_set(state: State, event: QueueSet) -> None:

@@ -16,10 +16,12 @@ from scheduler.model.job import Resources
 Body = kinds.RenderStep | kinds.RenderJob
 TILES_SUFFIX = "-tiles"
 RAY_TRACING = "rt"
-MERGE_BASE_MIB = 768
-"""Python, the libraries, and a row of tiles of an 8K frame with a few passes (measured)."""
-DENOISE_BYTES_PER_PIXEL = 72
-"""The picture in 32 bits, albedo and normals in 16, and what Open Image Denoise takes beside them (measured)."""
+MERGE_BASE_MIB = 256
+ROW_BYTES_PER_PIXEL = 48
+"""A row of tiles with a dozen channels, or three that are averaged: 7680x1080 pixels of three took 490 MiB in all."""
+DENOISE_BASE_MIB = 512
+DENOISE_BYTES_PER_PIXEL = 24
+"""The picture in 32 bits, albedo and normals in 16; 8K without albedo and normals took 1160 MiB in all."""
 
 
 def is_cut(body: Body) -> bool:
@@ -111,10 +113,11 @@ def merge_spec(whole: RenderSpec, pieces: RenderSpec) -> MergeSpec:
 def merge_resources(spec: MergeSpec, needed: Resources) -> Resources:
     """A merge uses the CPU. Denoising holds the whole picture in memory, all else a row of tiles at a time."""
     pixels = spec.width * spec.height
-    denoise_mib = 0 if spec.denoise == 0 else pixels * DENOISE_BYTES_PER_PIXEL // 2**20
+    row_mib = pixels // spec.cut.rows * ROW_BYTES_PER_PIXEL // 2**20
+    denoise_mib = 0 if spec.denoise == 0 else DENOISE_BASE_MIB + pixels * DENOISE_BYTES_PER_PIXEL // 2**20
     return replace(
         needed,
-        memory_mib=max(needed.memory_mib, MERGE_BASE_MIB + denoise_mib),
+        memory_mib=max(needed.memory_mib, MERGE_BASE_MIB + row_mib + denoise_mib),
         cards=0,
         card_milli=0,
         card_models=(),

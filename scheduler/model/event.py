@@ -87,7 +87,7 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRetried:
-    """A user wants failed or cancelled tasks to run again, with a fresh retry budget."""
+    """A user wants failed or cancelled tasks to run again, with a fresh retry budget; with ``redo``, others too."""
 
     at_ms: int
     job_id: str
@@ -95,6 +95,8 @@ class JobRetried:
     """Empty: every step."""
     indices: tuple[int, ...] = ()
     """Empty: every failed or cancelled task."""
+    redo: bool = False
+    """Tasks of ``step`` that succeeded run again as well, and with them every task of the steps behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,6 +151,9 @@ class StepRecord:
     ``scheduler.queueing.tasks.tries``)."""
     lost: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, times lost to the park)`` for indices that were lost at all and have not succeeded since."""
+    redone: tuple[tuple[int, int], ...] = ()
+    """Sorted ``(index, attempt number)`` for indices that a user had run again after they succeeded: what attempts
+    before this number published is out of date."""
     warm_nodes: tuple[str, ...] = ()
     """Nodes that last ran tasks of a step with a ``warm_key``, latest first, a few at most."""
     run_ms_mean: int = 0

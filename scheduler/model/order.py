@@ -42,6 +42,8 @@ class TaskOrder:
     """URI of the folder outputs are published into; empty: the task publishes nothing."""
     outputs: tuple[str, ...] = ()
     """Names below ``{work}/outputs``, kept below ``output_dir``, that must exist after success; ``*``: all found."""
+    stale_before: int = 0
+    """What an attempt before this number published is out of date: it is replaced, not taken for the result."""
     timeout_ms: int = 0
     grace_ms: int = 10_000
     token: str = ""

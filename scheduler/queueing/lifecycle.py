@@ -63,27 +63,49 @@ def cancelled(record: JobRecord, at_ms: int, by: str) -> JobRecord:
     return _derived(replace(record, steps=steps, cancelled=True, reason=reason), at_ms)
 
 
-def retried(record: JobRecord, at_ms: int, step_name: str = "", indices: Sequence[int] = ()) -> JobRecord:
+def retried(
+    record: JobRecord, at_ms: int, step_name: str = "", indices: Sequence[int] = (), *, redo: bool = False
+) -> JobRecord:
     """Failed and cancelled tasks wait again with a fresh retry budget, and so do those of the steps behind them.
 
-    Raises NotFound for an unknown step, Conflict when nothing would run again.
+    ``redo``: so do tasks of the step that succeeded, and all of the steps behind it, because what they were made from
+    changes. Raises NotFound for an unknown step, Conflict when nothing would run again, or for a redo without a step or
+    while tasks behind it run.
     """
     names = [step.name for step in record.job.steps]
     if step_name and step_name not in names:
         raise NotFound(f"job {record.job.id} has no step {step_name!r} (it has: {', '.join(names)})")
     behind = _behind(record.job, step_name)
+    if redo:
+        _may_redo(record, step_name, behind)
     steps = [
         tasks.reset(done, indices if step.name == step_name or not step_name else ())
         if not step_name or step.name == step_name or step.name in behind
         else done
         for step, done in zip(record.job.steps, record.steps, strict=True)
     ]
+    if redo:
+        steps = [
+            tasks.redo(done, indices if done.name == step_name else ())
+            if done.name == step_name or done.name in behind
+            else done
+            for done in steps
+        ]
     settled = _cancel_unreachable(record.job, tuple(steps))
     if all(len(new.waiting) == len(old.waiting) for new, old in zip(settled, record.steps, strict=True)):
         where = f"step {step_name} of job {record.job.id}" if step_name else f"job {record.job.id}"
-        raise Conflict(f"{where} has no failed or cancelled task that could run again")
+        what = "task that has ended" if redo else "failed or cancelled task"
+        raise Conflict(f"{where} has no {what} that could run again")
     cleared = replace(record, steps=settled, cancelled=False, failing=False, reason="", finished_ms=0)
     return _derived(cleared, at_ms)
+
+
+def _may_redo(record: JobRecord, step_name: str, behind: frozenset[str]) -> None:
+    if not step_name:
+        raise Conflict("a redo needs the step whose tasks run again")
+    running = [done.name for done in record.steps if done.name in behind and done.running.spans]
+    if running:
+        raise Conflict(f"step {running[0]} runs on what would be made again: wait for it, or cancel the job first")
 
 
 def granted(record: JobRecord, step_name: str, indices: Sequence[int], nodes: Sequence[str], at_ms: int) -> JobRecord:

@@ -128,6 +128,31 @@ def reset(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
     )
 
 
+def redo(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
+    """Tasks that succeeded (those among ``indices`` when given) wait again, for another result than they gave."""
+    again = Ranges.of(i for i in indices if i in record.succeeded) if indices else record.succeeded
+    if not again.spans:
+        return record
+    attempts, redone = dict[int, tuple[int, int]](), dict(record.redone)
+    for index in again:
+        made, _ = tries(record, index)
+        attempts[index], redone[index] = (made, 0), made + 1
+    attempts = {index: (made, counted) for index, made, counted in record.attempts} | attempts
+    return replace(
+        record,
+        waiting=record.waiting.union(again),
+        succeeded=_without(record.succeeded, again),
+        attempts=tuple((index, *attempts[index]) for index in sorted(attempts)),
+        redone=tuple(sorted(redone.items())),
+    )
+
+
+def stale_before(record: StepRecord, index: int) -> int:
+    """Number of the first attempt whose outputs count; 0 when all do."""
+    at = bisect_left(record.redone, (index,))
+    return record.redone[at][1] if at < len(record.redone) and record.redone[at][0] == index else 0
+
+
 def is_done(step: Step, record: StepRecord) -> bool:
     """Every task succeeded."""
     return len(record.succeeded) == step.count

@@ -147,6 +147,7 @@ class Life:
                     JobCancelled(at_ms=at_ms, job_id=job_id, by="owner"),
                     JobRetried(at_ms=at_ms, job_id=job_id),
                     JobRetried(at_ms=at_ms, job_id=job_id, step="s0", indices=indices),
+                    JobRetried(at_ms=at_ms, job_id=job_id, step="s0", indices=indices, redo=True),
                 )
             )
         )

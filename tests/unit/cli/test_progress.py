@@ -29,3 +29,10 @@ def test_the_word_for_a_step_says_what_is_most_worth_knowing():
     assert step_state(step(succeeded=1, running=1, failed=1)) == "running"
     assert step_state(step(failed=1, cancelled=3)) == "failed"
     assert step_state(step()) == "waiting"
+
+
+def test_what_the_service_says_is_left_comes_first():
+    pace = Pace()
+    seen(pace, 0, running=2, eta_ms=40_000)
+    assert seen(pace, 10_000, running=2, succeeded=4, eta_ms=12_000).eta_ms == 12_000
+    assert seen(pace, 10_000, running=2, succeeded=4, eta_ms=0).eta_ms == 15_000

@@ -8,7 +8,7 @@ from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
 from scheduler.model.ranges import Ranges
-from scheduler.queueing import lifecycle
+from scheduler.queueing import lifecycle, tasks
 from tests.builders import a_job, a_step
 
 FAILED, LOST, DONE = AttemptState.FAILED, AttemptState.LOST, AttemptState.SUCCEEDED
@@ -166,6 +166,52 @@ def test_retry_of_what_succeeded_is_refused_and_of_an_unknown_step_not_found():
         lifecycle.retried(done, 200)
     with pytest.raises(NotFound, match=r"it has: work"):
         lifecycle.retried(done, 200, "render")
+
+
+def film():
+    """Two frames and their film, all done."""
+    record = submit(a_step("render", 2), a_step("encode", needs=("render",)))
+    for step, index in (("render", 0), ("render", 1), ("encode", 0)):
+        record = finish(grant(record, index, step), DONE, index, step)
+    return record
+
+
+def test_redo_runs_what_succeeded_and_everything_behind_it():
+    again = lifecycle.retried(film(), 200, "render", (1,), redo=True)
+    assert again.state is JobState.WAITING
+    assert [step.waiting for step in again.steps] == [Ranges.of((1,)), Ranges.of((0,))]
+    assert [step.succeeded for step in again.steps] == [Ranges.of((0,)), Ranges()]
+    assert [step.redone for step in again.steps] == [((1, 2),), ((0, 2),)]
+    assert [tasks.stale_before(again.steps[0], index) for index in (0, 1)] == [0, 2]
+    assert tasks.tries(again.steps[0], 1) == (1, 0), "the next attempt is the second"
+
+
+def test_a_frame_done_again_is_done_and_may_be_done_a_third_time():
+    record = lifecycle.retried(film(), 200, "render", (1,), redo=True)
+    record = finish(grant(record, 1, "render"), DONE, 1, "render")
+    assert record.steps[1].waiting == Ranges.of((0,))
+    record = finish(grant(record, 0, "encode"), DONE, 0, "encode")
+    assert record.state is JobState.SUCCEEDED
+    third = lifecycle.retried(record, 300, "render", redo=True)
+    assert third.steps[0].redone == ((0, 2), (1, 3))
+    assert third.steps[1].redone == ((0, 3),)
+
+
+def test_redo_takes_failed_tasks_along():
+    record = submit(a_step(count=2, retries=0))
+    record = finish(finish(grant(grant(record), 1), DONE, 0), FAILED, 1)
+    again = lifecycle.retried(record, 200, "work", redo=True)
+    assert again.steps[0].waiting == Ranges.of((0, 1))
+    assert again.steps[0].redone == ((0, 2),)
+
+
+def test_redo_is_refused_while_the_film_of_it_is_made_and_without_a_step():
+    record = submit(a_step("render"), a_step("encode", needs=("render",)))
+    record = grant(finish(grant(record, 0, "render"), DONE, 0, "render"), 0, "encode")
+    with pytest.raises(Conflict, match="step encode runs on what would be made again"):
+        lifecycle.retried(record, 200, "render", redo=True)
+    with pytest.raises(Conflict, match="needs the step"):
+        lifecycle.retried(film(), 200, redo=True)
 
 
 def test_a_retried_part_does_not_leave_steps_waiting_for_ever():

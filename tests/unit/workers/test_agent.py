@@ -345,3 +345,22 @@ def test_a_new_database_may_use_a_lease_id_again(run, tmp_path):
         one.acknowledge([r.cursor for r in one.poll()])
         assert (tmp_path / "out" / "a").read_text() == f"{submitted_ms}\n"
     assert reader
+
+
+def test_what_a_user_wants_made_again_replaces_what_was_published(run, tmp_path):
+    one, reader = run()
+    out = tmp_path / "out"
+
+    def attempt(text, number, stale_before=0):
+        fields = {"output_dir": str(out), "outputs": ("a",), "number": number, "stale_before": stale_before}
+        one.submit([lease(shell(text, **fields), lease_id=f"l{number}", roots=(str(tmp_path),))])
+        done = reader.finished(f"j1.s.0.a{number}")
+        return done.state, (out / "a").read_text()
+
+    assert attempt("echo one >outputs/a", 1) == (AttemptState.SUCCEEDED, "one\n")
+    assert attempt("echo two >outputs/a", 2) == (AttemptState.SUCCEEDED, "one\n"), "published already"
+    assert attempt("exit 1", 3, stale_before=3) == (AttemptState.FAILED, "one\n"), "the old one stays until then"
+    assert attempt("echo four >outputs/a", 4, stale_before=3) == (AttemptState.SUCCEEDED, "four\n")
+    assert attempt("echo five >outputs/a", 5, stale_before=3) == (AttemptState.SUCCEEDED, "four\n"), (
+        "made again already"
+    )
