@@ -96,7 +96,9 @@ PLACES = (
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("cls", "name"), PLACES, ids=[name for _, name in PLACES])
-def test_killed_between_any_two_steps_nothing_is_lost_or_doubled(tmp_path, monkeypatch, cls, name, after, times):
+def test_killed_between_any_two_steps_nothing_is_lost_or_doubled(  # noqa: PLR0917 (fixtures and parameters)
+    tmp_path, monkeypatch, cls, name, after, times
+):
     world = World(tmp_path)
     terms(world)
     world.run_to_end(world.submit(step(count=6)))
