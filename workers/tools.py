@@ -171,6 +171,27 @@ def blender_version(tools: Tools) -> str:
     return version([tools.blender, "--version"]).removeprefix("Blender ").strip()
 
 
+def why_no_blender(tools: Tools) -> str:
+    """The last line a Blender says that does not start; empty where there is none. Starts it: takes seconds."""
+    if not tools.blender:
+        return ""
+    words = ["-P", "-c", "import bpy"] if tools.blender_is_python else ["--version"]
+    try:
+        done = subprocess.run(
+            [tools.blender, *words],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return lines[-1] if lines and done.returncode else f"exit code {done.returncode}"
+
+
 def remove_tree(path: str) -> None:
     """Take a folder away; what resists is left and logged, it is found again at the next start."""
 

@@ -39,8 +39,15 @@ class QueueConfig(_Strict):
     weight: int = 100
 
 
+OWN_FOLDER = "own"
+"""In ``roots``: the tenant's folder under the home. A folder really named so can be written ``./own``."""
+
+
 class TenantConfig(_Strict):
-    """A tenant in the configuration file. Without roots it gets a folder under the home."""
+    """A tenant in the configuration file. Without roots it gets a folder under the home.
+
+    A relative root starts at the configuration file's folder.
+    """
 
     name: str
     display_name: str = ""
@@ -87,7 +94,7 @@ def apply(  # noqa: PLR0917 (each is a different thing)
     queues = [Queue(name=q.name, parent=q.parent, weight=q.weight) for q in config.queues]
     if all(q.name != DEFAULT for q in queues):
         queues.insert(0, Queue(name=DEFAULT))
-    tenants = [_tenant(t) for t in config.tenants]
+    tenants = [_tenant(t, Path(settings.config).absolute().parent, home) for t in config.tenants]
     if all(t.name != DEFAULT for t in tenants):
         tenants.insert(0, Tenant(name=DEFAULT, display_name="Default"))
     # Queues before tenants, so that a tenant may use a queue of the same file.
@@ -111,14 +118,24 @@ def _put_terms(config: Config, money: Money) -> None:
         money.set_voucher(voucher.voucher(), f"vouchers[{position}].")
 
 
-def _tenant(config: TenantConfig) -> Tenant:
+def _tenant(config: TenantConfig, folder: Path, home: Home) -> Tenant:
     return Tenant(
         name=config.name,
         display_name=config.display_name,
         queues=tuple(config.queues),
-        storage_roots=tuple(str(Path(r).resolve()) if Path(r).is_absolute() else r for r in config.roots),
+        storage_roots=tuple(_root(root, config.name, folder, home) for root in config.roots),
         subsidy_excluded=config.subsidy_excluded,
     )
+
+
+def _root(root: str, tenant: str, folder: Path, home: Home) -> str:
+    if "://" in root:
+        return root
+    if root != OWN_FOLDER:
+        return str((folder / root).resolve())
+    own = home.storage(tenant)
+    own.mkdir(parents=True, exist_ok=True)
+    return str(own.resolve())
 
 
 def _rooted(tenant: Tenant, settings: Settings, operations: Operations) -> Tenant:
