@@ -85,6 +85,7 @@ def build(
     from scheduler.control.keeper import Keeper
     from scheduler.control.money import Money
     from scheduler.control.operations import Operations
+    from scheduler.control.pricing import Pricing
     from scheduler.control.service import Service
     from scheduler.engine import Engine
     from scheduler.web import pages
@@ -111,7 +112,8 @@ def build(
     bootstrap.apply(settings, cycle, operations, store, home, money)
     threading.Thread(target=keeper.run, name="keeper", daemon=True).start()
     service = Service(cycle, store, executor)
-    doors = Doors(service=service, operations=operations, money=money, cycle=cycle, tokens=tokens)
+    pricing = Pricing(cycle, keeper, store)
+    doors = Doors(service=service, operations=operations, money=money, pricing=pricing, cycle=cycle, tokens=tokens)
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 

@@ -75,6 +75,7 @@ def test_what_was_booked_is_read_back(store):
     assert [t.seq for t in store.txns(tenant="studio", job_id="j1")] == [3, 4, 5]
     assert store.txns(after=4, limit=1)[0] == store.txn(f"usage:{usage(3).id}")
     assert store.txn("usage:nothing") is None
+    assert (store.charged("j1"), store.charged("j2")) == ((3 * 14_000_000, 3 * 9_800_000), (0, 0))
     assert store.txns(start_ms=usage().end_ms) == store.txns(end_ms=usage().start_ms)[3:] == ()
     assert sum(store.ledger_balances().values()) == 0
     assert audit(store).difference == ""
@@ -132,6 +133,8 @@ def test_a_failed_batch_leaves_nothing_and_is_booked_again(store):
     [
         ("UPDATE ledger SET body = replace(body, '4200000', '4200001') WHERE seq = 4", "transaction 4 was changed"),
         ("UPDATE ledger SET prev_hash = hash WHERE seq = 4", "transaction 4 was changed"),
+        ("UPDATE ledger SET due_micro_yuan = 1 WHERE seq = 4", "transaction 4: its row says"),
+        ("UPDATE ledger SET tenant = 'rival' WHERE seq = 4", "transaction 4: its row says"),
         ("DELETE FROM ledger WHERE seq = 4", "there is no transaction 4"),
         ("DELETE FROM ledger WHERE seq = 5", "it ends at transaction 4"),
         ("UPDATE balances SET micro_yuan = micro_yuan + 1 WHERE account = 'revenue:it-6'", "balance of revenue:it-6"),
