@@ -110,7 +110,9 @@ def test_tenants_see_their_own_only(park):
     assert {"sister", "studio-a"} <= {s["tenant"] for s in statements(park)}
 
 
-@pytest.mark.parametrize("query", [{"month": "2027"}, {"month": "2027-13"}, {"month": "２０２７-01"}, {"tenant": "nobody"}])
+@pytest.mark.parametrize(
+    "query", [{"month": "2027"}, {"month": "2027-13"}, {"month": "２０２７-01"}, {"tenant": "nobody"}]
+)
 def test_what_makes_no_sense_is_refused_with_a_pointer(park, query):
     answer = park.get("/statement", **query)
     assert answer.status_code == 400
