@@ -145,7 +145,9 @@ class Pages:
 
 
 def router(doors: Doors) -> APIRouter:
-    """The page's addresses: ``/``, ``/jobs/ID``, ``/statement``, ``/sign-in``, ``/sign-out``, ``/zh``, ``/en``, ``/static``."""
+    """The page's addresses: ``/``, ``/jobs/ID``, ``/statement``, ``/sign-in``, ``/sign-out``, ``/zh``, ``/en``,
+    ``/static``.
+    """
     pages = Pages(doors)
     made = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
