@@ -7,7 +7,6 @@ service of the same home finds it again. ``--stop`` ends the service and the run
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import fcntl
 import json
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 import psutil
 import structlog
 
+from scheduler.control import arguments
 from scheduler.control.logs import write_to
 from scheduler.control.settings import Home, Limits, Settings
 from scheduler.control.tokens import Tokens, write_private
@@ -348,9 +348,9 @@ def verify(settings: Settings) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments and serve, stop or verify. A user's mistake is one line on stderr."""
-    asked = _parser().parse_args(argv)
+    asked = arguments.parser().parse_args(argv)
     try:
-        settings = _settings(asked)
+        settings = arguments.settings(asked)
         if asked.stop:
             stop(settings.home)
             return 0
@@ -358,47 +358,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShisuanError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_REFUSED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -P -m scheduler.wiring", description="The shisuan service.")
-    parser.add_argument("--home", required=True, help="folder of the installation")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free port")
-    parser.add_argument("--database", default="", help="SQLAlchemy URL; default: SQLite in the home folder")
-    parser.add_argument("--config", default="", help="YAML file with tenants and queues")
-    parser.add_argument("--root", action="append", default=[], help="storage root of the tenant 'default'; repeatable")
-    parser.add_argument("--cpus", type=float, default=0, help="offered to jobs; 0: all")
-    parser.add_argument("--cards", default="", help="simulated cards, e.g. 8xH100")
-    parser.add_argument("--nodes", default="", help="YAML file of node facts")
-    parser.add_argument("--ray", default="", help="address of an existing Ray cluster")
-    parser.add_argument("--stop", action="store_true", help="end the service and the runtime of this home")
-    parser.add_argument("--verify", action="store_true", help="replay the journal and compare it with the tables")
-    return parser
-
-
-def _settings(asked: argparse.Namespace) -> Settings:
-    problems = [
-        Problem(f"--root {root}", "no such folder") for root in asked.root if not Path(root).expanduser().is_dir()
-    ]
-    if asked.cpus < 0:
-        problems.append(Problem("--cpus", "must be 0 or more"))
-    if not 0 <= asked.port <= 65535:
-        problems.append(Problem("--port", "must be 0 to 65535"))
-    if problems:
-        raise InvalidInput(problems)
-    return Settings(
-        home=str(Home.of(asked.home).path),
-        host=asked.host,
-        port=asked.port,
-        database_url=asked.database,
-        config=asked.config,
-        roots=tuple(str(Path(root).expanduser().resolve()) for root in asked.root),
-        cpu_milli=round(asked.cpus * 1000),
-        cards=asked.cards,
-        nodes_file=asked.nodes,
-        ray_address=asked.ray,
-    )
 
 
 if __name__ == "__main__":
