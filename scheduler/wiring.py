@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from scheduler.control.cycle import Cycle, Runtime
+    from scheduler.control.keeper import Keeper
     from scheduler.control.ports import Clock
     from scheduler.model.node import Node
     from scheduler.store import SqlStore
@@ -48,7 +49,7 @@ EXIT_STALE = 75
 """Another service writes this database now (EX_TEMPFAIL)."""
 STOP_LIMIT_S = 60
 VERIFY_TRIES = 10
-VERIFIED = "the journal gives exactly the live state, and every device-millisecond is accounted for"
+VERIFIED = "the journal gives exactly the live state and the ledger, and every device-millisecond is accounted for"
 
 log = structlog.get_logger("shisuan.wiring")
 
@@ -105,7 +106,7 @@ def build(
         declared=declared,
         after_commit=keeper.wake,
     )
-    thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
+    thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
     thread.start()
     operations = Operations(cycle, store, home, version=version())
     money = Money(cycle, keeper, store)
@@ -118,10 +119,11 @@ def build(
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 
 
-def _run_cycle(cycle: Cycle) -> None:
+def _run_cycle(cycle: Cycle, keeper: Keeper) -> None:
     """Crash-only: whatever ends the cycle other than :meth:`Cycle.stop` ends the process."""
     try:
         cycle.run()
+        keeper.stop()
     except StaleEpoch:
         _die("another service writes this database now", EXIT_STALE)
     except StoreError:
