@@ -23,7 +23,7 @@ from scheduler.control.submission import Submission
 from scheduler.engine import Engine
 from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
-from scheduler.model.job import JobRecord, JobState
+from scheduler.model.job import Job, JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, parse_attempt_id
 from scheduler.model.order import LogChunk
 
@@ -59,6 +59,10 @@ class Service:
     def plan(self, caller: Caller, *, file: str, base_dir: str) -> TrialView:
         """What would happen if this were submitted now. Stores nothing. Raises InvalidInput."""
         return self._submission.trial(caller, file=file, base_dir=base_dir)
+
+    def draft(self, caller: Caller, *, file: str, base_dir: str) -> Job:
+        """The job that this file would be now. Stores nothing. Raises InvalidInput."""
+        return self._submission.draft(caller, file=file, base_dir=base_dir)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -261,6 +261,7 @@ class UsageView(TypedDict):
     devices: list[str]
     quantities: list[QuantityView]
     simulated: bool
+    purpose: str
     evidence: str
 
 

@@ -226,6 +226,7 @@ def usage(record: UsageRecord) -> UsageView:
         "devices": list(record.devices),
         "quantities": [{"sku": q.sku.value, "model": q.model, "amount": q.amount} for q in record.quantities],
         "simulated": record.simulated,
+        "purpose": record.purpose,
         "evidence": record.evidence,
     }
 
