@@ -57,8 +57,9 @@ def test_a_receiver_killed_at_a_hundred_points_has_everything_once(tmp_path, mak
 
 
 @pytest.mark.soak
-def test_a_receiver_killed_at_three_thousand_points_has_everything_once(tmp_path, make_park):
-    check_kills(tmp_path, make_park, 3_000)
+@pytest.mark.timeout(900)
+def test_a_receiver_killed_at_two_thousand_points_has_everything_once(tmp_path, make_park):
+    check_kills(tmp_path, make_park, 2_000)
 
 
 def test_days_without_a_receiver(park):
