@@ -74,6 +74,8 @@ def build(
     from scheduler.control import bootstrap
     from scheduler.control.cycle import Cycle
     from scheduler.control.dispatch import Dispatch
+    from scheduler.control.keeper import Keeper
+    from scheduler.control.money import Money
     from scheduler.control.operations import Operations
     from scheduler.control.service import Service
     from scheduler.engine import Engine
@@ -86,6 +88,7 @@ def build(
     feed, delivery = open_feed(config and config.feed, folder, home, store, clock)
     tokens = Tokens(store.token_secret())
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
+    keeper = Keeper(store, epoch)
     cycle = Cycle(
         engine=Engine.from_snapshot(store.load(), features=catalogue.FEATURES),
         epoch=epoch,
@@ -95,15 +98,17 @@ def build(
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
         limits=limits,
         declared=declared,
-        sealed=delivery.wake if delivery is not None else lambda: None,
+        after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],
     )
     thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
     thread.start()
-    operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery is not None else None)
-    bootstrap.apply(settings, cycle, operations, store, home)
-    doors = Doors(service=Service(cycle, store, executor), operations=operations, cycle=cycle, tokens=tokens, feed=feed)
-    if delivery is not None:
-        threading.Thread(target=delivery.run, name="feed", daemon=True).start()
+    operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
+    money = Money(cycle, keeper, store)
+    bootstrap.apply(settings, cycle, operations, store, home, money)
+    for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
+        threading.Thread(target=work.run, name=name, daemon=True).start()
+    service = Service(cycle, store, executor)
+    doors = Doors(service=service, operations=operations, money=money, cycle=cycle, tokens=tokens, feed=feed)
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 

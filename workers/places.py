@@ -13,6 +13,7 @@ import os
 import shlex
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -72,11 +73,13 @@ class Place(Protocol):
 class OwnPlace:
     """For one task."""
 
-    def __init__(self, site: Site, order: LeaseOrder, task: TaskOrder, reads: Reads) -> None:
+    def __init__(
+        self, site: Site, order: LeaseOrder, task: TaskOrder, reads: Reads, writes: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self._site = site
         self.work = str(site.work / attempt_name(task.attempt_id, order.rank))
         make_work(self.work, site.confinement)
-        self._cell = _cell(site, order, task, reads, self.work)
+        self._cell = replace(_cell(site, order, task, reads, self.work), writes=writes)
 
     def start(self, argv: tuple[str, ...], env: Mapping[str, str], feed: Feed) -> Running:
         """A process group of its own."""
@@ -230,7 +233,7 @@ class SharedPlace:
 def shareable(site: Site, order: LeaseOrder) -> bool:
     """The lease's tasks may run in one sandbox, and a shell can start each exactly as the order says."""
     first = order.tasks[0]
-    if len(order.tasks) == 1 or order.ranks > 1:
+    if len(order.tasks) == 1 or order.ranks > 1 or first.checkpoints:
         return False
     if site.confinement.shell({}, _cell(site, order, first, (), "/")) is None:
         return False

@@ -75,12 +75,15 @@ class Accounts:
 
 
 def children(pid: int) -> tuple[int, ...]:
-    """The process's children as of now; none when it is gone."""
+    """The process's living children as of now, whichever of its threads made them; none when it is gone."""
+    found: list[int] = []
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return tuple(map(int, file.read().split()))
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
     except _GONE:
         return ()
+    return tuple(child for child in found if (fields := _stat(child)) and fields[0] not in "ZX")
 
 
 def sandbox_members(outer: int) -> tuple[int, ...]:

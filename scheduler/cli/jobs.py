@@ -1,5 +1,5 @@
 """Looking at jobs (``get``, ``describe``, ``explain``) and steering them (``cancel``, ``hold``, ``release``,
-``retry``).
+``preempt``, ``retry``).
 """
 
 from __future__ import annotations
@@ -171,6 +171,20 @@ def hold(ctx: typer.Context, jobs: Jobs) -> None:
 def release(ctx: typer.Context, jobs: Jobs) -> None:
     """Let held jobs start again."""
     _each(session(ctx), jobs, "release", "released")
+
+
+@verb("preempt", example="shisuan preempt j17\nshisuan preempt j17 --hold")
+def preempt(
+    ctx: typer.Context,
+    jobs: Jobs,
+    hold: Annotated[bool, typer.Option("--hold", help="Start nothing more until `release`.")] = False,
+) -> None:
+    """Make jobs give back what they hold.
+
+    What runs gets SIGTERM, and SIGKILL after its grace; a training saves a checkpoint. It waits again and goes on from
+    there, not counted against retries.
+    """
+    _each(session(ctx), jobs, "preempt", "is being preempted", {"hold": hold})
 
 
 @verb("retry", example="shisuan retry j17 --step render --index 3 --index 7")

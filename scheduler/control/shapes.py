@@ -306,6 +306,7 @@ class TenantView(TypedDict):
     display_name: str
     queues: list[str]
     storage_roots: list[str]
+    subsidy_excluded: str
 
 
 class RuntimeView(TypedDict):

@@ -238,4 +238,5 @@ def tenant(record: Tenant) -> TenantView:
         "display_name": record.display_name,
         "queues": list(record.queues),
         "storage_roots": list(record.storage_roots),
+        "subsidy_excluded": record.subsidy_excluded,
     }

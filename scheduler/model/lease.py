@@ -92,6 +92,8 @@ class AttemptRecord:
     """Final URIs published by this attempt."""
     facts: str = ""
     """Canonical JSON a runner reports with its result (timings, frame statistics)."""
+    checkpoint_ms: int = 0
+    """When the last checkpoint of this attempt was committed; 0: none."""
     measured: Measured | None = None
     """What it was seen to do; None when nobody could measure it."""
 
@@ -105,6 +107,9 @@ class LeaseRecord:
     """0 while open."""
     stopping: bool = False
     """A Stop has been recorded for it."""
+    stop_reason: str = ""
+    stop_charged: bool = False
+    """The stop was its owner's own wish: see :class:`scheduler.model.event.LeaseStopping`."""
 
 
 def task_id(job_id: str, step: str, index: int) -> str:

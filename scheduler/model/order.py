@@ -46,6 +46,11 @@ class TaskOrder:
     grace_ms: int = 10_000
     token: str = ""
     """Short-lived token of this attempt."""
+    checkpoints: str = ""
+    """URI of the folder with the checkpoints of all attempts at this task: attempt ``n`` writes below ``a<n>`` and
+    reads the earlier ones. Empty: the task keeps none."""
+    first_rank_publishes: bool = False
+    """In a gang, outputs of the other ranks are not published."""
     literal: bool = False
     """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell may say ``${work}``)."""
 
@@ -69,6 +74,8 @@ class LeaseOrder:
     warm_key: str = ""
     roots: tuple[str, ...] = ()
     """The tenant's storage roots."""
+    rendezvous: str = ""
+    """``host:port`` at which rank 0 of a gang listens, the same for all ranks. The executor fills it in."""
     tasks: tuple[TaskOrder, ...] = ()
 
 
@@ -111,6 +118,8 @@ class Report:
     outputs: tuple[str, ...] = ()
     result: str = ""
     """Canonical JSON from the runner."""
+    checkpoint_ms: int = 0
+    """When the attempt's last checkpoint was committed; 0: none."""
     leases: tuple[str, ...] = ()
     tenant: str = ""
     measured: Measured | None = None
