@@ -103,7 +103,7 @@ def make(books: Books, folder: Path, now_ms: int) -> tuple[Artefact, ...]:
     found.append(Artefact(kind="gantt", name="Gantt chart", path=chart, lines=("who held what when",)))
     busy = utilisation.build(books.leases, books.attempts, books.nodes, now_ms)
     if busy.rows:
-        chart = utilisation_chart.draw(busy, folder / "utilisation.png", f"{books.title}: how busy its devices were")
+        chart = utilisation_chart.draw(busy, folder / "utilisation.png", f"{books.title}: how busy the devices were")
         lines = tuple(row.sentence for row in busy.rows[:_DEVICES_TOLD])
         found.append(Artefact(kind="utilisation", name="utilisation", path=chart, lines=lines))
     found.append(_usage(books, folder))

@@ -83,6 +83,7 @@ def test_a_receivers_process_that_is_killed_has_everything_once(real):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_receivers_process_killed_a_hundred_times_has_everything_once(real):
     check_kills(real, 100, seed=11)
 
