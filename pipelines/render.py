@@ -18,10 +18,27 @@ Each task is one line of JSON on its stdin; it answers with the line protocol on
             with ``shisuan_fail`` when the card is not there
 ``seed``    Cycles seed; -1: as the file says
 ``threads`` render threads: the whole vCPUs leased, at least 1
-``out``     folder both files go to: ``{work}/outputs``
-``exr``     file name of the float OpenEXR, e.g. ``film.0001.exr``
-``png``     file name of the 8-bit preview, e.g. ``film.0001.png``
+``denoise`` 1: yes, 0: no, -1: as the file says
+``passes``  ``all``: every pass of the file's view layers, in a multi-layer OpenEXR if there is more than the picture;
+            ``picture``: the picture alone
+``depth``   ``float`` or ``half``: the picture's values in the OpenEXR (Blender keeps depth, normals and the like float)
+``out``     folder the files go to: ``{work}/outputs``
+``exr``     file name of the OpenEXR, e.g. ``film.0001.exr``
+``png``     file name of the PNG, e.g. ``film.0001.png``; empty: none
+``bits``    of the PNG: 8 or 16
 ==========  ======================================================================================================
+
+``{"op": "tile", …}`` renders one piece of a frame: the fields of ``frame`` without ``png`` and ``bits``, and
+
+==========  ======================================================================================================
+``left``    the piece's window in pixels from the frame's top left corner, half-open; all four 0: the whole frame
+``top``     with ``right`` and ``bottom``
+``offset``  first of the samples it takes, of ``samples`` in all
+``length``  how many it takes; 0: all of them (then adaptive sampling stays as in the file)
+``note``    file name of a JSON file about the piece, which the merge reads: ``film.0001.t03.json``
+==========  ======================================================================================================
+
+A piece is never denoised; ``denoise`` says whether the merged frame will be, so that albedo and normals come with it.
 
 ``{"op": "scene", …}`` builds a .blend with a script, from an empty file:
 
@@ -39,6 +56,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pipelines import tiles
 from pipelines.media import FrameRange, frame_name
 from pipelines.request import Template, line
 from scheduler.model import codec
@@ -50,7 +68,12 @@ from scheduler.model.units import MILLI
 BLENDER = ("{blender}", "{blender_runner}")
 ENGINES = ("CYCLES",)
 DEVICES = ("auto", "cpu", "cuda", "optix")
+DEPTHS = ("float", "half")
+PASSES = ("all", "picture")
+PNG_BITS = (8, 16)
+NO_PNG = 0
 AS_IN_FILE = 0
+DENOISE_AS_IN_FILE = -1
 SEED_AS_IN_FILE = -1
 
 
@@ -71,7 +94,7 @@ class SceneSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderSpec:
-    """``Step.spec`` of a RENDER step: one frame per task."""
+    """``Step.spec`` of a RENDER step: one frame, or one piece of a frame, per task."""
 
     blend: str
     """Absolute path; an earlier step of the job may be the one that publishes it."""
@@ -84,7 +107,14 @@ class RenderSpec:
     device: str = DEVICES[0]
     seed: int = SEED_AS_IN_FILE
     base: str
-    """File names are ``BASE.0001.exr`` and ``BASE.0001.png``."""
+    """File names are ``BASE.0001.exr`` and ``BASE.0001.png``; of pieces ``BASE.0001.t03.s1.exr`` and ``.json``."""
+    cut: tiles.Cut = tiles.WHOLE
+    """With more than one piece, task ``i`` renders piece ``i`` (see ``pipelines/tiles.py``)."""
+    denoise: int = DENOISE_AS_IN_FILE
+    passes: str = PASSES[0]
+    depth: str = DEPTHS[0]
+    png_bits: int = PNG_BITS[0]
+    """0: no PNG."""
     output_dir: str
     reads: tuple[str, ...] = ()
 
@@ -133,12 +163,59 @@ def scene_order(job: Job, step: Step, index: int, number: int) -> TaskOrder:
 
 
 def frame_order(job: Job, step: Step, index: int, number: int) -> TaskOrder:
-    """Attempt ``number`` of the task that renders the frame at position ``index``."""
+    """Attempt ``number`` of the task that renders the frame, or the piece of a frame, at position ``index``."""
     spec = decode_render(step.spec)
+    request, outputs = _piece(spec, index) if spec.cut.pieces > 1 else _frame(spec, index)
+    return TaskOrder(
+        attempt_id=attempt_id(job.id, step.name, index, number),
+        number=number,
+        runner=RunnerKind.RESIDENT,
+        argv=BLENDER,
+        request=line({**request, "threads": threads(step), "out": Template("{work}/outputs")}),
+        reads=spec.reads,
+        output_dir=spec.output_dir,
+        outputs=outputs,
+        timeout_ms=step.timeout_ms,
+        grace_ms=step.grace_ms,
+    )
+
+
+def _frame(spec: RenderSpec, index: int) -> tuple[dict[str, object], tuple[str, ...]]:
     frame = FrameRange(spec.frames).at(index)
-    exr, png = frame_name(spec.base, frame, "exr"), frame_name(spec.base, frame, "png")
+    exr = frame_name(spec.base, frame, "exr")
+    png = frame_name(spec.base, frame, "png") if spec.png_bits else ""
+    files = {"exr": exr, "png": png, "bits": spec.png_bits or PNG_BITS[0], "depth": spec.depth}
+    return {"op": "frame", **_what(spec, frame), **files}, (exr, png) if png else (exr,)
+
+
+def _piece(spec: RenderSpec, index: int) -> tuple[dict[str, object], tuple[str, ...]]:
+    piece = tiles.piece_at(spec.cut, index)
+    frame = FrameRange(spec.frames).at(piece.position)
+    name = tiles.piece_name(spec.base, frame, piece, spec.cut)
+    window = tiles.Window(left=0, top=0, right=0, bottom=0)
+    if spec.cut.tiles > 1:
+        window = tiles.window(spec.cut, piece.tile, spec.width, spec.height)
+    offset, length = tiles.sample_span(spec.cut, piece.slice, spec.samples) if spec.cut.slices > 1 else (0, 0)
     request = {
-        "op": "frame",
+        "op": "tile",
+        **_what(spec, frame),
+        "left": window.left,
+        "top": window.top,
+        "right": window.right,
+        "bottom": window.bottom,
+        "offset": offset,
+        "length": length,
+        "exr": f"{name}.exr",
+        "note": f"{name}.json",
+        # Averaging and denoising start from what was rendered; only then is rounding to half right.
+        "depth": spec.depth if length == 0 and spec.denoise == 0 else DEPTHS[0],
+    }
+    return request, (f"{name}.exr", f"{name}.json")
+
+
+def _what(spec: RenderSpec, frame: int) -> dict[str, object]:
+    """The part of a request that says what is rendered."""
+    return {
         "blend": spec.blend,
         "frame": frame,
         "width": spec.width,
@@ -147,20 +224,6 @@ def frame_order(job: Job, step: Step, index: int, number: int) -> TaskOrder:
         "engine": spec.engine,
         "device": spec.device,
         "seed": spec.seed,
-        "threads": threads(step),
-        "out": Template("{work}/outputs"),
-        "exr": exr,
-        "png": png,
+        "denoise": spec.denoise,
+        "passes": spec.passes,
     }
-    return TaskOrder(
-        attempt_id=attempt_id(job.id, step.name, index, number),
-        number=number,
-        runner=RunnerKind.RESIDENT,
-        argv=BLENDER,
-        request=line(request),
-        reads=spec.reads,
-        output_dir=spec.output_dir,
-        outputs=(exr, png),
-        timeout_ms=step.timeout_ms,
-        grace_ms=step.grace_ms,
-    )

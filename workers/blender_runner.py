@@ -13,7 +13,8 @@ Blender (``blender -b --factory-startup --disable-autoexec -P blender_runner.py 
      "resident": true, "peak_rss_mib": 890, "blender": "4.5.15 LTS"}
 
 ``ms.open`` reads the .blend, ``sync`` lasts until the first sample, ``render`` until the last pixel, ``write`` covers
-both files and their check. ``resident``: the file was open already.
+the files and their check. ``resident``: the file was open already. Of a tile the same is written, with what the
+merge has to know, into a JSON file beside the EXR.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import json
 import os
 import re
 import resource
+import struct
 import time
 import traceback
 from collections.abc import Iterator
@@ -37,6 +39,9 @@ from typing import Any
 
 bpy: Any = None  # set by main, after stdout is guarded
 BLACK = 1e-4  # linear; a third of an 8-bit step: the denoiser leaves traces on a black frame
+_MATTES = ("object", "material", "asset")
+_PASSING_NODES = ("R_LAYERS", "COMPOSITE", "VIEWER", "OUTPUT_FILE", "GROUP_OUTPUT", "REROUTE", "FRAME")
+"""Kinds of compositor nodes that hand a picture on as it is."""
 _SAMPLE = re.compile(r"(?:Rendered (\d+)/(\d+) Tiles, )?Sample (\d+)/(\d+)")
 
 
@@ -106,17 +111,18 @@ class Runner:
         self._stats = Stats(protocol)
         self._opened: dict[str, object] = {}
         """The open .blend, then the files it needs, with what tells a changed file."""
-        self._own: tuple[Any, ...] = ()
-        """The file's own size, samples and seed: a request for them may follow one for others."""
+        self._own: dict[str, Any] = {}
+        """The file's own settings that requests change: a request for them may follow one for others."""
         self._warnings: list[str] = []
 
     def serve(self, line: str) -> None:
         """Do one request and answer it."""
         try:
             request = json.loads(line)
-            if request["op"] not in ("frame", "scene"):
-                raise Refused(f"unknown op {request['op']!r} (valid: frame, scene)")
-            result = self.frame(request) if request["op"] == "frame" else self.scene(request)
+            doing = {"frame": self.frame, "tile": self.tile, "scene": self.scene}.get(request["op"])
+            if doing is None:
+                raise Refused(f"unknown op {request['op']!r} (valid: frame, scene, tile)")
+            result = doing(request)
         except Refused as refusal:
             self._protocol.say("fail", str(refusal))
         except Exception as error:  # noqa: BLE001 (a resident answers every request; the log has the trace)
@@ -142,6 +148,7 @@ class Runner:
             "op": "scene",
             "seed": int(request["seed"]),
             "objects": len(scene.objects),
+            "triangles": _triangles(),
             "frame_start": scene.frame_start,
             "frame_end": scene.frame_end,
             "bytes": Path(save).stat().st_size,
@@ -150,12 +157,33 @@ class Runner:
         }
 
     def frame(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Render one frame to an EXR and a PNG preview."""
+        """Render one frame to an EXR and, unless it is off, a PNG."""
+        return self._render(request)
+
+    def tile(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Render a window of a frame, or a share of its samples, to an EXR, and write down what the merge must know."""
+        result = self._render({**request, "png": ""})
+        scene = bpy.context.scene
+        layers = [layer for layer in scene.view_layers if layer.use]
+        note = {
+            **result,
+            "full": [scene.render.resolution_x, scene.render.resolution_y],
+            "layers": [layer.name for layer in layers],
+            "denoise": self._denoises(scene, request),
+            "guides": [name for name, stored in self._own["stored"].items() if stored],
+            "alpha": scene.render.film_transparent,
+            "color": _color(scene),
+        }
+        with _published(Path(request["out"], request["note"])) as temporary:
+            Path(temporary).write_text(json.dumps(note, sort_keys=True), encoding="utf-8")
+        return result
+
+    def _render(self, request: dict[str, Any]) -> dict[str, Any]:
         began, self._warnings = time.monotonic(), []
         resident = self._open(str(request["blend"]))
         opened = time.monotonic()
         scene = bpy.context.scene
-        device, names = _settings(scene, self._own, request)
+        device, names = self._settings(scene, request)
         frame = int(request["frame"])
         scene.frame_set(frame)
         if scene.camera is None:
@@ -174,13 +202,14 @@ class Runner:
             "render": _ms(first_sample, rendered),
             "write": _ms(rendered, time.monotonic()),
         }
-        percent = scene.render.resolution_percentage
+        window = _window(scene, request)
         return {
-            "op": "frame",
+            "op": request["op"],
             "frame": frame,
-            "samples": self._stats.samples or scene.cycles.samples,
-            "width": scene.render.resolution_x * percent // 100,
-            "height": scene.render.resolution_y * percent // 100,
+            "samples": int(request.get("length", 0)) or scene.cycles.samples,
+            "width": window[2] - window[0],
+            "height": window[3] - window[1],
+            **({"window": window, "offset": int(request["offset"])} if request["op"] == "tile" else {}),
             "engine": scene.render.engine,
             "device": device,
             "devices": names,
@@ -190,6 +219,72 @@ class Runner:
             "resident": resident,
             **_facts(),
         }
+
+    def _settings(self, scene: Any, request: dict[str, Any]) -> tuple[str, list[str]]:
+        """Put the request into the scene. Gives the device used (``cpu``, ``cuda``, ``optix``) and the cards' names."""
+        if request["engine"] != "CYCLES":
+            raise Refused(f"unknown engine {request['engine']!r} (valid: CYCLES)")
+        own, render, cycles = self._own, scene.render, scene.cycles
+        render.engine = "CYCLES"
+        render.use_persistent_data = True
+        render.use_file_extension = False
+        render.threads_mode, render.threads = "FIXED", max(1, int(request["threads"]))
+        width, height, seed = int(request["width"]), int(request["height"]), int(request["seed"])
+        size = (width, height, 100) if width and height else own["size"]
+        render.resolution_x, render.resolution_y, render.resolution_percentage = size
+        cycles.samples = int(request["samples"]) or own["samples"]
+        cycles.seed, cycles.use_animated_seed = (seed, False) if seed >= 0 else own["seed"]
+        cycles.use_adaptive_sampling, cycles.time_limit = own["adaptive"], own["time_limit"]
+        cycles.use_sample_subset, cycles.sample_offset, cycles.sample_subset_length = own["subset"]
+        render.use_border, render.use_crop_to_border, *border = own["border"]
+        render.use_compositing, render.use_sequencer = own["post"]
+        denoise = self._denoises(scene, request)
+        is_tile = request["op"] == "tile"
+        cycles.use_denoising = denoise and not is_tile
+        for layer in scene.view_layers:
+            layer.cycles.denoising_store_passes = own["stored"][layer.name] or (is_tile and denoise)
+        if is_tile:
+            border = self._cut(scene, request)
+        render.border_min_x, render.border_min_y, render.border_max_x, render.border_max_y = border
+        return _device(scene, str(request["device"]))
+
+    def _denoises(self, scene: Any, request: dict[str, Any]) -> bool:
+        wanted = int(request.get("denoise", -1))
+        return bool(self._own["denoise"] if wanted < 0 else wanted)
+
+    def _cut(self, scene: Any, request: dict[str, Any]) -> list[float]:
+        """Set the scene up for a piece; gives the border as shares of the frame, from its lower left corner."""
+        render, cycles = scene.render, scene.cycles
+        if _has_compositor(scene):
+            raise Refused("the compositor needs the whole picture: render without tiles, or switch Compositing off")
+        if render.use_sequencer and _has_strips(scene):
+            raise Refused("the sequencer needs the whole picture: render without tiles, or switch Sequencer off")
+        if render.use_multiview:
+            raise Refused("stereo pictures cannot be rendered in tiles: render without tiles")
+        render.use_compositing = render.use_sequencer = False
+        if cycles.time_limit:
+            cycles.time_limit = 0
+            self._warn("the render's time limit was left out: all tiles take the same samples")
+        length = int(request["length"])
+        if length:
+            if any(getattr(layer, f"use_pass_cryptomatte_{kind}") for layer in scene.view_layers for kind in _MATTES):
+                raise Refused("Cryptomatte passes cannot be averaged: render without slices (tiles are exact)")
+            if cycles.use_adaptive_sampling:
+                cycles.use_adaptive_sampling = False
+                self._warn("adaptive sampling was left out: every pixel takes all samples of its slices")
+            cycles.use_sample_subset, cycles.sample_offset, cycles.sample_subset_length = (
+                True,
+                int(request["offset"]),
+                length,
+            )
+        left, top, right, bottom = (int(request[side]) for side in ("left", "top", "right", "bottom"))
+        render.use_border = render.use_crop_to_border = bool(right)
+        if not right:
+            return [0.0, 0.0, 1.0, 1.0]
+        width, height = render.resolution_x, render.resolution_y
+        # Blender cuts the product of share and size to whole pixels: a quarter more than the pixel's edge is safe.
+        pixels = ((left, width), (height - bottom, height), (right, width), (height - top, height))
+        return [min(1.0, (edge + 0.25) / size) for edge, size in pixels]
 
     def _open(self, path: str) -> bool:
         """Open the .blend unless it and all files it needs are as they were when it was opened. True when they are."""
@@ -213,26 +308,31 @@ class Runner:
         if _mute_file_outputs(bpy.context.scene):
             self._warn("the compositor's File Output nodes were left out: they write where no output is collected")
         bpy.app.handlers.render_stats.append(self._stats.on_line)
-        render, cycles = bpy.context.scene.render, bpy.context.scene.cycles
-        size = (render.resolution_x, render.resolution_y, render.resolution_percentage)
-        self._own = (size, cycles.samples, (cycles.seed, cycles.use_animated_seed))
+        self._own = _own_settings(bpy.context.scene)
         self._opened = {path: identity, **{file: _identity(file) for _, file in needed}}
         return False
 
     def _write(self, scene: Any, request: dict[str, Any]) -> bool:
-        """Write both files under temporary names, check the pixels, then name them. True for a black frame."""
-        exr, png = Path(request["out"], request["exr"]), Path(request["out"], request["png"])
-        image = bpy.data.images["Render Result"]
-        alpha = "RGBA" if scene.render.film_transparent else "RGB"
-        settings = scene.render.image_settings
-        with _published(exr) as exr_temporary, _published(png) as png_temporary:
-            settings.file_format, settings.color_mode = "OPEN_EXR", alpha
-            settings.color_depth, settings.exr_codec = "32", "ZIP"
-            image.save_render(exr_temporary, scene=scene)
-            black = self._check_pixels(exr_temporary, int(request["frame"]))
-            settings.file_format, settings.color_mode = "PNG", alpha
-            settings.color_depth, settings.compression = "8", 15
-            image.save_render(png_temporary, scene=scene)
+        """Write the files under temporary names, check them, then name them. True for a black frame."""
+        frame, folder = int(request["frame"]), Path(request["out"])
+        picture = "RGBA" if scene.render.film_transparent else "RGB"
+        is_tile = request["op"] == "tile"
+        is_layered = is_tile or (request.get("passes", "all") == "all" and _has_passes(scene))
+        depth = "16" if request.get("depth") == "half" else "32"
+        with contextlib.ExitStack() as files:
+            exr = files.enter_context(_published(folder / request["exr"]))
+            _save(scene, exr, "OPEN_EXR_MULTILAYER" if is_layered else "OPEN_EXR", picture, depth)
+            _check_exr(Path(exr), frame)
+            flat = exr
+            if is_layered:  # Blender itself cannot read pixels of a layered file back through its Python interface
+                flat = f"{exr}.flat"
+                files.callback(Path(flat).unlink, missing_ok=True)
+                _save(scene, flat, "OPEN_EXR", picture, "16")
+            black = self._check_pixels(flat, frame)
+            if request["png"]:
+                png = files.enter_context(_published(folder / request["png"]))
+                _save(scene, png, "PNG", picture, str(request.get("bits", 8)))
+                _check_png(Path(png), frame)
         return black
 
     def _check_pixels(self, path: str, frame: int) -> bool:
@@ -297,21 +397,145 @@ def _is_needed(kind: str, block: Any) -> bool:
     return kind != "image" or block.source in ("FILE", "MOVIE")  # the path of sequences and UDIM tiles is a pattern
 
 
-def _settings(scene: Any, own: tuple[Any, ...], request: dict[str, Any]) -> tuple[str, list[str]]:
-    """Put the request into the scene. Gives the device used (``cpu``, ``cuda``, ``optix``) and the cards' names."""
-    if request["engine"] != "CYCLES":
-        raise Refused(f"unknown engine {request['engine']!r} (valid: CYCLES)")
-    (own_size, own_samples, own_seed), render, cycles = own, scene.render, scene.cycles
-    render.engine = "CYCLES"
-    render.use_persistent_data = True
-    render.use_file_extension = False
-    render.threads_mode, render.threads = "FIXED", max(1, int(request["threads"]))
-    width, height, seed = int(request["width"]), int(request["height"]), int(request["seed"])
-    size = (width, height, 100) if width and height else own_size
-    render.resolution_x, render.resolution_y, render.resolution_percentage = size
-    cycles.samples = int(request["samples"]) or own_samples
-    cycles.seed, cycles.use_animated_seed = (seed, False) if seed >= 0 else own_seed
-    return _device(scene, str(request["device"]))
+def _own_settings(scene: Any) -> dict[str, Any]:
+    render, cycles = scene.render, scene.cycles
+    return {
+        "size": (render.resolution_x, render.resolution_y, render.resolution_percentage),
+        "samples": cycles.samples,
+        "seed": (cycles.seed, cycles.use_animated_seed),
+        "denoise": cycles.use_denoising,
+        "stored": {layer.name: layer.cycles.denoising_store_passes for layer in scene.view_layers},
+        "adaptive": cycles.use_adaptive_sampling,
+        "time_limit": cycles.time_limit,
+        "subset": (cycles.use_sample_subset, cycles.sample_offset, cycles.sample_subset_length),
+        "border": (
+            render.use_border,
+            render.use_crop_to_border,
+            render.border_min_x,
+            render.border_min_y,
+            render.border_max_x,
+            render.border_max_y,
+        ),
+        "post": (render.use_compositing, render.use_sequencer),
+    }
+
+
+def _window(scene: Any, request: dict[str, Any]) -> list[int]:
+    """Pixels of the picture made, from the frame's top left corner, half-open."""
+    percent = scene.render.resolution_percentage
+    width, height = (side * percent // 100 for side in (scene.render.resolution_x, scene.render.resolution_y))
+    named = [int(request.get(side, 0)) for side in ("left", "top", "right", "bottom")]
+    return named if named[2] else [0, 0, width, height]
+
+
+def _has_compositor(scene: Any) -> bool:
+    """Whether nodes change the picture after it was rendered."""
+    tree = getattr(scene, "compositing_node_group", None) or getattr(scene, "node_tree", None)
+    is_on = scene.render.use_compositing and getattr(scene, "use_nodes", True) and tree
+    return bool(is_on) and any(node.type not in _PASSING_NODES and not node.mute for node in tree.nodes)
+
+
+def _has_strips(scene: Any) -> bool:
+    editor = scene.sequence_editor
+    return bool(editor) and len(getattr(editor, "strips_all", None) or getattr(editor, "sequences_all", ())) > 0
+
+
+def _has_passes(scene: Any) -> bool:
+    """Whether the file's view layers hold more than one picture."""
+    layers = [layer for layer in scene.view_layers if layer.use]
+    no_pass = ("use_pass_combined", "use_pass_cryptomatte_accurate")
+    switches = [name for name in dir(layers[0]) if name.startswith("use_pass_") and name not in no_pass]
+    cycles = ("denoising_store_passes", "pass_debug_sample_count", "use_pass_volume_direct", "use_pass_volume_indirect",
+              "use_pass_shadow_catcher")  # fmt: skip
+    return len(layers) > 1 or any(
+        any(getattr(layer, name) for name in switches)
+        or any(getattr(layer.cycles, name, False) for name in cycles)
+        or len(layer.aovs) > 0
+        or len(layer.lightgroups) > 0
+        for layer in layers
+    )
+
+
+def _color(scene: Any) -> dict[str, Any]:
+    """How the scene turns light into the picture one sees."""
+    view = scene.view_settings
+    return {
+        "display": scene.display_settings.display_device,
+        "view": view.view_transform,
+        "look": "" if view.look == "None" else view.look,
+        "exposure": view.exposure,
+        "gamma": view.gamma,
+        "curves": view.use_curve_mapping,
+        "white_balance": getattr(view, "use_white_balance", False),
+    }
+
+
+def _triangles() -> int:
+    """Triangles of everything that is rendered, modifiers and instances included."""
+    import numpy
+
+    graph, of_mesh, total = bpy.context.evaluated_depsgraph_get(), {}, 0
+    for instance in graph.object_instances:
+        thing = instance.object
+        if thing.type not in ("MESH", "CURVE", "SURFACE", "META", "FONT") or thing.hide_render:
+            continue
+        key = thing.data.as_pointer() if thing.data else thing.as_pointer()
+        if key not in of_mesh:
+            mesh = thing.to_mesh()
+            corners = numpy.zeros(len(mesh.polygons) if mesh else 0, dtype=numpy.int32)
+            if mesh:
+                mesh.polygons.foreach_get("loop_total", corners)
+            of_mesh[key] = int((corners - 2).clip(min=0).sum())
+            thing.to_mesh_clear()
+        total += of_mesh[key]
+    return total
+
+
+def _save(scene: Any, path: str, kind: str, picture: str, depth: str) -> None:
+    settings = scene.render.image_settings
+    settings.file_format, settings.color_depth = kind, depth
+    if kind == "PNG":
+        settings.compression = 15
+    else:
+        settings.exr_codec = "ZIP"
+    if kind != "OPEN_EXR_MULTILAYER":
+        settings.color_mode = picture
+    try:
+        bpy.data.images["Render Result"].save_render(path, scene=scene)
+    except RuntimeError as error:
+        raise Refused(f"Blender could not write the picture: {error}; is the disk full?") from error
+
+
+def _check_exr(path: Path, frame: int) -> None:
+    """A disk that ran full leaves a file whose table of parts, which is written last, has holes or points outside."""
+    with path.open("rb") as file:
+        if len(head := file.read(8)) < 8 or head[:4] != b"\x76\x2f\x31\x01":
+            raise Refused(f"frame {frame} was not written: is the disk full?")
+        attributes: dict[bytes, bytes] = {}
+        while name := _until_nul(file):
+            _until_nul(file)
+            attributes[name] = file.read(struct.unpack("<I", file.read(4))[0])
+        _, top, _, bottom = struct.unpack("<4i", attributes[b"dataWindow"])
+        parts = -(-(bottom - top + 1) // 16)  # ZIP: 16 lines each
+        table = struct.unpack(f"<{parts}Q", file.read(8 * parts))
+        end = file.seek(0, 2)
+        for offset in table:
+            file.seek(offset + 4)
+            size = file.read(4)
+            if not offset or len(size) < 4 or offset + 8 + struct.unpack("<I", size)[0] > end:
+                raise Refused(f"frame {frame} was not written whole: is the disk full?")
+
+
+def _until_nul(file: Any) -> bytes:
+    text = b""
+    while (byte := file.read(1)) not in (b"\0", b""):
+        text += byte
+    return text
+
+
+def _check_png(path: Path, frame: int) -> None:
+    if path.read_bytes()[-8:-4] != b"IEND":
+        raise Refused(f"the PNG of frame {frame} was not written whole: is the disk full?")
 
 
 def _mute_file_outputs(scene: Any) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import together
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 
 STOP_REASON = "another rank of the gang ended"
@@ -129,19 +130,20 @@ class Gang:
         heard = [*self._started.values(), *reports]
         cursor = join(self.lease_id, heard)
         outputs = tuple(name for report in reports for name in report.outputs)
+        measured = together(report.measured for report in reports)
         ends = sorted(
             (r for r in reports if r.state is not AttemptState.SUCCEEDED),
             key=lambda r: (STOP_REASON in r.message, r.state not in _STOPPED, r.at_ms, r.rank),
         )
         at_ms = max(report.at_ms for report in reports)
-        base = replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs)
+        base = replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs, measured=measured)
         if not ends:
             return base
         first = ends[0]
         said = first.message or first.state or ""
         alike = len(ends) == self.ranks and {(r.state, r.message) for r in ends} == {(first.state, first.message)}
         message = said if alike else f"rank {first.rank}: {said}"
-        # What it measured and saved is rank 0's to tell, whoever failed.
+        # What it saved is rank 0's to tell, whoever failed.
         return replace(base, node=first.node, state=first.state, exit_code=first.exit_code, message=message)
 
 

@@ -11,16 +11,19 @@ from typing import TypeVar
 
 from scheduler.model.errors import ShisuanError
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured
 from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, TaskOrder
 from workers import environment
 from workers.checkpoints import Checkpoints
 from workers.folders import Roots, local_path
 from workers.listener import Listener
+from workers.measure import Meter
 from workers.places import Inodes, OwnPlace, Place, SharedPlace, remove_work, shareable
 from workers.process import LogWriter, Running, sentence
 from workers.resident import Residents, Wanted
 from workers.saved import Saved
 from workers.site import Site, attempt_name, make_work, now_ms
+from workers.spent import Spent
 from workers.storage import ALL_FILES, Manifest, Storage, open_storage, task_of
 from workers.table import Started
 from workers.tools import Tools
@@ -66,6 +69,8 @@ class LeaseRun:
         self._task: TaskOrder | None = None
         self._listener: Listener | None = None
         self._told_ms = 0
+        self._meter: Meter | None = None
+        self._measured: Measured | None = None
         self._shared = SharedPlace(site, order) if shareable(site, order) else None
 
     def stop(self, state: AttemptState, reason: str, *, grace_ms: int | None = None) -> None:
@@ -99,6 +104,7 @@ class LeaseRun:
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     async def _attempt(self, task: TaskOrder) -> Outcome:
+        self._meter = self._measured = None
         if self._stop is not None:
             return self._stop
         try:
@@ -137,7 +143,7 @@ class LeaseRun:
             listener = self._listen(task, claimed.saved)
             child = place.start(argv, environment.of_attempt(self._order, task, env, place.work), listener.feed)
             self._started(task, child)
-            code = await self._until(child.exited, child, task)
+            code = await self._until(child.exited, child, task, lambda: child.spent)
             listener.finish()
             facts: dict[str, object] = await claimed.saved.settle() if claimed.saved else {}
             outcome = replace(
@@ -149,7 +155,9 @@ class LeaseRun:
         finally:
             await place.leave()
 
-    async def _until(self, ended: asyncio.Future[int], child: Running, task: TaskOrder) -> int:
+    async def _until(
+        self, ended: asyncio.Future[int], child: Running, task: TaskOrder, used: Callable[[], Spent | None]
+    ) -> int:
         timer = None
         if task.timeout_ms:
             loop = asyncio.get_running_loop()
@@ -159,6 +167,8 @@ class LeaseRun:
         finally:
             if timer is not None:
                 timer.cancel()
+            if self._meter is not None:
+                self._measured = self._site.measuring.end(self._meter, used())
 
     async def _ask_resident(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         order, site = self._order, self._site
@@ -167,10 +177,11 @@ class LeaseRun:
         make_work(work, site.confinement)
         try:
             listener = self._listen(task)
+            resident.child.base = resident.base
             self._started(task, resident.child)
             resident.listen(listener.feed)
             await resident.ask(site.tools.text(task.request, work))
-            code = await self._until(resident.answered, resident.child, task)
+            code = await self._until(resident.answered, resident.child, task, resident.settle)
             listener.finish()
             outcome = self._judge(task, resident.child, listener, code)
             if outcome.state is AttemptState.SUCCEEDED and not listener.result:
@@ -282,6 +293,7 @@ class LeaseRun:
         started = Started(pid=child.pid, start_ticks=child.start_ticks)
         self._site.table.start(key, started, self._report(ReportKind.STARTED, task))
         self._told_ms = now_ms()
+        self._meter = self._site.measuring.begin(self._order, child)
         self._site.outbox.put(urgent=self._in_gang)
         if self._stop is not None:
             child.end(self._stop.state, task.grace_ms)
@@ -330,6 +342,7 @@ class LeaseRun:
             outputs=outcome.outputs,
             result=outcome.result,
             checkpoint_ms=outcome.checkpoint_ms,
+            measured=self._measured,
         )
 
 

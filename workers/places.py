@@ -19,11 +19,13 @@ from typing import Protocol
 
 from scheduler.model.errors import ExecutorError
 from scheduler.model.order import LeaseOrder, RunnerKind, TaskOrder
+from workers import procfs, spent
 from workers.confine import Cell
 from workers.environment import PATH
 from workers.process import Child, Running, signal_of, spawn
 from workers.procfs import MARK
 from workers.site import Site, attempt_name, make_work
+from workers.spent import NOTHING
 from workers.tools import remove_tree
 
 Reads = tuple[tuple[str, str], ...]
@@ -118,6 +120,8 @@ class SharedPlace:
         self._said = b""
         self._turn: Turn | None = None
         self._used = False
+        self._spent = NOTHING
+        """What the shell had reaped when its last task ended."""
 
     async def enter(self, task: TaskOrder, reads: Reads, inodes: Inodes) -> SharedPlace:
         """Ready for this task; a sandbox that shows other files, or files replaced since, is closed.
@@ -141,6 +145,7 @@ class SharedPlace:
         line = f"( export {settings} && exec {words} ) </dev/null 2>&1; end $?\n"
         self._shell.on_output = feed
         self._turn = Turn(self._shell)
+        self._turn.base = self._spent
         try:
             self._line.sendall(os.fsencode(line))
         except OSError:
@@ -172,7 +177,7 @@ class SharedPlace:
         site = self._site
         work = str(site.work / attempt_name(task.attempt_id, self._order.rank))
         make_work(work, site.confinement)
-        self.work, self._said, self._used = work, b"", False
+        self.work, self._said, self._used, self._spent = work, b"", False, NOTHING
         self._cell = _cell(site, self._order, task, reads, work)
         command = site.confinement.shell({"PATH": PATH, MARK: work}, self._cell)
         if command is None:
@@ -209,6 +214,8 @@ class SharedPlace:
         self._shell.drain()
         self._shell.on_output = _nobody_listens
         self._used = words[1] != b"0"
+        turn.spent = spent.of(procfs.children(self._shell.pid), with_rss=False)
+        self._spent = turn.spent or self._spent
         turn.over(signal_of(int(words[0])))
 
     def _died(self, shell: Child, exited: asyncio.Future[int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scheduler.model.lease import parse_attempt_id
 from workers.confine import Confinement
+from workers.measure import Measuring
 from workers.outbox import Outbox
 from workers.table import Table
 from workers.tools import Tools
@@ -36,6 +37,7 @@ class Site:
     confinement: Confinement
     disk: ThreadPoolExecutor
     """For storage, which may be slow or hang; the loop must not wait for it."""
+    measuring: Measuring
     ended: set[str] = field(default_factory=set)
     """Work folders of runners that ended since the last sweep for descendants that left their group."""
 

@@ -1,8 +1,9 @@
 """Where this node keeps the programs an order names by placeholder, and their versions for ``doctor``.
 
 ``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}``,
-``{encode_runner}`` and ``{train_runner}`` our runner files · ``{train_python}`` a Python that has ``torch`` ·
-``{work}`` the attempt's work folder. All other braces are left as they are.
+``{encode_runner}``, ``{merge_runner}`` and ``{train_runner}`` our runner files · ``{train_python}`` a Python that has
+``torch`` · ``{ocio}`` Blender's colour configuration · ``{work}`` the attempt's work folder. All other braces are left
+as they are.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class Tools:
     train_runner: str = ""
     train_python: str = ""
     """``SHISUAN_TRAIN_PYTHON``, else ours."""
+    merge_runner: str = ""
+    ocio: str = ""
+    """Blender's OpenColorIO configuration; empty where there is no Blender."""
 
     def argv(self, words: Sequence[str], work: str) -> tuple[str, ...]:
         """``words`` with placeholders replaced. Raises ExecutorError when this node lacks the tool."""
@@ -69,6 +73,9 @@ class Tools:
                 need += [*prefixes(self.python), *_source(self.encode_runner)]
             elif word == "{train_runner}":
                 need += [*prefixes(self.train_python), *_source(self.train_runner)]
+            elif word == "{merge_runner}":
+                need += [*prefixes(self.python), *_source(self.merge_runner)]
+                need += [str(Path(self.ocio).parent)] if self.ocio else []
             elif word in ("{blender}", "{blender_runner}"):
                 need += [*prefixes(self.blender), self.blender_runner]
         return tuple(path for path in dict.fromkeys(need) if os.path.exists(path))
@@ -80,6 +87,8 @@ class Tools:
             ("{encode_runner}", self.encode_runner),
             ("{train_runner}", self.train_runner),
             ("{train_python}", self.train_python),
+            ("{merge_runner}", self.merge_runner),
+            ("{ocio}", self.ocio),
             ("{work}", work),
         )
 
@@ -104,7 +113,20 @@ def find_tools() -> Tools:
         encode_runner=str(here / "encode_runner.py"),
         train_runner=str(here / "train_runner.py"),
         train_python=os.environ.get("SHISUAN_TRAIN_PYTHON") or sys.executable,
+        merge_runner=str(here / "merge_runner.py"),
+        ocio=_find_ocio(blender),
     )
+
+
+def _find_ocio(blender: str) -> str:
+    """It lies in Blender's data files: below the ``bpy`` package, or beside the program."""
+    if not blender:
+        return ""
+    data = "datafiles/colormanagement/config.ocio"
+    home = Path(blender).parent.parent  # of the environment: not through the link to the base interpreter
+    found = sorted(home.glob(f"lib/python*/site-packages/bpy/*/{data}"))
+    found = found or sorted(Path(blender).resolve().parent.glob(f"*/{data}"))
+    return str(found[-1]) if found else ""
 
 
 def _find_blender(checkout: Path) -> str:

@@ -180,7 +180,7 @@ class Training:
         return f"training process {int(found[1])} {how}{why}"
 
     def _workers(self) -> list[int]:
-        return procfs.children(self._torchrun.pid)
+        return list(procfs.children(self._torchrun.pid))
 
     def _hear(self, message: Message) -> None:
         if message.kind is MessageKind.DONE:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.session import Session
-from scheduler.report import contact_sheet, figures, gantt, loss_curve, timeline, video
+from scheduler.report import contact_sheet, figures, gantt, loss_curve, timeline, utilisation, utilisation_chart, video
 from scheduler.report import usage as sums
 
 Json = dict[str, Any]
@@ -100,6 +100,9 @@ def make(books: Books, folder: Path, now_ms: int) -> tuple[Artefact, ...]:
     line = timeline.build(books.leases, books.attempts, books.nodes, now_ms)
     chart = gantt.draw(line, folder / "gantt.png", f"{books.title}: who held what when")
     found.append(Artefact(kind="gantt", name="Gantt chart", path=chart, lines=("who held what when",)))
+    busy = utilisation.build(books.leases, books.attempts, books.nodes, now_ms)
+    chart = utilisation_chart.draw(busy, folder / "utilisation.png", f"{books.title}: how busy the devices were")
+    found.append(Artefact(kind="utilisation", name="utilisation", path=chart, lines=("held, and busy while held",)))
     found.append(_usage(books, folder))
     return tuple(found)
 

@@ -25,8 +25,9 @@ from scheduler.report import figures
 
 _SHOWN_LOG_LINES = 15
 _EXAMPLES = Path(scheduler.__file__).parents[1] / "examples"
+_PARK = _EXAMPLES / "park" / "park.yaml"
 STUDIO, LAB = "studio", "lab"
-"""The tenants of ``examples/park.yaml``."""
+"""The tenants of ``examples/park/park.yaml``."""
 
 
 @verb("demo", panel=SERVICE, example="shisuan demo")
@@ -35,7 +36,7 @@ def demo(
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")] = Path("build/demo"),
     film: Annotated[Path, typer.Option(metavar="FILE", help="The studio's job file.")] = _EXAMPLES / "film.yaml",
     train: Annotated[Path, typer.Option(metavar="FILE", help="The lab's job file.")] = _EXAMPLES / "train.yaml",
-    park: Annotated[Path, typer.Option(metavar="FILE", help="Tenants, shares, prices.")] = _EXAMPLES / "park.yaml",
+    park: Annotated[Path, typer.Option(metavar="FILE", help="Tenants, shares, prices.")] = _PARK,
 ) -> None:
     """Render and encode a film and train a model here, side by side, for two tenants.
 

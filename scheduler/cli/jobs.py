@@ -126,7 +126,7 @@ def _facts(job: dict[str, Any]) -> Table:
 
 
 def _attempts(tries: list[dict[str, Any]]) -> Table:
-    rows = table("ATTEMPT", "STATE", "NODE", "STARTED", "TOOK", "WHY")
+    rows = table("ATTEMPT", "STATE", "NODE", "STARTED", "TOOK", "USED", "WHY")
     for one in tries:
         began, ended = one.get("started_ms", 0), one.get("finished_ms", 0)
         took = figures.duration(ended - began) if began and ended else "–"
@@ -137,6 +137,7 @@ def _attempts(tries: list[dict[str, Any]]) -> Table:
             plain(node),
             figures.instant(began),
             took,
+            figures.used(one.get("measured"), ended - began),
             plain(one.get("reason", "")),
         )
     return rows

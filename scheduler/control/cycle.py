@@ -82,7 +82,9 @@ class Cycle:
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         declared: Collection[str] | None = None,
+        after_commit: Sequence[Callable[[], object]] = (),
     ) -> None:
+        """``after_commit`` are called after each transaction; they must not block."""
         self._engine = engine
         self._epoch = epoch
         self._store = store
@@ -94,6 +96,7 @@ class Cycle:
         self.metrics = metrics or Metrics()
         self.observer = Observer(silence_ms=self.limits.silence_ms, declared=declared)
         self._sealer = Sealer()
+        self._after_commit = tuple(after_commit)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._own_reports: list[Report] = []
         self._lock = threading.RLock()
@@ -290,6 +293,8 @@ class Cycle:
         self._store.commit(self._epoch, batch.events, changes)
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
         self.metrics.events.inc(len(batch.events))
+        for wake in self._after_commit:
+            wake()
         log_facts(batch.events)
 
     def _tell(self, batch: Batch, orders: list[LeaseOrder]) -> None:

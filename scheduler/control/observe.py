@@ -157,6 +157,7 @@ class Observer:
                     outputs=report.outputs,
                     facts=report.result,
                     checkpoint_ms=saved_ms,
+                    measured=report.measured,
                 )
             ]
         )

@@ -99,8 +99,8 @@ class Context:
                 text += f"/{self.base}.mp4"
         return self._output(text, (references.JOB_ID, TASK_INDEX) if is_command else (references.JOB_ID,))
 
-    def scene_output(self, step: str) -> str:
-        """Absolute folder an automatic SCENE step publishes into. Raises Malformed."""
+    def automatic_output(self, step: str) -> str:
+        """Absolute folder an automatic step (a scene's, a render's tiles) publishes into. Raises Malformed."""
         return self._output(self.default_output(step), (references.JOB_ID,))
 
     def _output(self, text: str, kept: tuple[str, ...]) -> str:
@@ -165,7 +165,7 @@ def mentions(body: Body) -> tuple[str, ...]:
     elif isinstance(body, kinds.TrainStep | kinds.TrainJob):
         texts += [body.script or "", body.python or "", *body.args, *body.env.values()]
     else:
-        texts.append(body.input)
+        texts += [body.input, body.ocio or ""]
     return tuple(dict.fromkeys(name for text in texts for name in references.steps_in(text)))
 
 

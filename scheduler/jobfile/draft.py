@@ -193,10 +193,9 @@ def _entries(file: kinds.JobFile) -> tuple[Entry, ...]:
 def _check_names(context: Context, entries: Sequence[Entry]) -> None:
     places: dict[str, str] = {}
     for entry in entries:
-        makes_scene = isinstance(getattr(entry.body, "scene", None), kinds.SceneScript)
-        for name in (entry.name, *((steps.scene_step(entry),) if makes_scene else ())):
+        for name, what in ((entry.name, ""), *steps.automatic(entry)):
             if name in places:
-                why = "" if name == entry.name else f" for the scene of step {entry.name!r}"
+                why = f" for the {what} of step {entry.name!r}" if what else ""
                 message = f"the name {name!r}{why} is taken by {places[name] or 'another step'}"
                 context.problems.append(Problem(entry.at("name"), message))
             places.setdefault(name, entry.place)
@@ -220,7 +219,7 @@ def _check_size(context: Context, planned: Sequence[tuple[Entry, Step]]) -> None
     total = sum(step.count for _, step in planned)
     if total > MAX_TASKS:
         entry, largest = max(planned, key=lambda pair: pair[1].count)
-        field = "array" if largest.kind is StepKind.COMMAND else "frames"
+        field = {StepKind.COMMAND: "array", StepKind.CHUNK: "chunks"}.get(largest.kind, "frames")
         message = f"the job has {total:,} tasks, {largest.count:,} of them here; the limit is {MAX_TASKS:,}"
         context.problems.append(Problem(entry.at(field), message))
 

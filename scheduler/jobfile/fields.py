@@ -12,8 +12,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator,
 from pydantic_core import PydanticCustomError, core_schema
 
 from pipelines.media import FrameRange, parse_rate, rate_text
-from pipelines.render import DEVICES, ENGINES
-from pipelines.transcode import CODECS, CONTAINERS, PRESETS
+from pipelines.render import DEPTHS, DEVICES, ENGINES, PASSES, PNG_BITS
+from pipelines.transcode import BITS, CODECS, COLORS, CONTAINERS, ENCODERS, PRESETS, SOUNDS
 from scheduler.jobfile import quantity
 from scheduler.jobfile.quantity import Array, Cards, Deadline, Malformed, shown
 
@@ -186,6 +186,17 @@ def _rate(value: Any) -> str:
         raise Malformed(str(error)) from None
 
 
+def _png(value: Any) -> str:
+    # YAML 1.1 readers give False for `off`; ours gives the text.
+    return choice("PNG depth", PNG)("off" if value is False else str(value) if type(value) is int else value)
+
+
+def _bits(value: Any) -> int:
+    if isinstance(value, bool) or value not in BITS:
+        raise Malformed(f"must be a number of bits, got {shown(value)}", tuple(str(bits) for bits in BITS))
+    return int(value)
+
+
 def _whole(what: str, least: int, most: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -199,6 +210,7 @@ def _count(what: str, least: int, most: int) -> tuple[PlainValidator, WithJsonSc
     return _typed(_whole(what, least, most), {"type": "integer", "minimum": least, "maximum": most})
 
 
+PNG = (*map(str, PNG_BITS), "off")
 _ENGINES = tuple(name.lower() for name in ENGINES)
 _TEXT: Json = {"type": "string", "minLength": 1}
 _NUMBER_OR_TEXT: Json = {"type": ["integer", "number", "string"]}
@@ -234,6 +246,12 @@ _CARDS: Json = {
 _SIZE: Json = {
     "anyOf": [
         {"type": "array", "items": {"type": "integer", "minimum": 4, "maximum": 65_536}, "minItems": 2, "maxItems": 2},
+        {"type": "string", "pattern": r"^\d+\s*[xX×]\s*\d+$"},
+    ]
+}
+_TILES: Json = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 64}, "minItems": 2, "maxItems": 2},
         {"type": "string", "pattern": r"^\d+\s*[xX×]\s*\d+$"},
     ]
 }
@@ -275,13 +293,26 @@ Resolution = Annotated[tuple[int, int], *_typed(quantity.resolution, _SIZE)]
 Rate = Annotated[str, *_typed(_rate, _NUMBER_OR_TEXT)]
 Engine = Annotated[str, *_typed(choice("engine", _ENGINES), {"enum": list(_ENGINES)})]
 Device = Annotated[str, *_typed(choice("device", DEVICES), {"enum": list(DEVICES)})]
+Tiles = Annotated[tuple[int, int], *_typed(quantity.tiles, _TILES)]
+Slices = Annotated[int, *_count("a whole number", 1, 1_024)]
+Chunk = Annotated[int, *_count("a whole number", 1, 10_000)]
+Passes = Annotated[str, *_typed(choice("choice of passes", PASSES), {"enum": list(PASSES)})]
+Depth = Annotated[str, *_typed(choice("depth", DEPTHS), {"enum": list(DEPTHS)})]
+Png = Annotated[str, *_typed(_png, {"enum": [*PNG_BITS, *PNG]})]
 Codec = Annotated[str, *_typed(choice("codec", CODECS), {"enum": list(CODECS)})]
+Bits = Annotated[int, *_typed(_bits, {"enum": list(BITS)})]
+Color = Annotated[str, *_typed(choice("color", COLORS), {"enum": list(COLORS)})]
+Encoder = Annotated[str, *_typed(choice("encoder", ENCODERS), {"enum": list(ENCODERS)})]
+Sound = Annotated[str, *_typed(choice("audio", SOUNDS), {"enum": list(SOUNDS)})]
 Preset = Annotated[str, *_typed(choice("preset", PRESETS), {"enum": list(PRESETS)})]
 Retries = Annotated[int, *_count("a whole number", 0, 100)]
 Nodes = Annotated[int, *_count("a whole number", 1, 1_024)]
 Processes = Annotated[int, *_count("a whole number", 1, 256)]
 Parallel = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Samples = Annotated[int, *_count("a whole number", 1, 16_777_216)]
+Threads = Annotated[int, *_count("a whole number", 1, 64)]
+Chunks = Annotated[int, *_count("a whole number", 2, 9_999)]
+ChunkFrames = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Crf = Annotated[int, *_count("a whole number", 0, 51)]
 # Blender and Python's seeded generators both take 31 bits without surprise.
 Seed = Annotated[int, *_count("a whole number", 0, 2_147_483_647)]

@@ -20,6 +20,8 @@ from scheduler.model.units import MILLI, MS_PER_HOUR, MS_PER_SECOND
 MIB = 1_048_576
 MAX_CPUS = 4_096
 MAX_CARDS = 1_024
+MAX_TILES = 64
+"""Per side."""
 MAX_MEMORY_MIB = 64 * 1_048_576
 MAX_DURATION_MS = 365 * 24 * MS_PER_HOUR
 PRIORITIES = {"low": 25, "normal": 50, "high": 75}
@@ -264,13 +266,24 @@ def _cards_amount(amount: object) -> tuple[int, int]:
 
 def resolution(value: Any) -> tuple[int, int]:
     """``[1920, 1080]`` or ``"1920x1080"``, in pixels."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})", value.strip(), re.ASCII)):
-        pair = [int(match[1]), int(match[2])]
-    elif isinstance(value, list) and len(value) == 2 and all(type(item) is int for item in value):
-        pair = value
-    else:
-        raise Malformed(f"must be like 1920x1080 or [1920, 1080], got {shown(value)}")
+    pair = _pair(value, "1920x1080 or [1920, 1080]")
     # Blender's own limits for one side (RenderSettings.resolution_x in its Python API).
     if not all(4 <= side <= 65_536 for side in pair):
         raise Malformed(f"each side must be 4 to 65536 pixels, got {pair[0]}x{pair[1]}")
-    return pair[0], pair[1]
+    return pair
+
+
+def tiles(value: Any) -> tuple[int, int]:
+    """``[4, 2]`` or ``"4x2"``: columns, rows."""
+    pair = _pair(value, "4x4 or [4, 4], columns by rows")
+    if not all(1 <= side <= MAX_TILES for side in pair):
+        raise Malformed(f"must be 1 to {MAX_TILES} tiles across and down, got {pair[0]}x{pair[1]}")
+    return pair
+
+
+def _pair(value: Any, form: str) -> tuple[int, int]:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})", value.strip(), re.ASCII)):
+        return int(match[1]), int(match[2])
+    if isinstance(value, list) and len(value) == 2 and all(type(item) is int for item in value):
+        return value[0], value[1]
+    raise Malformed(f"must be like {form}, got {shown(value)}")

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipelines.command import ANY_OUTPUT, CommandSpec
-from pipelines.render import AS_IN_FILE, RenderSpec, SceneSpec
+from pipelines.render import RenderSpec, SceneSpec
 from pipelines.request import TASK_INDEX
-from scheduler.jobfile import hardware, kinds, paths
+from pipelines.transcode import HDR, Source, TranscodeSpec, feature
+from scheduler.jobfile import film, hardware, kinds, paths, rendering
 from scheduler.jobfile.context import Context, Entry, stem
-from scheduler.jobfile.film import transcode
 from scheduler.jobfile.quantity import Malformed
 from scheduler.jobfile.training import train
-from scheduler.model import codec
+from scheduler.model import catalogue, codec
 from scheduler.model.job import Resources, Step, StepKind
 
-SCENE_SUFFIX = "-scene"
+SCENE_SUFFIX, CHUNKS_SUFFIX, AUDIO_SUFFIX = "-scene", "-chunks", "-audio"
 
 
 def command(context: Context, entry: Entry) -> tuple[Step, ...]:
@@ -77,7 +78,7 @@ def _all_roots(context: Context) -> tuple[str, ...]:
 
 
 def render(context: Context, entry: Entry) -> tuple[Step, ...]:
-    """A RENDER step, with a SCENE step before it when the scene is a script."""
+    """A RENDER step, with a SCENE step before it when the scene is a script, and a MERGE step when frames are cut."""
     body = entry.body
     assert isinstance(body, kinds.RenderStep | kinds.RenderJob)
     blend, output_dir = "", ""
@@ -91,31 +92,44 @@ def render(context: Context, entry: Entry) -> tuple[Step, ...]:
         output_dir = context.output_path(entry)
     needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
     with context.at(entry.at("resources.accelerators")):
-        _device_is_there(body, needed, context)
-    width, height = body.resolution or (AS_IN_FILE, AS_IN_FILE)
-    spec = RenderSpec(
-        blend=blend,
-        frames=body.frames.spans,
-        width=width,
-        height=height,
-        samples=body.samples or AS_IN_FILE,
-        engine=body.engine.upper(),
-        device=body.device,
-        base=context.base,
-        output_dir=output_dir,
-        reads=(_folder(blend), *context.reads(entry)),
+        needed = rendering.on_device(body, needed)
+    cut = rendering.cut(context, entry)
+    whole = rendering.frames_spec(context, entry, blend, output_dir, (_folder(blend), *context.reads(entry)))
+    needs = (*(made.name for made in before), *entry.needs)
+    if not rendering.is_cut(body):
+        return (*before, _frames(entry, whole, needed, needs, name=entry.name, count=len(body.frames)))
+    name = rendering.pieces_step(entry)
+    pieces = replace(whole, cut=cut, output_dir=context.automatic_output(name) if output_dir else "")
+    first = _frames(entry, pieces, needed, needs, name=name, count=len(body.frames) * cut.pieces)
+    spec = rendering.merge_spec(whole, pieces)
+    merge = _step(
+        entry,
+        StepKind.MERGE,
+        resources=rendering.merge_resources(spec, needed),
+        spec=spec,
+        count=len(body.frames),
+        needs=(name, *entry.needs),
     )
-    step = _step(
+    return (*before, first, merge)
+
+
+def _frames(
+    entry: Entry, spec: RenderSpec, needed: Resources, needs: tuple[str, ...], *, name: str, count: int
+) -> Step:
+    body = entry.body
+    assert isinstance(body, kinds.RenderStep | kinds.RenderJob)
+    return _step(
         entry,
         StepKind.RENDER,
         resources=needed,
         spec=spec,
-        count=len(body.frames),
+        count=count,
         max_parallel=body.max_parallel or 0,
-        needs=(*(made.name for made in before), *entry.needs),
-        warm_key=blend,
+        name=name,
+        needs=needs,
+        warm_key=spec.blend,
+        chunk=body.chunk or 0,
     )
-    return (*before, step)
 
 
 def _folder(path: str) -> str:
@@ -136,7 +150,7 @@ def _scene(context: Context, entry: Entry, scene: kinds.SceneScript) -> tuple[st
     with context.at(entry.at("scene.script")):
         found = context.input(scene.script)
         script = found.path if found.step else paths.existing_file(found.path, scene.script)
-        output_dir = context.scene_output(name)
+        output_dir = context.automatic_output(name)
     args = "{}"
     with context.at(entry.at("scene.args")):
         args = json.dumps(scene.args, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -161,10 +175,16 @@ def scene_step(entry: Entry) -> str:
     return f"{entry.name[: 40 - len(SCENE_SUFFIX)]}{SCENE_SUFFIX}" if entry.place else StepKind.SCENE.value
 
 
-def _device_is_there(body: kinds.RenderStep | kinds.RenderJob, needed: Resources, context: Context) -> None:
-    if body.device in ("cuda", "optix") and not (needed.cards or needed.card_milli):
-        why = "the park has no card now" if body.resources.accelerators else "no card is asked for"
-        raise Malformed(f"device {body.device} renders on a card, but {why}; write accelerators: 1 or device: auto")
+def automatic(entry: Entry) -> tuple[tuple[str, str], ...]:
+    """Names of the steps that nobody wrote and the entry brings, each with what it makes."""
+    body = entry.body
+    if isinstance(body, kinds.TranscodeStep | kinds.TranscodeJob) and (body.chunks or body.chunk_frames):
+        chunks, sound = chunk_steps(entry)
+        return ((chunks, "chunks"), (sound, "sound"))
+    if not isinstance(body, kinds.RenderStep | kinds.RenderJob):
+        return ()
+    scene = ((scene_step(entry), "scene"),) if isinstance(body.scene, kinds.SceneScript) else ()
+    return (*scene, *(((rendering.pieces_step(entry), "tiles"),) if rendering.is_cut(body) else ()))
 
 
 def _resources(context: Context, entry: Entry, *, memory_mib: int) -> Resources:
@@ -176,9 +196,53 @@ def _resources(context: Context, entry: Entry, *, memory_mib: int) -> Resources:
 
 
 def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
-    spec = transcode(context, entry)
+    """A TRANSCODE step; with chunks a CHUNK step, an AUDIO step where sound must be encoded, and a JOIN step."""
+    spec = film.transcode(context, entry)
     needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
-    return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
+    needed = _with_engine(context, entry, spec, needed)
+    chunks = film.chunk_count(context, entry, spec)
+    if chunks == 1:
+        return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
+    names = chunk_steps(entry)
+    parts, sound = "", ""
+    with context.at(entry.at("outputs")):
+        parts, sound = (context.automatic_output(name) for name in names)
+    if spec.source is not Source.VIDEO or spec.audio != "aac":
+        sound = ""
+    part, whole = film.chunked(spec, chunks, parts, sound)
+    # Sound and joining need no card.
+    light = replace(needed, cards=0, card_milli=0, card_models=(), card_memory_mib=0, mig_profile="", features=())
+    made = [_step(entry, StepKind.CHUNK, resources=needed, spec=part, count=chunks, name=names[0])]
+    if sound:
+        heard = replace(spec, output_dir=sound)
+        made.append(_step(entry, StepKind.AUDIO, resources=light, spec=heard, name=names[1]))
+    needs = (*(step.name for step in made), *entry.needs)
+    return (*made, _step(entry, StepKind.JOIN, resources=light, spec=whole, needs=needs))
+
+
+def chunk_steps(entry: Entry) -> tuple[str, str]:
+    """Names of the automatic steps before a chunked film: its chunks, and its sound."""
+    return _made_name(entry, CHUNKS_SUFFIX), _made_name(entry, AUDIO_SUFFIX)
+
+
+def _made_name(entry: Entry, suffix: str) -> str:
+    return f"{entry.name[: 40 - len(suffix)]}{suffix}"
+
+
+def _with_engine(context: Context, entry: Entry, spec: TranscodeSpec, needed: Resources) -> Resources:
+    """NVENC asked for by name is a feature each card must have."""
+    if spec.encoder != "nvenc":
+        return needed
+    wanted = feature(spec.codec, 10 if spec.color in HDR else spec.bits)
+    able = tuple(model for model in sorted(context.models) if wanted in catalogue.features(model))
+    with context.at(entry.at("encoder")):
+        if not (needed.cards or needed.card_milli):
+            raise Malformed(
+                "nvenc encodes on a card, but none is asked for; write accelerators: 1", ("auto", "software")
+            )
+        if needed.card_models and not set(needed.card_models) & set(able):
+            raise Malformed(f"no {', '.join(needed.card_models)} has {wanted}; these have", able)
+    return replace(needed, features=tuple(sorted({*needed.features, wanted})))
 
 
 def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
@@ -201,6 +265,7 @@ def _step(
     name: str = "",
     needs: tuple[str, ...] | None = None,
     warm_key: str = "",
+    chunk: int = 0,
 ) -> Step:
     body = entry.body
     return Step(
@@ -214,6 +279,7 @@ def _step(
         timeout_ms=body.timeout or 0,
         grace_ms=body.grace,
         max_parallel=max_parallel,
+        chunk=chunk,
         warm_key=warm_key,
         spec=codec.dumps(spec),
     )

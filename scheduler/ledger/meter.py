@@ -16,7 +16,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from scheduler.model import measured
 from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.node import Device, DeviceKind
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -153,20 +155,30 @@ def _sku(device: Device | None) -> tuple[Sku, str]:
 
 
 def _evidence(attempts: Sequence[AttemptRecord], part: Segment) -> str:
-    """Canonical JSON: the attempts whose time lies in this part, with the instants it was worked out from."""
-    told = [
-        {
-            "id": attempt.id,
-            "state": attempt.state.value,
-            "started_ms": attempt.started_ms,
-            "heartbeat_ms": attempt.heartbeat_ms,
-            "finished_ms": attempt.finished_ms,
-        }
-        | ({"checkpoint_ms": attempt.checkpoint_ms} if attempt.checkpoint_ms else {})
-        for attempt in attempts
-        if not attempt.finished_ms or (attempt.finished_ms > part.start_ms and attempt.started_ms <= part.end_ms)
-    ]
-    return json.dumps({"attempts": told, "source": "lease"}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Canonical JSON: the attempts whose time lies in this part, with the instants it was worked out from and, where
+    they ended, what they were seen to do. ``source`` is ``lease`` when nothing was measured: it changes no charge.
+    """
+    told: list[dict[str, Any]] = []
+    sources: set[str] = set()
+    for attempt in attempts:
+        if attempt.finished_ms and not (attempt.finished_ms > part.start_ms and attempt.started_ms <= part.end_ms):
+            continue
+        told.append(
+            {
+                "id": attempt.id,
+                "state": attempt.state.value,
+                "started_ms": attempt.started_ms,
+                "heartbeat_ms": attempt.heartbeat_ms,
+                "finished_ms": attempt.finished_ms,
+            }
+        )
+        if attempt.checkpoint_ms:
+            told[-1]["checkpoint_ms"] = attempt.checkpoint_ms
+        if attempt.measured is not None and part.start_ms < attempt.finished_ms <= part.end_ms:
+            told[-1]["measured"] = measured.summary(attempt.measured)  # once: in the record in which it ended
+            sources.add(attempt.measured.source.value)
+    value = {"attempts": told, "source": "+".join(sorted(sources)) or "lease"}
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

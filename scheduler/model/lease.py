@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.measured import Measured
+
 
 class AttemptState(StrEnum):
     """One try of one task."""
@@ -92,6 +94,8 @@ class AttemptRecord:
     """Canonical JSON a runner reports with its result (timings, frame statistics)."""
     checkpoint_ms: int = 0
     """When the last checkpoint of this attempt was committed; 0: none."""
+    measured: Measured | None = None
+    """What it was seen to do; None when nobody could measure it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 
 
@@ -121,6 +122,8 @@ class Report:
     """When the attempt's last checkpoint was committed; 0: none."""
     leases: tuple[str, ...] = ()
     tenant: str = ""
+    measured: Measured | None = None
+    """With FINISHED: what the attempt was seen to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,7 @@ def attempt_finished(attempt: AttemptRecord, event: AttemptFinished, at_ms: int)
         outputs=event.outputs,
         facts=event.facts,
         checkpoint_ms=event.checkpoint_ms,
+        measured=event.measured,
     )
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from scheduler.model.catalogue import BY_ID, features
+
 COMMAND = "apiVersion: shisuan/v1\nkind: CommandJob\nname: hello\nrun: echo hello\n"
 RENDER = "apiVersion: shisuan/v1\nkind: RenderJob\nname: film\nscene: shot.blend\nframes: 1-24\n"
 TRANSCODE = "apiVersion: shisuan/v1\nkind: TranscodeJob\nname: film\ninput: take.mov\n"
@@ -11,9 +13,12 @@ STEP_FIELDS = (
     "array, env, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, resources, retries, run, timeout"
 )
 RENDER_FIELDS = (
-    "after, apiVersion, deadline, device, engine, frames, grace, inputs, kind, max_parallel, name, outputs, priority, "
-    "queue, resolution, resources, retries, samples, scene, timeout"
+    "after, apiVersion, chunk, deadline, denoise, depth, device, engine, frames, grace, inputs, kind, "
+    "max_parallel, name, outputs, passes, png, priority, queue, resolution, resources, retries, samples, scene, "
+    "slices, tiles, timeout"
 )
+
+RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
 
 ROWS = {
     "a training of nothing": (TRAIN, "script: say what to train: either script or module"),
@@ -41,7 +46,7 @@ ROWS = {
     ),
     "unknown codec": (
         TRANSCODE + "codec: h265",
-        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264)",
+        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264, hevc)",
     ),
     "unknown field, nearest name": (
         RENDER + "sample: 4",
@@ -235,6 +240,47 @@ ROWS = {
         RENDER + "device: cuda",
         "resources.accelerators: device cuda renders on a card, but no card is asked for; "
         "write accelerators: 1 or device: auto",
+    ),
+    "device without ray tracing": (
+        RENDER + "device: optix\nresources: {accelerators: A100}",
+        "resources.accelerators: A100-PCIE-40GB, A100-SXM-80GB has no ray-tracing cores, which OptiX needs; write "
+        f"device: cuda (valid: {', '.join(RAY_TRACING)})",
+    ),
+    "tiles": (RENDER + "tiles: 4", "tiles: must be like 4x4 or [4, 4], columns by rows, got 4"),
+    "too many tiles": (
+        RENDER + "resolution: 1920x1080\ntiles: 65x2",
+        "tiles: must be 1 to 64 tiles across and down, got 65x2",
+    ),
+    "tiles of nothing": (
+        RENDER + "tiles: 2x2",
+        "tiles: tiles are windows in pixels, so the step needs its resolution, such as 7680x4320",
+    ),
+    "tiny tiles": (
+        RENDER + "resolution: 64x32\ntiles: 8x8",
+        "tiles: 8x8 tiles of 64x32 pixels would be smaller than 8 pixels a side; the most here is 8x4",
+    ),
+    "slices of unknown samples": (
+        RENDER + "slices: 2",
+        "slices: slices share out the samples, so the step needs its samples, such as 64",
+    ),
+    "more slices than samples": (
+        RENDER + "slices: 5\nsamples: 4",
+        "slices: 5 slices cannot share 4 samples; the most here is 4",
+    ),
+    "denoise": (RENDER + "denoise: optix", "denoise: must be true or false, got 'optix'"),
+    "depth": (RENDER + "depth: double", "depth: unknown depth 'double' (valid: float, half)"),
+    "png": (RENDER + "png: 10", "png: unknown PNG depth '10' (valid: 8, 16, off)"),
+    "passes": (RENDER + "passes: depth", "passes: unknown choice of passes 'depth' (valid: all, picture)"),
+    "chunk": (RENDER + "chunk: 0", "chunk: must be a whole number from 1 to 10000, got 0"),
+    "a film of frames without PNG": (
+        PIPELINE + "- {name: r, kind: render, scene: shot.blend, frames: 1-3, png: off}\n"
+        "- {name: f, kind: transcode, input: '${steps.r.outputs}'}",
+        "steps[1].input: '${steps.r.outputs}': step 'r' makes no PNG; a film needs its png: 8, or 16",
+    ),
+    "a name the automatic tiles step takes": (
+        PIPELINE + "- {name: r-tiles, kind: command, run: a}\n"
+        "- {name: r, kind: render, scene: shot.blend, frames: 1, resolution: 64x64, tiles: 2x2}",
+        "steps[1].name: the name 'r-tiles' for the tiles of step 'r' is taken by steps[0]",
     ),
     "film's container": (
         TRANSCODE + "outputs: film.avi",

@@ -31,7 +31,7 @@ def request(made):
 def test_examples_are_accepted(studio, path):
     studio.file("scenes/heads.py")
     studio.file("train/gpt.py")
-    for number in range(1, 25):
+    for number in range(1, 49):
         (studio.home / "film/frames").mkdir(parents=True, exist_ok=True)
         (studio.home / f"film/frames/film.{number:04d}.png").touch()
     text = path.read_text(encoding="utf-8")
@@ -97,6 +97,81 @@ def test_frames_of_one_scene_share_a_warm_blender(studio):
     studio.file("scenes/heads.py")
     steps = studio.read((ROOT / "examples/film.yaml").read_text(encoding="utf-8")).job("j7", "").steps
     assert [step.warm_key for step in steps] == ["", f"{studio.home}/jobs/j7/render-scene/heads.blend", ""]
+
+
+STILL = (
+    "apiVersion: shisuan/v1\nkind: RenderJob\nname: still\nscene: {script: heads.py}\nframes: 12\n"
+    "resolution: 7680x4320\nsamples: 4\ntiles: 4x4\ndepth: half\nresources: {cpus: 2, memory: 2GiB}\n"
+)
+
+
+def test_a_still_in_tiles_runs_scene_then_tiles_then_merge(studio):
+    studio.file("heads.py")
+    draft = studio.read(STILL + "denoise: false\nchunk: 4\nmax_parallel: 8")
+    assert [(s.name, s.kind, s.count, s.needs, s.chunk, s.max_parallel) for s in draft.steps] == [
+        ("scene", StepKind.SCENE, 1, (), 0, 0),
+        ("tiles", StepKind.RENDER, 16, ("scene",), 4, 8),
+        ("render", StepKind.MERGE, 1, ("tiles",), 0, 0),
+    ]
+    made = orders(studio, draft.source)
+    tile, merge = made["tiles", 15], made["render", 0]
+    assert (request(tile)["left"], request(tile)["top"], request(tile)["right"], request(tile)["bottom"]) == (
+        5760,
+        3240,
+        7680,
+        4320,
+    )
+    assert tile.outputs == ("still.0012.t15.exr", "still.0012.t15.json")
+    assert request(merge)["folder"] == tile.output_dir == f"{studio.home}/jobs/j7/tiles"
+    assert merge.reads == (tile.output_dir,)
+    assert merge.outputs == ("still.0012.exr", "still.0012.png", "still.0012.small.jpg")
+    assert merge.output_dir == f"{studio.home}/jobs/j7/render"
+
+
+def test_a_merge_takes_no_card_and_the_memory_its_picture_needs(studio):
+    studio.file("heads.py")
+    text = STILL.replace("cpus: 2", "accelerators: L40S, cpus: 2")
+    tiles, merge = studio.read(text + "denoise: false").steps[1:]
+    assert (tiles.resources.cards, merge.resources.cards, merge.resources.card_models) == (1, 0, ())
+    assert merge.resources.cpu_milli == 2_000
+    assert merge.resources.memory_mib == 2_048
+    assert studio.read(text + "denoise: true").steps[2].resources.memory_mib > 2_500
+
+
+def test_frames_in_tiles_are_encoded_as_whole_ones_are(studio):
+    studio.file("shot.blend")
+    text = PIPELINE + (
+        "- {name: r, kind: render, scene: shot.blend, frames: 1-2, resolution: 64x36, tiles: 2x2, slices: 2, "
+        "samples: 4}\n"
+        "- {name: f, kind: transcode, input: '${steps.r.outputs}'}"
+    )
+    assert [(s.name, s.count, s.needs) for s in studio.read(text).steps] == [
+        ("r-tiles", 16, ()),
+        ("r", 2, ("r-tiles",)),
+        ("f", 1, ("r",)),
+    ]
+    made = orders(studio, text)
+    assert request(made["f", 0])["input"] == f"{made['r', 0].output_dir}/film.####.png"
+    assert (request(made["f", 0])["first"], request(made["f", 0])["last"]) == (1, 2)
+
+
+def test_optix_asks_for_ray_tracing(studio):
+    studio.file("shot.blend")
+    text = (
+        "apiVersion: shisuan/v1\nkind: RenderJob\nname: x\nscene: shot.blend\nframes: 1\ndevice: optix\n"
+        "resources: {accelerators: "
+    )
+    assert studio.read(text + "1}").steps[0].resources.features == ("rt",)
+    assert studio.read(text + "[L40S, A100]}").steps[0].resources.features == ("rt",)
+
+
+@pytest.mark.parametrize(("written", "bits"), [("8", 8), ("16", 16), ("'16'", 16), ("off", 0), ("false", 0)])
+def test_bits_of_the_png_as_people_write_them(studio, written, bits):
+    studio.file("shot.blend")
+    text = f"apiVersion: shisuan/v1\nkind: RenderJob\nname: x\nscene: shot.blend\nframes: 1\npng: {written}"
+    made = orders(studio, text)["render", 0]
+    assert request(made)["bits"] == (bits or 8)
+    assert made.outputs == (("x.0001.exr", "x.0001.png") if bits else ("x.0001.exr",))
 
 
 def test_auto_means_a_card_where_there_are_cards(studio):

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.command import CommandSpec
+from pipelines.merge import MergeSpec
 from pipelines.plan import PLANNERS, order
 from pipelines.render import RenderSpec, SceneSpec
 from pipelines.request import Template, line
+from pipelines.tiles import Cut
 from pipelines.train import TrainSpec
 from pipelines.transcode import Source, TranscodeSpec
 from scheduler.model import codec
@@ -85,6 +87,36 @@ STEPS = {
         ),
         ranks=2,
     ),
+    "tile": step(
+        StepKind.RENDER,
+        RenderSpec(
+            blend="/films/jobs/j7/scene/heads.blend",
+            frames=((1, 3, 1),),
+            width=7_680,
+            height=4_320,
+            samples=4,
+            cut=Cut(columns=4, rows=4, slices=2),
+            base="still",
+            output_dir="/films/jobs/j7/still-tiles",
+            reads=("/films/jobs/j7/scene",),
+        ),
+        64,
+    ),
+    "merge": step(
+        StepKind.MERGE,
+        MergeSpec(
+            folder="/films/jobs/j7/still-tiles",
+            frames=((1, 3, 1),),
+            cut=Cut(columns=4, rows=4, slices=2),
+            width=7_680,
+            height=4_320,
+            base="still",
+            depth="half",
+            output_dir="/films/stills",
+            reads=("/films/jobs/j7/still-tiles",),
+        ),
+        2,
+    ),
     "transcode": step(
         StepKind.TRANSCODE,
         TranscodeSpec(
@@ -97,6 +129,48 @@ STEPS = {
             file="film.mp4",
             output_dir="/films",
             reads=("/films/frames",),
+        ),
+    ),
+    "chunk": step(
+        StepKind.CHUNK,
+        TranscodeSpec(
+            source=Source.VIDEO,
+            input="/films/take.mov",
+            codec="hevc",
+            bits=10,
+            color="hlg",
+            encoder="software",
+            chunks=8,
+            file="film.mp4",
+            output_dir="/films/jobs/j7/work-chunks",
+            reads=("/films/take.mov",),
+        ),
+        8,
+    ),
+    "audio": step(
+        StepKind.AUDIO,
+        TranscodeSpec(
+            source=Source.VIDEO,
+            input="/films/take.mov",
+            file="film.mp4",
+            output_dir="/films/jobs/j7/work-audio",
+            reads=("/films/take.mov",),
+        ),
+    ),
+    "join": step(
+        StepKind.JOIN,
+        TranscodeSpec(
+            source=Source.VIDEO,
+            input="/films/take.mov",
+            codec="hevc",
+            bits=10,
+            color="hlg",
+            chunks=8,
+            parts="/films/jobs/j7/work-chunks",
+            sound="/films/jobs/j7/work-audio",
+            file="film.mp4",
+            output_dir="/films",
+            reads=("/films/jobs/j7/work-chunks", "/films/jobs/j7/work-audio"),
         ),
     ),
 }
@@ -133,7 +207,7 @@ def test_only_a_users_words_are_literal():
 
 def test_blender_stays_and_ffmpeg_goes():
     resident = [name for name, made in STEPS.items() if order(job_of(made), made, 0, 1).runner is RunnerKind.RESIDENT]
-    assert resident == ["scene", "render"]
+    assert resident == ["scene", "render", "tile"]
 
 
 def test_frames_follow_the_positions():

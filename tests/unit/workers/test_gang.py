@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured, RankUse
 from scheduler.model.order import Report, ReportKind
 from tests.farm import gang
 from workers.gang import STOP_REASON, Gang, split
@@ -120,3 +121,27 @@ def test_progress_is_that_of_rank_0(pair):
 
 def test_an_agents_own_cursor_is_left_alone():
     assert split("alpha/t1/abc-7") == ("", ("alpha/t1/abc-7",))
+
+
+def use(rank, cpu_ms):
+    return Measured(ranks=(RankUse(node=f"n{rank}", rank=rank, cpu_ms=cpu_ms, rss_peak_mib=10),))
+
+
+def test_what_its_ranks_were_seen_to_do_is_told_side_by_side(pair):
+    ends = [replace(finished(1), measured=use(1, 500)), replace(finished(0), measured=use(0, 300))]
+    (end,) = feed(pair, started(0), started(1), *ends)[-1].reports
+    assert [(r.node, r.cpu_ms) for r in end.measured.ranks] == [("n0", 300), ("n1", 500)]
+    assert (end.measured.cpu_ms, end.measured.rss_peak_mib) == (800, 20)
+
+
+def test_a_rank_that_was_lost_is_missing_from_the_measurement(pair):
+    feed(pair, started(0), started(1))
+    outcomes = [pair.take(replace(finished(0, AttemptState.CANCELLED), measured=use(0, 300)))]
+    outcomes.append(pair.lose(pair.nodes[1], "node gone", 50))
+    (end,) = outcomes[-1].reports
+    assert [r.rank for r in end.measured.ranks] == [0]
+
+
+def test_a_gang_nobody_measured_has_no_measurement(pair):
+    (end,) = feed(pair, started(0), started(1), finished(0), finished(1))[-1].reports
+    assert end.measured is None
