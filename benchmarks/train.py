@@ -88,7 +88,10 @@ def by_hand(folder: Path) -> Run:
     }
     began_ms = time.time_ns() / 1e6
     port = free_port(LOOPBACK)
-    ranks = [subprocess.Popen(_torchrun(rank, port), env=env, cwd=folder, **_output(folder, rank)) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(_torchrun(rank, port), env=env, cwd=folder, start_new_session=True, **_output(folder, rank))
+        for rank in range(2)
+    ]
     codes = [rank.wait(timeout=300) for rank in ranks]
     text = (folder / "0.log").read_text(encoding="utf-8")
     assert codes == [0, 0], text[-2_000:]

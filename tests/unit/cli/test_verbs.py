@@ -160,6 +160,13 @@ def test_retry_sends_step_and_tasks(shisuan, api):
     assert result.out == "j17 waits to run again (now waiting)\n"
 
 
+def test_preempt_says_whether_to_hold(shisuan, api):
+    api.answers["POST /jobs/j17/preempt"] = job("held")
+    result = shisuan("preempt", "j17", "--hold")
+    assert api.bodies("POST", "/jobs/j17/preempt") == [{"hold": True}]
+    assert result.out == "j17 is being preempted (now held)\n"
+
+
 def test_nodes_mark_simulated_cards(shisuan, api):
     api.answers["GET /nodes"] = {"nodes": [NODE]}
     out = shisuan("nodes").out

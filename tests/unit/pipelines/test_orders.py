@@ -75,6 +75,18 @@ STEPS = {
         ),
         25,
     ),
+    "train": step(
+        StepKind.TRAIN,
+        TrainSpec(
+            script="/films/code/train.py",
+            args=("--steps", "200", "{work}"),
+            env=(("SEED", "7"),),
+            processes=8,
+            output_dir="/films/gpt",
+            reads=("/films/code",),
+        ),
+        ranks=2,
+    ),
     "tile": step(
         StepKind.RENDER,
         RenderSpec(
@@ -104,18 +116,6 @@ STEPS = {
             reads=("/films/jobs/j7/still-tiles",),
         ),
         2,
-    ),
-    "train": step(
-        StepKind.TRAIN,
-        TrainSpec(
-            script="/films/code/train.py",
-            args=("--steps", "200", "{work}"),
-            env=(("SEED", "7"),),
-            processes=8,
-            output_dir="/films/gpt",
-            reads=("/films/code",),
-        ),
-        ranks=2,
     ),
     "transcode": step(
         StepKind.TRANSCODE,
