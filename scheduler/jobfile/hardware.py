@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
+from scheduler.jobfile import jobfields
 from scheduler.jobfile.quantity import Cards, Malformed
 from scheduler.model.job import Resources
 
