@@ -161,6 +161,6 @@ def test_a_card_that_encodes_is_used(tmp_path, monkeypatch, binary, shots, encod
 
 def test_encoder_that_works_in_silence_is_waited_for(tmp_path, monkeypatch, binary, shots):
     encode = Here(tmp_path, monkeypatch)
-    busy = "end = time.process_time() + 2.5\nwhile time.process_time() < end: pass\n"
+    busy = "end = time.process_time() + 1.6\nwhile time.process_time() < end: pass\n"
     encode.with_ffmpeg(tmp_path, binary, busy + "real(args)")
     assert encode.done("folder", shots, stall_s=1)["frames"] == COUNT
