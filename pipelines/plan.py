@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pipelines import command, merge, render, transcode
+from pipelines import command, merge, render, train, transcode
 from scheduler.model.job import Job, Step, StepKind
 from scheduler.model.order import TaskOrder
 
@@ -15,7 +15,11 @@ PLANNERS: Mapping[StepKind, Planner] = {
     StepKind.SCENE: render.scene_order,
     StepKind.RENDER: render.frame_order,
     StepKind.MERGE: merge.order,
-    StepKind.TRANSCODE: transcode.order,
+    StepKind.TRANSCODE: transcode.film_order,
+    StepKind.CHUNK: transcode.chunk_order,
+    StepKind.AUDIO: transcode.audio_order,
+    StepKind.JOIN: transcode.join_order,
+    StepKind.TRAIN: train.order,
 }
 
 

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 import psutil
 import structlog
 
+from scheduler.control.clock import SystemClock
 from scheduler.control.logs import write_to
 from scheduler.control.settings import Home, Limits, Settings
 from scheduler.control.tokens import Tokens, write_private
@@ -53,14 +53,6 @@ VERIFIED = "the journal gives exactly the live state, and every device-milliseco
 log = structlog.get_logger("shisuan.wiring")
 
 
-class SystemClock:
-    """The machine's wall clock."""
-
-    def now_ms(self) -> int:
-        """Unix time in ms, UTC."""
-        return time.time_ns() // 1_000_000
-
-
 def database_url(settings: Settings) -> str:
     """The database of these settings: an explicit one, ``SHISUAN_DATABASE_URL``, or SQLite in the home."""
     if settings.database_url:
@@ -82,29 +74,41 @@ def build(
     from scheduler.control import bootstrap
     from scheduler.control.cycle import Cycle
     from scheduler.control.dispatch import Dispatch
+    from scheduler.control.keeper import Keeper
+    from scheduler.control.money import Money
     from scheduler.control.operations import Operations
     from scheduler.control.service import Service
     from scheduler.engine import Engine
+    from scheduler.feed.start import open_feed
     from scheduler.web import pages
 
-    home, limits = Home.of(settings.home), Limits()
+    home, limits, clock = Home.of(settings.home), Limits(), clock or SystemClock()
+    config = bootstrap.read_config(settings.config) if settings.config else None
+    folder = Path(settings.config).absolute().parent
+    feed, delivery = open_feed(config and config.feed, folder, home, store, clock)
     tokens = Tokens(store.token_secret())
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
+    keeper = Keeper(store, epoch)
     cycle = Cycle(
         engine=Engine.from_snapshot(store.load(), features=catalogue.FEATURES),
         epoch=epoch,
         store=store,
         executor=executor,
-        clock=clock or SystemClock(),
+        clock=clock,
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
         limits=limits,
         declared=declared,
+        after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],
     )
     thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
     thread.start()
-    operations = Operations(cycle, store, home, version=version())
-    bootstrap.apply(settings, cycle, operations, store, home)
-    doors = Doors(service=Service(cycle, store, executor), operations=operations, cycle=cycle, tokens=tokens)
+    operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
+    money = Money(cycle, keeper, store)
+    bootstrap.apply(settings, cycle, operations, store, home, money)
+    for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
+        threading.Thread(target=work.run, name=name, daemon=True).start()
+    service = Service(cycle, store, executor)
+    doors = Doors(service=service, operations=operations, money=money, cycle=cycle, tokens=tokens, feed=feed)
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 

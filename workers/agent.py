@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,12 @@ from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from workers import procfs
 from workers.confine import choose
 from workers.lease_run import LeaseRun
+from workers.measure import EVERY_S, Measuring
+from workers.nvml import NvmlTelemetry
 from workers.outbox import Outbox
 from workers.recovery import recover, sweep
 from workers.resident import Residents
+from workers.sampler import Source
 from workers.site import Site, attempt_name, now_ms
 from workers.table import LeaseKey, Table
 from workers.tools import Tools, find_tools
@@ -56,6 +59,8 @@ class Agent:
         tools: Tools | None = None,
         heartbeat_ms: int = HEARTBEAT_MS,
         lock_wait_s: float = LOCK_WAIT_S,
+        telemetry: Callable[[], Source] = NvmlTelemetry,
+        measure_every_s: float = EVERY_S,
     ) -> None:
         self.node, self.tenant = node, tenant
         home = home.resolve()
@@ -78,6 +83,7 @@ class Agent:
             tools=self._tools,
             confinement=self._confinement,
             disk=self._disk,
+            measuring=Measuring(telemetry, every_s=measure_every_s),
         )
         self._runs: dict[LeaseKey, LeaseRun] = {}
         self._residents = Residents(self._site)
@@ -188,6 +194,7 @@ class Agent:
                 run.stop(AttemptState.LOST, CLOSED_REASON, grace_ms=0)
             await asyncio.sleep(0.01)
         await self._residents.close()
+        self._site.measuring.close()
         self._loop.stop()
 
     def _launch(self, orders: tuple[LeaseOrder, ...]) -> None:

@@ -64,6 +64,8 @@ class Cell:
     """Writable, and where it starts."""
     reads: tuple[tuple[str, str], ...] = ()
     """Real path, and the path under which the runner knows it."""
+    writes: tuple[tuple[str, str], ...] = ()
+    """Folders beside ``work`` that it may change: real path and name, as in ``reads``."""
     programs: tuple[str, ...] = ()
     """Folders and files of interpreters and runners, read-only."""
     devices: tuple[str, ...] = ()
@@ -287,6 +289,8 @@ def _binds(cell: Cell) -> Iterator[str]:
         yield from ("--ro-bind-try", "/sys", "/sys")
         for path in device_files(cell.devices):
             yield from ("--dev-bind-try", path, path)
+    for real, name in cell.writes:
+        yield from ("--bind", real, name)
     yield from ("--bind", cell.work, cell.work, "--remount-ro", "/")
 
 

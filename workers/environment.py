@@ -22,6 +22,7 @@ def of_attempt(order: LeaseOrder, task: TaskOrder, env: Mapping[str, str], work:
         "SHISUAN_STEP": step,
         "SHISUAN_TASK_INDEX": str(index),
         "SHISUAN_ATTEMPT": str(task.number),
+        **_meeting(order),
         **env,
         "SHISUAN_NODE_RANK": str(order.rank),
         "SHISUAN_NUM_NODES": str(order.ranks),
@@ -29,6 +30,12 @@ def of_attempt(order: LeaseOrder, task: TaskOrder, env: Mapping[str, str], work:
         "SHISUAN_TOKEN": task.token,
         **_ours(order, work),
     }
+
+
+def _meeting(order: LeaseOrder) -> dict[str, str]:
+    """Where the ranks of a gang find each other, under the names that PyTorch and others look for."""
+    host, _, port = order.rendezvous.rpartition(":")
+    return {"MASTER_ADDR": host, "MASTER_PORT": port} if host else {}
 
 
 def of_resident(order: LeaseOrder, env: Mapping[str, str], work: str) -> dict[str, str]:

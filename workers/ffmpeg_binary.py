@@ -1,17 +1,22 @@
-"""Which ffmpeg this node uses: the first that encodes a picture with libx264. A listed encoder proves nothing."""
+"""Which ffmpeg and which encoder this node uses: the first that encodes a picture. A listed encoder proves nothing."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
 from scheduler.model.errors import ExecutorError
 from workers.ffmpeg import probe_argv
+from workers.ffmpeg_codecs import NVENC, SOFTWARE, Film
 
 PROBE_TIMEOUT_S = 30
+AUTO, HARDWARE = "auto", "nvenc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,21 +26,62 @@ class Binary:
     path: str
     version: str
     """``7.1.2-static``, as it calls itself."""
+    encoder: str
+    """The one that was tried: ``libx265``."""
+    note: str = ""
+    """Why a card is not used although there is one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the program: the same film needs the same one to give the same bits. Raises OSError."""
+        return _sha256(self.path)
 
 
-def find() -> Binary:
+@lru_cache(maxsize=4)
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(codec: str = "h264", bits: int = 8, encoder: str = "software") -> Binary:
     """``SHISUAN_FFMPEG`` if set, else the system's, else the one of the imageio-ffmpeg wheel.
 
+    ``encoder``: ``software``; ``nvenc``, on the card the task holds; ``auto``, that where it works, else software.
     Raises ExecutorError that says what was wrong with each.
     """
+    if encoder == HARDWARE or (encoder == AUTO and _holds_card()):
+        found, faults = _first(NVENC[codec], bits)
+        if found:
+            return found
+        if encoder == HARDWARE:
+            raise ExecutorError(
+                f"NVENC cannot encode {codec} with {bits} bits on this node ({faults}): "
+                "use a card that has it, or encoder: software"
+            )
+        note = f"the card is not used: {faults}"
+    else:
+        note = ""
+    found, faults = _first(SOFTWARE[codec], bits, note)
+    if found:
+        return found
+    raise ExecutorError(
+        f"no ffmpeg with a working {SOFTWARE[codec]} for {bits} bits on this node ({faults}): "
+        "install ffmpeg 5.1 or newer"
+    )
+
+
+def _holds_card() -> bool:
+    return bool(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+def _first(encoder: str, bits: int, note: str = "") -> tuple[Binary | None, str]:
     faults: list[str] = []
     for path in _candidates():
-        fault = _fault(path)
+        fault = _fault(path, encoder, bits)
         if not fault:
-            return Binary(path=path, version=_version(path))
+            return Binary(path=path, version=_version(path), encoder=encoder, note=note), ""
         faults.append(f"{path}: {fault}")
-    tried = "; ".join(faults) or "none found"
-    raise ExecutorError(f"no ffmpeg with a working libx264 on this node ({tried}): install ffmpeg 5.1 or newer")
+    return None, "; ".join(faults) or "none found"
 
 
 def _candidates() -> Iterator[str]:
@@ -54,10 +100,14 @@ def _candidates() -> Iterator[str]:
         return
 
 
-def _fault(path: str) -> str:
+def _fault(path: str, encoder: str, bits: int) -> str:
+    film = Film(
+        out="-", width=256, height=256, rate=Fraction(25), encoder=encoder, bits=bits, crf=30, preset="ultrafast",
+        threads=1,
+    )  # fmt: skip
     try:
         done = subprocess.run(
-            probe_argv(path),
+            probe_argv(path, film),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -72,8 +122,17 @@ def _fault(path: str) -> str:
         return error.strerror or str(error)
     if done.returncode == 0:
         return ""
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
+    return _cause(done.stderr) or f"exit code {done.returncode}"
+
+
+def _cause(log: str) -> str:
+    """The line that names the cause: ffmpeg's last ones only say that it ends."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    telling = [line for line in lines if any(word in line for word in _TELLING)]
+    return (telling or lines or [""])[0 if telling else -1]
+
+
+_TELLING = ("Cannot load", "No capable devices", "OpenEncodeSessionEx failed", "Unknown encoder", "not supported")
 
 
 def _version(path: str) -> str:

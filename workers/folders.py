@@ -90,6 +90,46 @@ class Folder:
         """Within this folder, replacing ``new``."""
         os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
+    def link(self, old: str, new: str) -> bool:
+        """Give ``old`` the name ``new`` if that is free, and take the old name away; False when it was taken."""
+        try:
+            os.link(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(old, dir_fd=self._fd)
+        return True
+
+    def make_durable(self, name: str) -> bool:
+        """A file, or a folder with all files below, survives a power cut. False when there is neither under this name.
+
+        Raises OSError.
+        """
+        try:
+            info = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if stat.S_ISDIR(info.st_mode):
+            with self.folder(name) as below:
+                for file in below.files():
+                    with below.parent_of(file) as (folder, last):
+                        folder._sync_file(last)
+                        folder.sync()
+                below.sync()
+        elif stat.S_ISREG(info.st_mode):
+            self._sync_file(name)
+        else:
+            return False
+        self.sync()
+        return True
+
+    def _sync_file(self, name: str) -> None:
+        fd = self.open(name, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def sync(self) -> None:
         """The folder's entries are durable."""
         os.fsync(self._fd)
@@ -98,6 +138,17 @@ class Folder:
         """Take a folder below away, if it is there."""
         if self.exists(name):
             shutil.rmtree(name, dir_fd=self._fd)
+
+    def remove(self, name: str) -> None:
+        """Take away what is there under this one name: a folder with all below, a file, or a link itself."""
+        try:
+            is_folder = stat.S_ISDIR(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return
+        if is_folder:
+            shutil.rmtree(name, dir_fd=self._fd)
+        else:
+            os.unlink(name, dir_fd=self._fd)
 
     def place(self, stage: Folder, staged: str, name: str) -> None:
         """Move ``staged`` from ``stage`` to ``name``, replacing what is there; durable."""

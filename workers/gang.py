@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import together
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 
 STOP_REASON = "another rank of the gang ended"
 CURSOR_MARK = "gang:"
+_STOPPED = (AttemptState.PREEMPTED, AttemptState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,15 @@ class Gang:
         self._started: dict[int, Report] = {}
         self._finished: dict[int, Report] = {}
         self._told_start = self._told_end = self._stopping = False
+
+    @property
+    def rendezvous(self) -> str:
+        """Where the ranks meet; empty until :meth:`meet`."""
+        return self.orders[0].rendezvous
+
+    def meet(self, rendezvous: str) -> None:
+        """Settle where the ranks meet, before any of them is told."""
+        self.orders = tuple(replace(order, rendezvous=rendezvous) for order in self.orders)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -111,21 +122,29 @@ class Gang:
         return Outcome(stop_rest=stop_rest)
 
     def _end_report(self) -> Report:
-        """Succeeded when every rank did; else the first end that was not our own doing."""
+        """Succeeded when every rank did; else the first end that was not our own doing.
+
+        A stop from outside goes before a failure: ranks that are stopped a moment later fail over the missing peer.
+        """
         reports = [self._finished[rank] for rank in range(self.ranks)]
         heard = [*self._started.values(), *reports]
         cursor = join(self.lease_id, heard)
         outputs = tuple(name for report in reports for name in report.outputs)
+        measured = together(report.measured for report in reports)
         ends = sorted(
             (r for r in reports if r.state is not AttemptState.SUCCEEDED),
-            key=lambda r: (STOP_REASON in r.message, r.at_ms, r.rank),
+            key=lambda r: (STOP_REASON in r.message, r.state not in _STOPPED, r.at_ms, r.rank),
         )
         at_ms = max(report.at_ms for report in reports)
+        base = replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs, measured=measured)
         if not ends:
-            return replace(reports[0], at_ms=at_ms, cursor=cursor, outputs=outputs)
+            return base
         first = ends[0]
         said = first.message or first.state or ""
-        return replace(first, at_ms=at_ms, rank=0, cursor=cursor, outputs=outputs, message=f"rank {first.rank}: {said}")
+        alike = len(ends) == self.ranks and {(r.state, r.message) for r in ends} == {(first.state, first.message)}
+        message = said if alike else f"rank {first.rank}: {said}"
+        # What it saved is rank 0's to tell, whoever failed.
+        return replace(base, node=first.node, state=first.state, exit_code=first.exit_code, message=message)
 
 
 def join(ended: str, reports: Sequence[Report]) -> str:

@@ -6,19 +6,24 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from scheduler.model.errors import ShisuanError
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured
 from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, TaskOrder
 from workers import environment
-from workers.folders import local_path
+from workers.checkpoints import Checkpoints
+from workers.folders import Roots, local_path
 from workers.listener import Listener
+from workers.measure import Meter
 from workers.places import Inodes, OwnPlace, Place, SharedPlace, remove_work, shareable
 from workers.process import LogWriter, Running, sentence
 from workers.resident import Residents, Wanted
+from workers.saved import Saved
 from workers.site import Site, attempt_name, make_work, now_ms
+from workers.spent import Spent
 from workers.storage import ALL_FILES, Manifest, Storage, open_storage, task_of
 from workers.table import Started
 from workers.tools import Tools
@@ -36,6 +41,7 @@ class Outcome:
     reason: str = ""
     outputs: tuple[str, ...] = ()
     result: str = ""
+    checkpoint_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,8 @@ class Claimed:
     inodes: Inodes = ()
     earlier: Manifest | None = None
     """An earlier attempt published, but its report was lost."""
+    saved: Saved | None = None
+    """For a task that keeps checkpoints."""
 
 
 class LeaseRun:
@@ -61,6 +69,8 @@ class LeaseRun:
         self._task: TaskOrder | None = None
         self._listener: Listener | None = None
         self._told_ms = 0
+        self._meter: Meter | None = None
+        self._measured: Measured | None = None
         self._shared = SharedPlace(site, order) if shareable(site, order) else None
 
     def stop(self, state: AttemptState, reason: str, *, grace_ms: int | None = None) -> None:
@@ -94,6 +104,7 @@ class LeaseRun:
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     async def _attempt(self, task: TaskOrder) -> Outcome:
+        self._meter = self._measured = None
         if self._stop is not None:
             return self._stop
         try:
@@ -123,20 +134,30 @@ class LeaseRun:
         if self._shared is not None:
             place = await self._shared.enter(task, claimed.reads, claimed.inodes)
         else:
-            place = OwnPlace(self._site, self._order, task, claimed.reads)
+            writes = claimed.saved.writes if claimed.saved else ()
+            place = OwnPlace(self._site, self._order, task, claimed.reads, writes)
         try:
             argv, env = words_of(self._site.tools, task, place.work)
-            listener = self._listen(task)
+            if claimed.saved:
+                env |= claimed.saved.env
+            listener = self._listen(task, claimed.saved)
             child = place.start(argv, environment.of_attempt(self._order, task, env, place.work), listener.feed)
             self._started(task, child)
-            code = await self._until(child.exited, child, task)
+            code = await self._until(child.exited, child, task, lambda: child.spent)
             listener.finish()
-            outcome = self._judge(task, child, listener, code)
+            facts: dict[str, object] = await claimed.saved.settle() if claimed.saved else {}
+            outcome = replace(
+                self._judge(task, child, listener, code),
+                result=listener.facts(**facts),
+                checkpoint_ms=claimed.saved.saved_ms if claimed.saved else 0,
+            )
             return await self._publish(task, place.work, outcome)
         finally:
             await place.leave()
 
-    async def _until(self, ended: asyncio.Future[int], child: Running, task: TaskOrder) -> int:
+    async def _until(
+        self, ended: asyncio.Future[int], child: Running, task: TaskOrder, used: Callable[[], Spent | None]
+    ) -> int:
         timer = None
         if task.timeout_ms:
             loop = asyncio.get_running_loop()
@@ -146,6 +167,8 @@ class LeaseRun:
         finally:
             if timer is not None:
                 timer.cancel()
+            if self._meter is not None:
+                self._measured = self._site.measuring.end(self._meter, used())
 
     async def _ask_resident(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         order, site = self._order, self._site
@@ -154,10 +177,11 @@ class LeaseRun:
         make_work(work, site.confinement)
         try:
             listener = self._listen(task)
+            resident.child.base = resident.base
             self._started(task, resident.child)
             resident.listen(listener.feed)
             await resident.ask(site.tools.text(task.request, work))
-            code = await self._until(resident.answered, resident.child, task)
+            code = await self._until(resident.answered, resident.child, task, resident.settle)
             listener.finish()
             outcome = self._judge(task, resident.child, listener, code)
             if outcome.state is AttemptState.SUCCEEDED and not listener.result:
@@ -176,7 +200,7 @@ class LeaseRun:
             reason = f"timed out after {_seconds(task.timeout_ms)} s"
             return Outcome(state=AttemptState.TIMED_OUT, exit_code=code, reason=reason)
         if self._stop is not None and child.ending is not None:
-            return self._stop
+            return replace(self._stop, exit_code=code)
         if listener.failure:
             return Outcome(state=AttemptState.FAILED, exit_code=code, reason=listener.failure)
         if code != 0:
@@ -195,14 +219,21 @@ class LeaseRun:
         storage = self._storage(task)
         reads = tuple((storage.readable(uri), local_path(uri)) for uri in task.reads)
         inodes = tuple([(info.st_dev, info.st_ino) for info in [os.stat(real) for real, _ in reads]])
+        saved = self._claim_checkpoints(task)
+        if saved is not None:
+            reads = (*reads, *saved.reads)
         if not task.output_dir:
-            return Claimed(reads=reads, inodes=inodes)
+            return Claimed(reads=reads, inodes=inodes, saved=saved)
         earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
-        if earlier is not None and earlier.number < task.stale_before:
-            earlier = None  # a user wants it made again
-        return Claimed(
-            reads=reads, inodes=inodes, earlier=None if self._in_gang else earlier
-        )  # a gang runs again as a whole
+        if earlier is not None and (self._in_gang or earlier.number < task.stale_before):
+            earlier = None  # a gang runs again as a whole; what is stale a user wants made again
+        return Claimed(reads=reads, inodes=inodes, earlier=earlier, saved=saved)
+
+    def _claim_checkpoints(self, task: TaskOrder) -> Saved | None:
+        if not task.checkpoints:
+            return None
+        roots = Roots(self._order.roots, home=str(self._site.home))
+        return Saved(self._site, Checkpoints(roots, task.checkpoints, task.number), rank=self._order.rank)
 
     @property
     def _in_gang(self) -> bool:
@@ -220,6 +251,8 @@ class LeaseRun:
         """Each rank of a gang publishes its own files; the declared names are rank 0's to leave."""
         if outcome.state is not AttemptState.SUCCEEDED or not task.output_dir or not task.outputs:
             return outcome
+        if task.first_rank_publishes and self._order.rank:
+            return outcome
         storage = self._storage(task)
         name = self._published_name(task)
         outputs = task.outputs if self._order.rank == 0 else (ALL_FILES,)
@@ -236,15 +269,22 @@ class LeaseRun:
             )
 
         manifest = await self._on_disk(publish)
-        return Outcome(state=outcome.state, exit_code=outcome.exit_code, outputs=manifest.uris, result=manifest.result)
+        return replace(outcome, outputs=manifest.uris, result=manifest.result)
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._site.disk, work)
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    def _listen(self, task: TaskOrder) -> Listener:
-        self._listener = Listener(LogWriter(self._site.log_path(task.attempt_id, self._order.rank)), self._progress)
+    def _listen(self, task: TaskOrder, saved: Saved | None = None) -> Listener:
+        log = LogWriter(self._site.log_path(task.attempt_id, self._order.rank))
+        hears = saved is not None and self._order.rank == 0
+        self._listener = Listener(
+            log,
+            self._progress,
+            on_checkpoint=saved.said if saved is not None and hears else None,
+            on_bad_loss=saved.went_bad if saved is not None and hears else None,
+        )
         self._task = task
         return self._listener
 
@@ -254,6 +294,7 @@ class LeaseRun:
         started = Started(pid=child.pid, start_ticks=child.start_ticks)
         self._site.table.start(key, started, self._report(ReportKind.STARTED, task))
         self._told_ms = now_ms()
+        self._meter = self._site.measuring.begin(self._order, child)
         self._site.outbox.put(urgent=self._in_gang)
         if self._stop is not None:
             child.end(self._stop.state, task.grace_ms)
@@ -301,6 +342,8 @@ class LeaseRun:
             message=outcome.reason,
             outputs=outcome.outputs,
             result=outcome.result,
+            checkpoint_ms=outcome.checkpoint_ms,
+            measured=self._measured,
         )
 
 

@@ -8,33 +8,19 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 EXR_MAGIC = b"\x76\x2f\x31\x01"
 EXR_TILED, EXR_DEEP, EXR_MULTIPART = 0x200, 0x800, 0x1000
+EXR_HALF = 1
 EXR_LINES_PER_CHUNK = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256)
 """By compression number: none, RLE, ZIPS, ZIP, PIZ, PXR24, B44, B44A, DWAA, DWAB (OpenEXR, ImfCompression.h)."""
 BLACK = 1e-4
 """Linear; a third of an 8-bit sRGB step: denoisers leave traces on black frames."""
 READ_BYTES = 1 << 20
 MAX_EXR_HEADER_BYTES = 16 << 20
-
-_PRIMARIES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020", 12: "smpte432"}
-_TRANSFERS = {
-    1: "bt709",
-    6: "smpte170m",
-    8: "linear",
-    13: "iec61966-2-1",
-    14: "bt2020-10",
-    16: "smpte2084",
-    18: "arib-std-b67",
-}
-_MATRICES = {0: "gbr", 1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020nc"}
-_RANGES = {1: "tv", 2: "pc"}
-"""Names of ITU-T H.273 code points as ffmpeg spells them."""
 
 
 class BadMedia(Exception):
@@ -64,40 +50,12 @@ class ExrFacts:
     """No colour value reaches what an 8-bit picture could show."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoFacts:
-    """The first video stream of a file."""
-
-    codec: str
-    width: int
-    height: int
-    pix_fmt: str
-    frames: int
-    """Decoded, or with ``decode=False`` those the container shows."""
-    rate: Fraction | None
-    """Frames per second when all frames are equally long, within a tick of the container's clock; else None."""
-    average_rate: Fraction
-    duration_s: Fraction
-    """Exact: the first frame's begin to the last one's end."""
-    start_s: Fraction
-    tick_s: Fraction
-    """The container's clock for this stream."""
-    primaries: str = ""
-    transfer: str = ""
-    matrix: str = ""
-    range: str = ""
-    audio: str = ""
-    """Codec of the first audio stream."""
-    audio_start_s: Fraction = Fraction(0)
-    size_bytes: int = 0
-
-
 # --- PNG --------------------------------------------------------------------------------------------------------------
 
 
 def check_png(path: str | Path, *, decode: bool = False) -> PngFacts:
     """Every chunk there and its checksum right, up to the end mark. ``decode`` also unpacks the pixels: slower."""
-    with _opened(path) as file:
+    with opened(path) as file:
         head = file.read(len(PNG_MAGIC))
         if not head:
             raise BadMedia("is empty")
@@ -156,7 +114,7 @@ def _decode_png(path: str | Path) -> None:
 
 def check_exr_chunks(path: str | Path) -> None:
     """Every part of the picture is in the file; the pixels are not read. Raises BadMedia."""
-    with _opened(path) as file:
+    with opened(path) as file:
         _check_exr_chunks(file)
 
 
@@ -166,8 +124,35 @@ def check_exr(path: str | Path) -> ExrFacts:
     return _exr_pixels(path)
 
 
-def _check_exr_chunks(file: BinaryIO) -> None:
-    """Readers show a picture with holes as black, or print to the terminal: look at the chunk table first."""
+def exr_header(path: str | Path) -> tuple[int, int, int]:
+    """Width and height of the picture that is shown (the display window) and bits per component.
+
+    All chunks must be there; pixels are not unpacked. Raises BadMedia.
+    """
+    with opened(path) as file:
+        attributes = _check_exr_chunks(file)
+    try:
+        left, top, right, bottom = struct.unpack("<4i", attributes["displayWindow"])
+        depth = 32 if any(kind != EXR_HALF for kind in _exr_channel_types(attributes["channels"])) else 16
+    except (KeyError, struct.error) as error:
+        raise BadMedia("is damaged: its header makes no sense") from error
+    return right - left + 1, bottom - top + 1, depth
+
+
+def _exr_channel_types(data: bytes) -> list[int]:
+    """Pixel types of a ``chlist``: names that end in NUL, each with 16 bytes of which the first four are the type."""
+    types: list[int] = []
+    while len(data) > 1:
+        data = data.partition(b"\0")[2]
+        types.append(struct.unpack("<i", data[:4])[0])
+        data = data[16:]
+    return types
+
+
+def _check_exr_chunks(file: BinaryIO) -> dict[str, bytes]:
+    """The header's attributes. Readers show a picture with holes as black, or print to the terminal: look at the chunk
+    table first.
+    """
     head = file.read(8)
     if not head:
         raise BadMedia("is empty")
@@ -176,7 +161,7 @@ def _check_exr_chunks(file: BinaryIO) -> None:
     flags = struct.unpack("<I", head[4:])[0]
     attributes = _exr_header(file)
     if flags & (EXR_MULTIPART | EXR_DEEP) or (flags & EXR_TILED and "chunkCount" not in attributes):
-        return  # left to OpenEXR, which refuses most damage by itself
+        return attributes  # left to OpenEXR, which refuses most damage by itself
     count = _exr_chunk_count(attributes)
     table = file.read(8 * count)
     if len(table) < 8 * count:
@@ -189,6 +174,7 @@ def _check_exr_chunks(file: BinaryIO) -> None:
         file.seek(offset + lead - 4)
         if offset + lead + struct.unpack("<I", file.read(4))[0] > end:
             raise BadMedia(f"is incomplete: chunk {number} of {count} is cut off")
+    return attributes
 
 
 def _exr_header(file: BinaryIO) -> dict[str, bytes]:
@@ -254,83 +240,8 @@ def _exr_pixels(path: str | Path) -> ExrFacts:
     )
 
 
-# --- video ------------------------------------------------------------------------------------------------------------
-
-
-def video_facts(path: str | Path, *, decode: bool = True) -> VideoFacts:
-    """Facts of the first video stream; ``decode`` unpacks every frame, which alone proves that they are there."""
-    import av
-
-    _opened(path).close()
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise BadMedia("has no video")
-            stream = container.streams.video[0]
-            stamps = _decoded(container, stream) if decode else _demuxed(container, stream)
-            return _video_facts(container, stream, stamps, Path(path).stat().st_size)
-    except av.error.FFmpegError as error:
-        raise BadMedia(f"cannot be decoded: {error.strerror}") from error
-
-
-def _decoded(container: Any, stream: Any) -> list[int | None]:
-    stream.thread_type = "AUTO"
-    return [frame.pts for frame in container.decode(stream)]
-
-
-def _demuxed(container: Any, stream: Any) -> list[int | None]:
-    """Raises BadMedia when frames that the container lists are not there: a cut-off file with its index in front."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if len(packets) < stream.frames:
-        raise BadMedia(f"is cut off: it lists {stream.frames} frames and holds {len(packets)}")
-    return [packet.pts for packet in packets if not packet.is_discard]
-
-
-def _video_facts(container: Any, stream: Any, stamps: list[int | None], size_bytes: int) -> VideoFacts:
-    if not stamps:
-        raise BadMedia("has no frames")
-    codec, tick = stream.codec_context, Fraction(stream.time_base)
-    average = Fraction(stream.average_rate or stream.guessed_rate or 0)
-    known = sorted(stamp for stamp in stamps if stamp is not None)
-    rate = _even_rate(known, tick, average) if len(known) == len(stamps) else None
-    sound = container.streams.audio[0] if container.streams.audio else None
-    return VideoFacts(
-        codec=codec.name if codec.name != "libx264" else "h264",
-        width=codec.width,
-        height=codec.height,
-        pix_fmt=codec.pix_fmt or "",
-        frames=len(stamps),
-        rate=rate,
-        average_rate=average,
-        duration_s=_duration_s(known, tick, rate or average),
-        start_s=known[0] * tick if known else Fraction(0),
-        tick_s=tick,
-        primaries=_PRIMARIES.get(int(codec.color_primaries), ""),
-        transfer=_TRANSFERS.get(int(codec.color_trc), ""),
-        matrix=_MATRICES.get(int(codec.colorspace), ""),
-        range=_RANGES.get(int(codec.color_range), ""),
-        audio=sound.codec_context.name if sound else "",
-        audio_start_s=Fraction(sound.start_time or 0) * Fraction(sound.time_base) if sound else Fraction(0),
-        size_bytes=size_bytes,
-    )
-
-
-def _even_rate(stamps: list[int], tick: Fraction, rate: Fraction) -> Fraction | None:
-    """``rate`` if frame n begins at n/rate within a tick for every n, else None."""
-    if rate <= 0:
-        return None
-    even = all(abs((stamp - stamps[0]) * tick - n / rate) <= tick for n, stamp in enumerate(stamps))
-    return rate if even else None
-
-
-def _duration_s(stamps: list[int], tick: Fraction, rate: Fraction) -> Fraction:
-    """The last frame is as long as the others."""
-    if not stamps or rate <= 0:
-        return Fraction(0)
-    return (stamps[-1] - stamps[0]) * tick + 1 / rate
-
-
-def _opened(path: str | Path) -> BinaryIO:
+def opened(path: str | Path) -> BinaryIO:
+    """The file, to read. Raises BadMedia."""
     try:
         return Path(path).open("rb")
     except FileNotFoundError as error:

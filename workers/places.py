@@ -13,16 +13,19 @@ import os
 import shlex
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from scheduler.model.errors import ExecutorError
 from scheduler.model.order import LeaseOrder, RunnerKind, TaskOrder
+from workers import procfs, spent
 from workers.confine import Cell
 from workers.environment import PATH
 from workers.process import Child, Running, signal_of, spawn
 from workers.procfs import MARK
 from workers.site import Site, attempt_name, make_work
+from workers.spent import NOTHING
 from workers.tools import remove_tree
 
 Reads = tuple[tuple[str, str], ...]
@@ -70,11 +73,13 @@ class Place(Protocol):
 class OwnPlace:
     """For one task."""
 
-    def __init__(self, site: Site, order: LeaseOrder, task: TaskOrder, reads: Reads) -> None:
+    def __init__(
+        self, site: Site, order: LeaseOrder, task: TaskOrder, reads: Reads, writes: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self._site = site
         self.work = str(site.work / attempt_name(task.attempt_id, order.rank))
         make_work(self.work, site.confinement)
-        self._cell = _cell(site, order, task, reads, self.work)
+        self._cell = replace(_cell(site, order, task, reads, self.work), writes=writes)
 
     def start(self, argv: tuple[str, ...], env: Mapping[str, str], feed: Feed) -> Running:
         """A process group of its own."""
@@ -115,6 +120,8 @@ class SharedPlace:
         self._said = b""
         self._turn: Turn | None = None
         self._used = False
+        self._spent = NOTHING
+        """What the shell had reaped when its last task ended."""
 
     async def enter(self, task: TaskOrder, reads: Reads, inodes: Inodes) -> SharedPlace:
         """Ready for this task; a sandbox that shows other files, or files replaced since, is closed.
@@ -138,6 +145,7 @@ class SharedPlace:
         line = f"( export {settings} && exec {words} ) </dev/null 2>&1; end $?\n"
         self._shell.on_output = feed
         self._turn = Turn(self._shell)
+        self._turn.base = self._spent
         try:
             self._line.sendall(os.fsencode(line))
         except OSError:
@@ -169,7 +177,7 @@ class SharedPlace:
         site = self._site
         work = str(site.work / attempt_name(task.attempt_id, self._order.rank))
         make_work(work, site.confinement)
-        self.work, self._said, self._used = work, b"", False
+        self.work, self._said, self._used, self._spent = work, b"", False, NOTHING
         self._cell = _cell(site, self._order, task, reads, work)
         command = site.confinement.shell({"PATH": PATH, MARK: work}, self._cell)
         if command is None:
@@ -206,6 +214,8 @@ class SharedPlace:
         self._shell.drain()
         self._shell.on_output = _nobody_listens
         self._used = words[1] != b"0"
+        turn.spent = spent.of(procfs.children(self._shell.pid), with_rss=False)
+        self._spent = turn.spent or self._spent
         turn.over(signal_of(int(words[0])))
 
     def _died(self, shell: Child, exited: asyncio.Future[int]) -> None:
@@ -223,7 +233,7 @@ class SharedPlace:
 def shareable(site: Site, order: LeaseOrder) -> bool:
     """The lease's tasks may run in one sandbox, and a shell can start each exactly as the order says."""
     first = order.tasks[0]
-    if len(order.tasks) == 1 or order.ranks > 1:
+    if len(order.tasks) == 1 or order.ranks > 1 or first.checkpoints:
         return False
     if site.confinement.shell({}, _cell(site, order, first, (), "/")) is None:
         return False

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.model.lease import AttemptState
-from workers import procfs
+from workers import procfs, spent
+from workers.spent import NOTHING, Spent
 
 READ_BYTES = 64 * 1024
 DRAIN_READS = 256
@@ -65,6 +66,10 @@ class Running:
         self.ending: AttemptState | None = None
         """Set once somebody ended it: TIMED_OUT, CANCELLED or PREEMPTED."""
         self._killer: asyncio.TimerHandle | None = None
+        self.base: Spent = NOTHING
+        """What the processes had used before this attempt: a resident and a shared sandbox serve several."""
+        self.spent: Spent | None = None
+        """What they had used when it ended, where the kernel told; it counts from their own beginning."""
 
     def end(self, state: AttemptState, grace_ms: int) -> None:
         """SIGTERM now, SIGKILL after ``grace_ms``. The first caller's ``state`` counts."""
@@ -150,7 +155,11 @@ class Child(Running):
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         _signal_group(self.pid, signal.SIGKILL)
-        code = self._popen.wait()
+        moved = spent.moved_bytes((self.pid,))  # a zombie still tells
+        _, status, usage = os.wait4(self.pid, 0)
+        self._popen.returncode = code = os.waitstatus_to_exitcode(status)
+        if not self._sandboxed:  # bubblewrap ends without reaping what it ran: its account is its own alone
+            self.spent = spent.of_ended(usage, moved)
         self._loop.remove_reader(self._out)
         self.drain()
         assert self._popen.stdout is not None

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 MARK = "SHISUAN_WORK"
 """Every runner has its work folder's absolute path under this name: unique among all agents of a machine."""
@@ -23,6 +24,66 @@ def is_running(pid: int, ticks: int) -> bool:
     """The process of that pid is the one that started then, and is not a zombie."""
     fields = _stat(pid)
     return bool(fields) and int(fields[19]) == ticks and fields[0] not in "ZX"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One process as /proc/pid/stat tells of it."""
+
+    parent: int
+    group: int
+    cpu_ticks: int
+    """User and system time in clock ticks, its own and that of the children it has reaped."""
+    rss_pages: int
+
+
+def account(pid: int) -> Account | None:
+    """None when it is gone."""
+    fields = _stat(pid)
+    if not fields:
+        return None
+    cpu_ticks = sum(map(int, fields[11:15]))
+    return Account(parent=int(fields[1]), group=int(fields[2]), cpu_ticks=cpu_ticks, rss_pages=int(fields[21]))
+
+
+class Accounts:
+    """All processes at one instant, near enough."""
+
+    def __init__(self, by_pid: dict[int, Account]) -> None:
+        self.by_pid = by_pid
+        self._children: dict[int, list[int]] = {}
+        self._groups: dict[int, list[int]] = {}
+        for pid, known in by_pid.items():
+            self._children.setdefault(known.parent, []).append(pid)
+            self._groups.setdefault(known.group, []).append(pid)
+
+    @classmethod
+    def now(cls) -> Accounts:
+        """One pass over /proc."""
+        return cls({pid: known for pid in pids() if (known := account(pid)) is not None})
+
+    def family(self, leader: int) -> list[int]:
+        """The leader, its process group and everything that descends from them, sorted."""
+        found: set[int] = set()
+        left = [*self._groups.get(leader, ()), *([leader] if leader in self.by_pid else ())]
+        while left:
+            pid = left.pop()
+            if pid not in found:
+                found.add(pid)
+                left += self._children.get(pid, ())
+        return sorted(found)
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """The process's living children as of now, whichever of its threads made them; none when it is gone."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except _GONE:
+        return ()
+    return tuple(child for child in found if (fields := _stat(child)) and fields[0] not in "ZX")
 
 
 def sandbox_members(outer: int) -> tuple[int, ...]:

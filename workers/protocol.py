@@ -6,6 +6,8 @@
     shisuan_status: text        what it does now
     shisuan_fail: reason        why it fails, in a sentence for the job's owner
     shisuan_done: {json}        end of one request (resident runners), or facts about a finished task
+    shisuan_metric: {json}      numbers by name, such as {"step": 40, "loss": 2.31, "tokens_per_s": 8400}
+    shisuan_checkpoint: 40      the checkpoint ``step-40`` is complete, under its final name
 
 Every other line is log. The form follows Open Job Description's ``openjd_progress:`` lines.
 """
@@ -13,6 +15,7 @@ Every other line is log. The form follows Open Job Description's ``openjd_progre
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,24 +23,37 @@ MAX_LINE_BYTES = 64 * 1024
 """Longest protocol line that is read; longer log lines are passed over without being kept."""
 
 _PREFIX = b"shisuan_"
+MAX_METRICS = 16
+"""Numbers of one metric line that are kept."""
+MAX_NAME_CHARS = 40
+MAX_STEP_DIGITS = 15
+_NOT_FINITE = ("nan", "inf", "infinity")
+_DECODER = json.JSONDecoder()
 
 
 class MessageKind(StrEnum):
-    """The four words a runner can say."""
+    """The words a runner can say."""
 
     PROGRESS = "progress"
     STATUS = "status"
     FAIL = "fail"
     DONE = "done"
+    METRIC = "metric"
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One protocol line. ``milli`` is set for PROGRESS (0-1000), ``text`` for the others (canonical JSON for DONE)."""
+    """One protocol line. ``milli`` is set for PROGRESS (0-1000), ``values`` for METRIC, ``step`` for CHECKPOINT and
+    ``text`` for the others (canonical JSON for DONE).
+    """
 
     kind: MessageKind
     text: str = ""
     milli: int = 0
+    step: int = 0
+    values: tuple[tuple[str, float], ...] = ()
+    """In the runner's order; may hold NaN and infinities."""
 
 
 class LineParser:
@@ -95,6 +111,10 @@ def parse_line(line: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Message | N
         return Message(kind=MessageKind.FAIL, text=text or "the runner gave no reason")
     if word == b"done":
         return _done(text, too_long=len(line) > max_line_bytes, max_line_bytes=max_line_bytes)
+    if word == b"metric":
+        return _metric(text)
+    if word == b"checkpoint":
+        return _checkpoint(text)
     return None
 
 
@@ -104,6 +124,35 @@ def _progress(text: str) -> Message | None:
         return None
     tenth = part[:1] if part.isascii() else ""
     return Message(kind=MessageKind.PROGRESS, milli=min(1_000, int(whole) * 10 + int(tenth or "0")))
+
+
+def _metric(text: str) -> Message | None:
+    """What follows the object is left: another rank's output may have slipped in before the line's end."""
+    try:
+        value, _ = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    numbers = [(name, _number(item)) for name, item in value.items() if len(name) <= MAX_NAME_CHARS]
+    values = tuple([(name, number) for name, number in numbers if number is not None][:MAX_METRICS])
+    return Message(kind=MessageKind.METRIC, values=values) if values else None
+
+
+def _number(value: object) -> float | None:
+    """Whole numbers stay whole; ``"nan"`` and ``"inf"`` as texts count too, since JSON itself has neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return value
+    if isinstance(value, float) or (isinstance(value, str) and value.strip("+-").lower() in _NOT_FINITE):
+        return float(value)
+    return None
+
+
+def _checkpoint(text: str) -> Message | None:
+    digits = text[: len(text) - len(text.lstrip("0123456789"))]
+    if not digits or len(digits) > MAX_STEP_DIGITS:
+        return None
+    return Message(kind=MessageKind.CHECKPOINT, step=int(digits))
 
 
 def _done(text: str, *, too_long: bool, max_line_bytes: int) -> Message:

@@ -14,6 +14,7 @@ from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from workers.agent import Agent
 from workers.remains import read_kept_log, tenants_with_news
+from workers.site import free_port
 
 CALLS_AT_ONCE = 8
 """A long poll, an exchange and a few log readers."""
@@ -47,6 +48,10 @@ class RayAgent:
     def poll(self, after_cursor: str, wait_ms: int, limit: int) -> tuple[Report, ...]:
         """See :meth:`workers.agent.Agent.poll`."""
         return self._agent.poll(after_cursor, wait_ms, limit)
+
+    def free_port(self, ip: str) -> int:
+        """See :func:`workers.site.free_port`. Raises OSError."""
+        return free_port(ip)
 
     def close(self) -> None:
         """End all that runs here."""

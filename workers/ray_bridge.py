@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -203,7 +204,8 @@ class Bridge:
                 continue
             facts = self._facts.get(name)
             cards = {device.id: device.index for device in facts.devices} if facts else {}
-            found[name] = Room(node_id=node["NodeID"], resources=dict(node["Resources"]), cards=cards)
+            ip = node["NodeManagerAddress"]
+            found[name] = Room(node_id=node["NodeID"], resources=dict(node["Resources"]), ip=ip, cards=cards)
         return found
 
     def _came(self, name: str, room: Room) -> None:
@@ -212,7 +214,7 @@ class Bridge:
         tenants = self._tenants(name)
         facts = self._facts[name]
         cards = {device.id: device.index for device in facts.devices}
-        self._rooms[name] = Room(node_id=room.node_id, resources=room.resources, cards=cards)
+        self._rooms[name] = replace(room, cards=cards)
         self._push([Report(kind=ReportKind.NODE, at_ms=_now_ms(), node=name, facts=facts)])
         for tenant in tenants:
             self._link(name, tenant)

@@ -41,6 +41,8 @@ class Room:
 
     node_id: str
     resources: dict[str, float]
+    ip: str = ""
+    """Address under which other nodes reach it."""
     cards: dict[str, int]
     """Device id to its index on the node: ``gpu<index>`` is its Ray resource."""
 
@@ -139,6 +141,7 @@ class Gangs:
             for order in gang.orders:
                 if not self._link(order).wait_ready(max(0.0, until - time.monotonic())):
                     raise TimeoutError(f"no agent answers on node {order.node}")
+            self._meet(gang, until)
         except (TimeoutError, ValueError, RayError) as error:
             _log.warning("gang %s is rolled back: %r", gang.lease_id, error)
             self._refuse(gang, AttemptState.LOST, f"the gang could not start on all its nodes: {error}")
@@ -154,6 +157,20 @@ class Gangs:
         if reason is not None:
             self._release(gang.lease_id)
             self._refuse(gang, state, reason)
+
+    def _meet(self, gang: Gang, until: float) -> None:
+        """Settle where the ranks meet, and keep it: an order that is repeated must name the same place.
+
+        Raises TimeoutError.
+        """
+        if gang.rendezvous:
+            return
+        first = gang.orders[0]
+        ip = self._room_of(first, until).ip
+        port = self._link(first).free_port(ip)
+        with self._lock:
+            gang.meet(f"{ip}:{port}")
+            self._save(gang)
 
     def _refuse(self, gang: Gang, state: AttemptState, reason: str) -> None:
         with self._lock:

@@ -98,6 +98,15 @@ class AgentLink:
             raise TimeoutError(f"the agent on {self.node} does not answer: {error!r}") from error
         return chunk
 
+    def free_port(self, ip: str) -> int:
+        """A port of that node on which nobody listens. Raises TimeoutError when the agent does not answer."""
+        handle = self._handle
+        try:
+            port: int = ray.get(handle.free_port.remote(ip), timeout=CALL_S)
+        except (AttributeError, RayError) as error:
+            raise TimeoutError(f"the agent on {self.node} names no free port: {error!r}") from error
+        return port
+
     # -- asking --------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scheduler.model.order import LeaseOrder, TaskOrder
-from workers import environment, procfs
+from workers import environment, spent
 from workers.confine import Cell
 from workers.process import Child, spawn
 from workers.site import Site
+from workers.spent import NOTHING, Spent
 from workers.tools import remove_tree
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class Resident:
         self.lease_id = lease_id
         self.served = 0
         self.busy = True
+        self.base = NOTHING
+        """What the process had used when its last request ended."""
         self.child: Child
         self.answered: asyncio.Future[int]
         self.idle_timer: asyncio.TimerHandle | None = None
@@ -97,6 +100,12 @@ class Resident:
         self._feed = feed
         if self.child.exited.done():
             self.died(self.child.exited)
+
+    def settle(self) -> Spent | None:
+        """What the process has used by now, where the next request's account begins; None when nothing can be seen."""
+        now = self.child.spent or spent.of(self.child.members())
+        self.base = now or self.base
+        return now
 
     async def ask(self, request: str) -> None:
         """Send one request. A process that is gone shows in ``answered``."""
@@ -144,7 +153,7 @@ class Residents:
         resident.busy = False
         limit_mib = max(LEAST_RSS_LIMIT_MIB, 2 * memory_mib)
         fit = healthy and resident.served < MAX_REQUESTS and not resident.child.exited.done()
-        if not fit or procfs.rss_mib(resident.child.members()) > limit_mib:
+        if not fit or (resident.base.rss_mib or 0) > limit_mib:
             self._close(resident)
             return
         resident.idle_timer = asyncio.get_running_loop().call_later(IDLE_S, self._close, resident)

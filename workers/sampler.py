@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from typing import Protocol
 
 from scheduler.model.node import Device
 from scheduler.model.sample import Sample
+
+_log = logging.getLogger(__name__)
 
 INTERVAL_MS = 1_000
 DEADLINE_MS = 1_000
@@ -54,6 +57,7 @@ class Sampler:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._under_way: dict[str, Future[Sample]] = {}
+        self._looking: Future[tuple[Device, ...]] | None = None
 
     def start(self) -> None:
         """Begin; the thread does not keep the process alive."""
@@ -64,7 +68,8 @@ class Sampler:
         """End after the round under way. Threads that hang in the driver are left behind."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            # It hangs too while a driver has never said which devices there are.
+            self._thread.join(2 * self._deadline_ms / 1_000)
 
     def round(self, devices: Sequence[Device]) -> tuple[Sample, ...]:
         """One reading of each device, within the deadline."""
@@ -92,15 +97,34 @@ class Sampler:
         return reading.result()
 
     def _run(self) -> None:
-        rounds, devices, next_ms = 0, self._source.devices(), self._monotonic_ms()
+        rounds, next_ms = 0, self._monotonic_ms()
+        devices: tuple[Device, ...] = ()
         while not self._stopping.is_set():
-            if rounds and rounds % LOOK_AGAIN_EVERY == 0:
-                devices = self._source.devices()
+            if rounds % LOOK_AGAIN_EVERY == 0:
+                devices = self._look(devices)
             self._deliver(self.round(devices))
             rounds += 1
             # Paced by the plan, not by the last round's end; rounds that were missed are not made up for.
             next_ms = max(next_ms + self._interval_ms, self._monotonic_ms())
             self._stopping.wait((next_ms - self._monotonic_ms()) / 1_000)
+
+    def _look(self, known: tuple[Device, ...]) -> tuple[Device, ...]:
+        """The devices there are now; those ``known`` while the driver does not say. The first answer is waited for."""
+        if self._looking is None:
+            self._looking = Future()
+            threading.Thread(target=self._ask_devices, args=(self._looking,), daemon=True).start()
+        wait([self._looking], timeout=self._deadline_ms / 1_000 if known else None)
+        if not self._looking.done():
+            return known
+        answer, self._looking = self._looking.result(), None
+        return answer
+
+    def _ask_devices(self, looking: Future[tuple[Device, ...]]) -> None:
+        try:
+            looking.set_result(self._source.devices())
+        except Exception:  # noqa: BLE001 (told in the log: a driver's trouble must not end the thread that samples)
+            _log.exception("the devices cannot be listed")
+            looking.set_result(())
 
     @staticmethod
     def _monotonic_ms() -> int:

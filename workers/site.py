@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,9 +12,13 @@ from pathlib import Path
 
 from scheduler.model.lease import parse_attempt_id
 from workers.confine import Confinement
+from workers.measure import Measuring
 from workers.outbox import Outbox
 from workers.table import Table
 from workers.tools import Tools
+
+MEETING_PORTS = range(20_000, 30_000)
+"""Linux gives outgoing connections ports from 32768 on (ip_local_port_range), Ray's workers use 10002 to 19999."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,7 @@ class Site:
     confinement: Confinement
     disk: ThreadPoolExecutor
     """For storage, which may be slow or hang; the loop must not wait for it."""
+    measuring: Measuring
     ended: set[str] = field(default_factory=set)
     """Work folders of runners that ended since the last sweep for descendants that left their group."""
 
@@ -53,6 +60,22 @@ def attempt_name(attempt_id: str, rank: int) -> str:
         raise ValueError(f"not an attempt id: {attempt_id!r}")
     parse_attempt_id(attempt_id)
     return f"{attempt_id}.r{rank}" if rank else attempt_id
+
+
+def free_port(ip: str) -> int:
+    """A TCP port of ``ip`` on which nobody listens now, for a gang's ranks to meet at. Raises OSError: all are taken.
+
+    It lies below the range from which the kernel gives ports to outgoing connections, so that none of them takes it
+    before the gang does; two gangs of a node that draw the same number at the same moment fail and run again.
+    """
+    for port in random.sample(MEETING_PORTS, len(MEETING_PORTS)):
+        with socket.socket() as trial:
+            try:
+                trial.bind((ip, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no port from {MEETING_PORTS.start} to {MEETING_PORTS.stop - 1} is free on {ip}")
 
 
 def now_ms() -> int:

@@ -1,8 +1,9 @@
 """Where this node keeps the programs an order names by placeholder, and their versions for ``doctor``.
 
 ``{python}`` our interpreter · ``{blender}`` something that runs a script with ``bpy`` · ``{blender_runner}``,
-``{encode_runner}`` and ``{merge_runner}`` our runner files · ``{ocio}`` Blender's colour configuration · ``{work}`` the
-attempt's work folder. All other braces are left as they are.
+``{encode_runner}``, ``{merge_runner}`` and ``{train_runner}`` our runner files · ``{train_python}`` a Python that has
+``torch`` · ``{ocio}`` Blender's colour configuration · ``{work}`` the attempt's work folder. All other braces are left
+as they are.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class Tools:
     """``blender`` is a Python that has ``bpy``, not the Blender program."""
     blender_runner: str
     encode_runner: str
+    train_runner: str = ""
+    train_python: str = ""
+    """``SHISUAN_TRAIN_PYTHON``, else ours."""
     merge_runner: str = ""
     ocio: str = ""
     """Blender's OpenColorIO configuration; empty where there is no Blender."""
@@ -67,6 +71,8 @@ class Tools:
         for word in words:
             if word in ("{python}", "{encode_runner}"):
                 need += [*prefixes(self.python), *_source(self.encode_runner)]
+            elif word == "{train_runner}":
+                need += [*prefixes(self.train_python), *_source(self.train_runner)]
             elif word == "{merge_runner}":
                 need += [*prefixes(self.python), *_source(self.merge_runner)]
                 need += [str(Path(self.ocio).parent)] if self.ocio else []
@@ -79,6 +85,8 @@ class Tools:
             ("{python}", self.python),
             ("{blender_runner}", self.blender_runner),
             ("{encode_runner}", self.encode_runner),
+            ("{train_runner}", self.train_runner),
+            ("{train_python}", self.train_python),
             ("{merge_runner}", self.merge_runner),
             ("{ocio}", self.ocio),
             ("{work}", work),
@@ -103,6 +111,8 @@ def find_tools() -> Tools:
         blender_is_python=Path(blender).name.startswith("python"),
         blender_runner=str(here / "blender_runner.py"),
         encode_runner=str(here / "encode_runner.py"),
+        train_runner=str(here / "train_runner.py"),
+        train_python=os.environ.get("SHISUAN_TRAIN_PYTHON") or sys.executable,
         merge_runner=str(here / "merge_runner.py"),
         ocio=_find_ocio(blender),
     )
@@ -191,6 +201,27 @@ def blender_version(tools: Tools) -> str:
     if tools.blender_is_python:
         return version([tools.blender, "-P", "-c", "import bpy; print(bpy.app.version_string)"])
     return version([tools.blender, "--version"]).removeprefix("Blender ").strip()
+
+
+def why_no_blender(tools: Tools) -> str:
+    """The last line a Blender says that does not start; empty where there is none. Starts it: takes seconds."""
+    if not tools.blender:
+        return ""
+    words = ["-P", "-c", "import bpy"] if tools.blender_is_python else ["--version"]
+    try:
+        done = subprocess.run(
+            [tools.blender, *words],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return lines[-1] if lines and done.returncode else f"exit code {done.returncode}"
 
 
 def remove_tree(path: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
-from scheduler.api import errors, jobs, metrics, park, streams
+from scheduler.api import errors, feed, jobs, metrics, money, park, streams
 from scheduler.api.doors import Doors
 from scheduler.api.limits import BodyLimit
 
@@ -25,7 +25,8 @@ def build(doors: Doors, *, version: str, body_bytes: int, more: Sequence[APIRout
     app.state.doors = doors
     errors.install(app)
     metrics.register(doors)
-    for router in (jobs.router, streams.router, park.router, metrics.router, *more):
+    own = (jobs.router, streams.router, park.router, money.router, feed.router, metrics.router)
+    for router in (*own, *more):
         app.include_router(router)
     app.add_middleware(BodyLimit, limit_bytes=body_bytes)
 

@@ -9,6 +9,8 @@ from fastapi import Depends, Header, Request
 
 from scheduler.control.access import Caller
 from scheduler.control.cycle import Cycle
+from scheduler.control.feed import Feed
+from scheduler.control.money import Money
 from scheduler.control.operations import Operations
 from scheduler.control.service import Service
 from scheduler.control.tokens import PREFIX, Tokens
@@ -21,8 +23,10 @@ class Doors:
 
     service: Service
     operations: Operations
+    money: Money
     cycle: Cycle
     tokens: Tokens
+    feed: Feed
 
 
 def doors(request: Request) -> Doors:

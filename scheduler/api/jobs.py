@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from scheduler.api.doors import Open, Who
-from scheduler.api.schemas import LAST_INSTANT_MS, EmptyBody, PlanBody, RetryBody, SubmitBody
+from scheduler.api.schemas import LAST_INSTANT_MS, EmptyBody, PlanBody, PreemptBody, RetryBody, SubmitBody
 from scheduler.control.shapes import (
     AttemptList,
     JobDetail,
@@ -73,6 +73,12 @@ def hold(open_doors: Open, who: Who, job_id: str, body: EmptyBody | None = None)
 def release(open_doors: Open, who: Who, job_id: str, body: EmptyBody | None = None) -> JobView:
     """Undo hold."""
     return open_doors.service.release(who, job_id)
+
+
+@router.post("/jobs/{job_id}/preempt", summary="Stop what runs and let it wait again")
+def preempt(open_doors: Open, who: Who, job_id: str, body: PreemptBody | None = None) -> JobView:
+    """It gets its grace to save a checkpoint. With ``hold`` it goes on only after a release."""
+    return open_doors.service.preempt(who, job_id, hold=body.hold if body else False)
 
 
 @router.post("/jobs/{job_id}/retry", summary="Run failed and cancelled tasks again")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.api.doors import Authorization, Doors, Open, caller
@@ -33,6 +33,12 @@ class Gauges(Collector):
         yield _by("shisuan_jobs", "Jobs by state", "state", status["counts"]["jobs"])
         yield _by("shisuan_tasks", "Tasks of unfinished jobs by state", "state", status["counts"]["tasks"])
         yield _by("shisuan_nodes", "Nodes by state", "state", status["counts"]["nodes"])
+        if feed := status["feed"]:
+            yield GaugeMetricFamily("shisuan_feed_lag_rows", "Outbox rows the receiver lacks", value=feed["lag"])
+            up = 1 if feed["state"] in ("current", "sending") else 0
+            yield GaugeMetricFamily("shisuan_feed_up", "1 while the receiver takes the feed", value=up)
+            yield CounterMetricFamily("shisuan_feed_rows", "Outbox rows delivered", value=feed["delivered"])
+            yield CounterMetricFamily("shisuan_feed_failures", "Exchanges that failed", value=feed["failures"])
         yield _by("shisuan_cards", "Cards and MIG instances by time bucket", "bucket", status["counts"]["cards"])
 
 

@@ -85,6 +85,7 @@ def put_tenant(open_doors: Open, who: Who, name: str, body: TenantBody) -> Tenan
             display_name=body.display_name,
             queues=tuple(body.queues),
             storage_roots=tuple(body.storage_roots),
+            subsidy_excluded=body.subsidy_excluded,
         ),
     )
 

@@ -70,6 +70,12 @@ class EmptyBody(Body):
     indices: list[int] = []
 
 
+class PreemptBody(Body):
+    """What becomes of the job afterwards."""
+
+    hold: Annotated[bool, Field(description="Hold the job, so that it does not start again by itself.")] = False
+
+
 class CordonBody(Body):
     """Why a node is taken out."""
 
@@ -91,6 +97,7 @@ class TenantBody(Body):
     display_name: Annotated[str, Field(max_length=200)] = ""
     queues: list[str] = ["default"]
     storage_roots: list[str] = []
+    subsidy_excluded: Annotated[str, Field(max_length=200, description="Why no voucher pays for it.")] = ""
 
 
 class QueueBody(Body):
@@ -98,3 +105,22 @@ class QueueBody(Body):
 
     parent: str = ""
     weight: int = 100
+
+
+class GrantBody(Body):
+    """A voucher to give."""
+
+    tenant: str
+    policy: Annotated[str, Field(description="Id of the policy version.")]
+    yuan: Annotated[str, Field(description="Amount in yuan, such as `50000` or `0.5`.")]
+    valid_until: Annotated[str, Field(description="A date (the end of that day in China) or an instant.")]
+    valid_from: Annotated[str, Field(description="A date or an instant; empty: now.")] = ""
+    priority: Annotated[int, Field(ge=0, le=1000, description="Smaller burns first.")] = 100
+    id: Annotated[str, Field(description="Empty: the service gives one.")] = ""
+    excluded: Annotated[str, Field(max_length=200, description="Why it must not pay for now.")] = ""
+
+
+class ReasonBody(Body):
+    """Why something is taken back."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]

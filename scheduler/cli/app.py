@@ -35,6 +35,7 @@ app = typer.Typer(
 SERVICE = "The service"
 JOBS = "Jobs"
 CLUSTER = "The cluster"
+MONEY = "Money"
 
 
 Home = Annotated[

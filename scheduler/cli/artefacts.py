@@ -1,10 +1,10 @@
-"""What a finished film leaves for people: contact sheet, video and its facts, Gantt chart, usage."""
+"""What finished jobs leave for people: contact sheets, films and their facts, loss curves, a Gantt chart, usage."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,120 +12,201 @@ from urllib.parse import unquote, urlsplit
 
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.session import Session
-from scheduler.report import contact_sheet, figures, gantt, timeline, video
+from scheduler.report import contact_sheet, figures, gantt, loss_curve, timeline, utilisation, utilisation_chart, video
 from scheduler.report import usage as sums
 
+Json = dict[str, Any]
+
 _SEALING_LIMIT_S = 15
+_SHEET_FROM = 2
+"""A contact sheet of fewer frames shows nothing that the frame does not."""
+_FILMS = (".mp4", ".mov", ".mkv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Artefacts:
-    """Paths of what was made, and the records behind it."""
+class Artefact:
+    """One thing to look at."""
 
-    sheet: Path
-    chart: Path
-    film: Path
-    facts: video.VideoFacts
-    usage_file: Path
-    usage: list[dict[str, Any]]
-    leases: list[dict[str, Any]]
-    frames: int
+    kind: str
+    """``contact_sheet``, ``still``, ``film``, ``model``, ``loss``, ``gantt``, ``usage``, …"""
+    name: str
+    """For people: ``contact sheet of frames``."""
+    path: Path
+    lines: tuple[str, ...] = ()
+    """Facts about it."""
+    facts: Json | None = None
+    """The same for ``--output json``, where there is more to say."""
 
-    def listed(self) -> tuple[tuple[str, Path, tuple[str, ...]], ...]:
-        """``(name, path, lines about it)``."""
-        return (
-            ("contact sheet", self.sheet, (figures.count(self.frames, "frame"),)),
-            ("film", self.film, self.facts.lines()),
-            ("Gantt chart", self.chart, ("who held what when",)),
-            ("usage", self.usage_file, (f"{figures.count(len(self.usage), 'record')}; {self.check.sentence}",)),
-        )
+    def json(self) -> Json:
+        """For ``--output json``."""
+        return {"kind": self.kind, "name": self.name, "path": str(self.path), "facts": self.facts or {}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """The records of some jobs, and what is drawn from them."""
+
+    jobs: tuple[Json, ...]
+    attempts: tuple[Json, ...]
+    leases: tuple[Json, ...]
+    records: tuple[Json, ...]
+    nodes: tuple[Json, ...]
 
     @property
     def check(self) -> sums.Conservation:
         """Leased time against recorded time."""
-        return sums.conserve(self.leases, self.usage)
+        return sums.conserve(self.leases, self.records)
 
-    def json(self, url: str) -> dict[str, Any]:
-        """For ``--output json``."""
-        paths = {"contact_sheet": self.sheet, "gantt": self.chart, "film": self.film, "usage": self.usage_file}
-        return {
-            **{name: str(path) for name, path in paths.items()},
-            "film_facts": self.facts.json(),
-            "usage_error_ms": self.check.error_ms,
-            "url": url,
-        }
+    @property
+    def title(self) -> str:
+        """The jobs' names and ids."""
+        return ", ".join(f"{job['name']} ({job['id']})" for job in self.jobs)
 
-
-def make(here: Session, job: dict[str, Any], folder: Path) -> Artefacts:
-    """Make them all in ``folder``. Raises CliError or ValueError when something is not as it should be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    attempts = here.client().pages(f"/jobs/{job['id']}/attempts", "attempts")
-    leases, records = sealed(here, job["id"])
-    nodes = here.client().get("/nodes")["nodes"]
-    frames = previews(attempts)
-    if not frames:
-        raise CliError("the job published no PNG previews", Exit.FAILED)
-    film, facts = _film(attempts, folder)
-    line = timeline.build(leases, attempts, nodes, here.now_ms())
-    usage_file = folder / "usage.json"
-    usage_file.write_text(json.dumps(_books(leases, records), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    title = f"{job['name']} ({job['id']})"
-    size = f"{facts.width}×{facts.height}"
-    return Artefacts(
-        sheet=contact_sheet.draw(frames, folder / "contact-sheet.png", f"{title}: {len(frames)} frames, {size}"),
-        chart=gantt.draw(line, folder / "gantt.png", f"{title}: who held what when"),
-        film=film,
-        facts=facts,
-        usage_file=usage_file,
-        usage=records,
-        leases=leases,
-        frames=len(frames),
-    )
+    def of(self, job: Json, step: Json) -> list[Json]:
+        """Successful attempts of one step, in order of task."""
+        mine = (job["id"], step["name"], "succeeded")
+        found = [a for a in self.attempts if (a["job_id"], a["step"], a["state"]) == mine]
+        return sorted(found, key=lambda a: a["index"])
 
 
-def _books(leases: list[dict[str, Any]], records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The records, their sums, and the check of both against the leases."""
-    check = sums.conserve(leases, records)
-    return {
-        "totals": [asdict(total) for total in sums.totals(records)],
-        "conservation": {**asdict(check), "error_ms": check.error_ms},
-        "records": records,
-    }
-
-
-def sealed(here: Session, job_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Leases and usage records once every lease is closed and recorded: a moment after the job's last word."""
+def read(here: Session, job_ids: Sequence[str]) -> Books:
+    """Everything recorded about these jobs, once their last leases are sealed: a moment after the last word."""
+    client = here.client()
+    jobs = tuple(client.get(f"/jobs/{job_id}") for job_id in job_ids)
+    leases: list[Json] = []
+    records: list[Json] = []
     for _ in range(_SEALING_LIMIT_S * 5):
-        leases = here.client().pages("/leases", "leases", job=job_id)
-        records = here.client().pages("/usage", "records", job=job_id)
+        leases = [lease for job in job_ids for lease in client.pages("/leases", "leases", job=job)]
+        records = [record for job in job_ids for record in client.pages("/usage", "records", job=job)]
         check = sums.conserve(leases, records)
         if not check.open_leases and not check.error_ms:
             break
         here.sleep(0.2)
-    return leases, records
+    attempts = tuple(a for job in job_ids for a in client.pages(f"/jobs/{job}/attempts", "attempts"))
+    nodes = tuple(client.get("/nodes")["nodes"])
+    return Books(jobs=jobs, attempts=attempts, leases=tuple(leases), records=tuple(records), nodes=nodes)
 
 
-def previews(attempts: list[dict[str, Any]]) -> list[tuple[str, Path]]:
-    """``(number, PNG)`` of every frame in order of task."""
-    done = sorted((a for a in attempts if a["state"] == "succeeded"), key=lambda a: (a["step"], a["index"]))
-    paths = [local_path(uri) for a in done for uri in a["outputs"] if uri.lower().endswith(".png")]
-    return [(frame_number(path), path) for path in paths]
+def make(books: Books, folder: Path, now_ms: int) -> tuple[Artefact, ...]:
+    """Draw all there is to see of these jobs into ``folder``. Raises CliError or ValueError for outputs that are not
+    what they should be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Artefact] = []
+    for job in books.jobs:
+        for step in job["steps"]:
+            maker = _MAKERS.get(step["kind"])
+            found += maker(books, job, step, folder) if maker else ()
+    line = timeline.build(books.leases, books.attempts, books.nodes, now_ms)
+    chart = gantt.draw(line, folder / "gantt.png", f"{books.title}: who held what when")
+    found.append(Artefact(kind="gantt", name="Gantt chart", path=chart, lines=("who held what when",)))
+    busy = utilisation.build(books.leases, books.attempts, books.nodes, now_ms)
+    chart = utilisation_chart.draw(busy, folder / "utilisation.png", f"{books.title}: how busy the devices were")
+    found.append(Artefact(kind="utilisation", name="utilisation", path=chart, lines=("held, and busy while held",)))
+    found.append(_usage(books, folder))
+    return tuple(found)
+
+
+# ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pictures(books: Books, job: Json, step: Json, folder: Path) -> Iterator[Artefact]:
+    frames = previews(books.of(job, step))
+    if len(frames) >= _SHEET_FROM:
+        title = f"{job['name']} ({job['id']}) {step['name']}: {figures.count(len(frames), 'frame')}"
+        path = contact_sheet.draw(frames, folder / f"{_file(job, step)}-contact-sheet.png", title)
+        lines = (figures.count(len(frames), "frame"),)
+        yield Artefact(kind="contact_sheet", name=f"contact sheet of {step['name']}", path=path, lines=lines)
+    elif frames:
+        exr = next((p for p in _outputs(books.of(job, step)) if p.suffix == ".exr"), None)
+        lines = (f"OpenEXR: {exr}",) if exr else ()
+        yield Artefact(kind="still", name=f"picture {step['name']}", path=frames[0][1], lines=lines)
+
+
+def previews(attempts: Iterable[Json]) -> list[tuple[str, Path]]:
+    """``(number, PNG)`` of every frame in order of task; thumbnails of large frames stand for them."""
+    found: dict[str, Path] = {}
+    for path in _outputs(attempts):
+        if path.suffix.lower() == ".png":
+            number = frame_number(path)
+            if number not in found or ".thumb" in path.name:
+                found[number] = path
+    return list(found.items())
 
 
 def frame_number(path: Path) -> str:
-    """``0012`` for ``film.0012.png``; the whole name where it ends in no number."""
-    found = re.search(r"\d+$", path.stem)
-    return found[0] if found else path.stem
+    """``0012`` for ``film.0012.png`` and ``film.0012.thumb.png``; the whole name where it ends in no number."""
+    stem = path.stem.removesuffix(".thumb")
+    found = re.search(r"\d+$", stem)
+    return found[0] if found else stem
 
 
-def _film(attempts: list[dict[str, Any]], folder: Path) -> tuple[Path, video.VideoFacts]:
-    done = [uri for a in attempts if a["state"] == "succeeded" for uri in a["outputs"]]
-    films = [local_path(uri) for uri in done if uri.lower().endswith((".mp4", ".mov", ".mkv"))]
-    if not films:
-        raise CliError("the job published no video", Exit.FAILED)
-    target = folder / f"film{films[-1].suffix}"
-    shutil.copyfile(films[-1], target)
-    return target, video.read(target)
+# ── films ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _film(books: Books, job: Json, step: Json, folder: Path) -> Iterator[Artefact]:
+    del folder
+    for path in _outputs(books.of(job, step)):
+        if path.suffix.lower() in _FILMS:
+            facts = video.read(path)
+            yield Artefact(kind="film", name=f"film {step['name']}", path=path, lines=facts.lines(), facts=facts.json())
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _training(books: Books, job: Json, step: Json, folder: Path) -> Iterator[Artefact]:
+    tries = [a for a in books.attempts if (a["job_id"], a["step"]) == (job["id"], step["name"])]
+    curves = curves_of(tries)
+    if curves:
+        path = loss_curve.draw(curves, folder / f"{_file(job, step)}-loss.png", f"{job['name']} ({job['id']}): loss")
+        last = curves[-1].points[-1]
+        yield Artefact(kind="loss", name="loss curve", path=path, lines=(f"loss {last.loss:.3f} at step {last.step}",))
+    for path in _outputs(books.of(job, step)):
+        yield Artefact(kind="model", name="trained", path=path, lines=(figures.size(path.stat().st_size),))
+
+
+def curves_of(attempts: Iterable[Json]) -> list[loss_curve.Curve]:
+    """What each attempt of a training step said of its steps, in order of attempt."""
+    curves = []
+    for attempt in sorted(attempts, key=lambda a: a["number"]):
+        metrics = json.loads(attempt["facts"] or "{}").get("metrics", [])
+        points = tuple(
+            loss_curve.Point(step=int(m["step"]), loss=float(m["loss"]), tokens_per_s=float(m.get("tokens_per_s", 0)))
+            for m in metrics
+            if "loss" in m
+        )
+        if points:
+            curves.append(loss_curve.Curve(label=f"attempt {attempt['number']}", points=points))
+    return curves
+
+
+# ── records ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _usage(books: Books, folder: Path) -> Artefact:
+    """The records, their sums, and the check of both against the leases."""
+    check = books.check
+    body = {
+        "totals": [asdict(total) for total in sums.totals(books.records)],
+        "conservation": {**asdict(check), "error_ms": check.error_ms},
+        "records": list(books.records),
+    }
+    path = folder / "usage.json"
+    path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    lines = (f"{figures.count(len(books.records), 'record')}; {check.sentence}",)
+    return Artefact(kind="usage", name="usage", path=path, lines=lines, facts={"error_ms": check.error_ms})
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _file(job: Json, step: Json) -> str:
+    return f"{job['id']}-{step['name']}"
+
+
+def _outputs(attempts: Iterable[Json]) -> list[Path]:
+    return [local_path(uri) for attempt in attempts for uri in attempt["outputs"]]
 
 
 def local_path(uri: str) -> Path:
@@ -133,4 +214,8 @@ def local_path(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.scheme in ("", "file"):
         return Path(unquote(parts.path))
-    raise CliError(f"{uri} does not lie on this machine")
+    raise CliError(f"{uri} does not lie on this machine", Exit.FAILED)
+
+
+_MAKERS = {"render": _pictures, "merge": _pictures, "transcode": _film, "join": _film, "train": _training}
+"""What there is to see of a step, by its kind."""

@@ -1,9 +1,9 @@
-"""``demo``: a film from nothing, on this machine, and pictures of how it was made. What ``make demo`` runs."""
+"""``demo``: a film and a training run side by side on this machine, for two tenants. What ``make demo`` runs."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,48 +11,57 @@ from typing import Annotated, Any
 import typer
 
 import scheduler
+from scheduler.cli import doctor
 from scheduler.cli.app import SERVICE, session, verb
-from scheduler.cli.artefacts import Artefacts, make
+from scheduler.cli.artefacts import Artefact, Books, make, read
 from scheduler.cli.cluster import show_usage
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.lifecycle import start
+from scheduler.cli.report import show
 from scheduler.cli.session import Session, coloured
-from scheduler.cli.submit import read_job_file, send
-from scheduler.cli.watch import first_failure, follow
+from scheduler.cli.submit import read_job_file
+from scheduler.cli.watch import first_failure, follow_all
 from scheduler.report import figures
 
 _SHOWN_LOG_LINES = 15
-_CHECKOUT = Path(scheduler.__file__).parents[1]
+_EXAMPLES = Path(scheduler.__file__).parents[1] / "examples"
+_PARK = _EXAMPLES / "park" / "park.yaml"
+STUDIO, LAB = "studio", "lab"
+"""The tenants of ``examples/park/park.yaml``."""
 
 
 @verb("demo", panel=SERVICE, example="shisuan demo")
 def demo(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")] = Path("build/demo"),
-    file: Annotated[Path, typer.Option(metavar="FILE", help="A job file with a render and a transcode step.")] = (
-        _CHECKOUT / "examples" / "film.yaml"
-    ),
+    film: Annotated[Path, typer.Option(metavar="FILE", help="The studio's job file.")] = _EXAMPLES / "film.yaml",
+    train: Annotated[Path, typer.Option(metavar="FILE", help="The lab's job file.")] = _EXAMPLES / "train.yaml",
+    park: Annotated[Path, typer.Option(metavar="FILE", help="Tenants, shares, prices.")] = _PARK,
 ) -> None:
-    """Render and encode a short film here.
+    """Render and encode a film and train a model here, side by side, for two tenants.
 
-    Leaves a contact sheet, the film, a chart of who held what when, and usage records. Again makes a new film.
+    Leaves pictures, the film, the model, charts, records and each tenant's bill. Again makes them anew.
     """
     here = session(ctx)
     folder = folder.absolute()
     here.home = folder / "home"
     began_ms = here.now_ms()
+    with _stage(here, "Look at this machine"):
+        _look_around(here)
     with _stage(here, "Start the service"):
-        url = start(here, ["--root", str(file.absolute().parent)]).url
+        url = start(here, ["--config", str(park.absolute())]).url
     here.say(f"  page {url}   key {here.home}/key")
-    with _stage(here, "Submit the film"):
-        job = _submit(here, file)
-    with _stage(here, "Render and encode"):
-        job = follow(here, job["id"])
-        _require_success(here, job)
+    with _stage(here, "Submit the film and the training run"):
+        ids = [_submit(here, STUDIO, film), _submit(here, LAB, train)]
+    with _stage(here, "Render, encode and train"):
+        final = follow_all(here, ids)
+        for job in final.values():
+            _require_success(here, job)
     with _stage(here, "Draw what happened"):
-        made = make(here, job, folder)
+        books = read(here, ids)
+        made = make(books, folder, here.now_ms())
     took = figures.duration(here.now_ms() - began_ms)
-    here.show(made.json(url), lambda _: _tell(here, job, made, url, took))
+    here.show(_json(books, made, url), lambda _: _tell(here, books, made, url, took))
 
 
 @contextmanager
@@ -69,9 +78,21 @@ def _stage(here: Session, name: str) -> Iterator[None]:
     here.say(f"  done in {figures.duration(here.now_ms() - began_ms)}")
 
 
-def _submit(here: Session, file: Path) -> dict[str, Any]:
+def _look_around(here: Session) -> None:
+    """What the demo needs, before minutes are spent. Raises CliError with what to do."""
+    checks = (doctor.check_disk, doctor.check_cards, doctor.check_blender, doctor.check_ffmpeg, doctor.check_torch)
+    findings = [check(here) for check in checks]
+    for finding in findings:
+        here.say(f"  {finding.what}: {finding.found.splitlines()[0]}")
+    lacking = [f for f in findings if f.verdict in (doctor.Verdict.MISSING, doctor.Verdict.BROKEN)]
+    if lacking:
+        raise CliError("\n".join(f"{f.what}: {f.found}\n{f.advice}" for f in lacking))
+
+
+def _submit(here: Session, tenant: str, file: Path) -> str:
     text, base_dir = read_job_file(str(file))
-    return send(here, {"file": text, "base_dir": str(base_dir), "request_id": uuid.uuid4().hex})
+    body = {"file": text, "base_dir": str(base_dir), "request_id": uuid.uuid4().hex}
+    return str(here.client_of(tenant).post("/jobs", body)["id"])
 
 
 def _require_success(here: Session, job: dict[str, Any]) -> None:
@@ -88,17 +109,25 @@ def _require_success(here: Session, job: dict[str, Any]) -> None:
     raise CliError("\n".join(lines), Exit.FAILED)
 
 
-def _tell(here: Session, job: dict[str, Any], made: Artefacts, url: str, took: str) -> None:
+def _json(books: Books, made: Sequence[Artefact], url: str) -> dict[str, Any]:
+    return {
+        "jobs": {job["tenant"]: job["id"] for job in books.jobs},
+        "artefacts": [one.json() for one in made],
+        "usage_error_ms": books.check.error_ms,
+        "url": url,
+    }
+
+
+def _tell(here: Session, books: Books, made: Sequence[Artefact], url: str, took: str) -> None:
     out = here.out
     out.print()
-    out.print(f"[bold]{job['id']} film {coloured('succeeded')}[/] {took} after the start")
+    for job in books.jobs:
+        out.print(f"[bold]{job['id']} {job['name']} of {job['tenant']} {coloured(job['state'])}[/]")
+    out.print(f"all of it {took} after the start")
     out.print()
-    show_usage(out, made.usage, made.leases)
+    show_usage(out, list(books.records), list(books.leases))
     out.print()
-    for name, path, fact in made.listed():
-        out.print(f"{name:<14}{path}", soft_wrap=True)
-        for line in fact:
-            out.print(f"{'':<14}[dim]{line}[/]", soft_wrap=True)
+    show(out, made)
     out.print()
     out.print(f"{'page':<14}{url}   (sign in with the key in {here.home}/key)", soft_wrap=True)
     out.print(f"{'go on':<14}{here.command('get')}", soft_wrap=True)

@@ -22,6 +22,8 @@ from scheduler.model.errors import ExecutorError
 from scheduler.report import figures
 
 _DISK_LEAST_BYTES = 2 * 1024**3
+_LIBRARIES = "libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libgl1"
+"""Debian's names of what Blender links to (see bin/setup)."""
 
 
 class Verdict(StrEnum):
@@ -143,8 +145,11 @@ def check_blender(_: Session) -> Finding:
     version = tools.blender_version(found)
     if version:
         return Finding(what="Blender", verdict=Verdict.OK, found=f"{version} ({found.blender})")
-    state = f"does not start ({found.blender})" if found.blender else "none"
+    why = tools.why_no_blender(found)
+    state = f"does not start ({found.blender}): {why}" if found.blender else "none"
     advice = "render steps cannot run here: run make, or set SHISUAN_BLENDER to a blender"
+    if ".so" in why:  # the dynamic linker's words: a library that even a Blender without a screen loads
+        advice = f"render steps cannot run here until that library is installed. Debian: apt-get install {_LIBRARIES}"
     return Finding(what="Blender", verdict=Verdict.MISSING, found=state, advice=advice)
 
 
@@ -158,6 +163,15 @@ def check_ffmpeg(_: Session) -> Finding:
         advice = "transcode steps cannot run here"
         return Finding(what="ffmpeg", verdict=Verdict.MISSING, found=str(error), advice=advice)
     return Finding(what="ffmpeg", verdict=Verdict.OK, found=f"{binary.version} ({binary.path})")
+
+
+def check_torch(_: Session) -> Finding:
+    """PyTorch's version, without importing it: that takes seconds."""
+    try:
+        return Finding(what="PyTorch", verdict=Verdict.OK, found=metadata.version("torch"))
+    except metadata.PackageNotFoundError:
+        advice = "training jobs need one: run make, or give the job a python of yours"
+        return Finding(what="PyTorch", verdict=Verdict.MISSING, found="not installed", advice=advice)
 
 
 def check_confinement(_: Session) -> Finding:
@@ -182,5 +196,6 @@ CHECKS: tuple[Callable[[Session], Finding], ...] = (
     check_cards,
     check_blender,
     check_ffmpeg,
+    check_torch,
     check_confinement,
 )

@@ -1,5 +1,5 @@
 """Looking at jobs (``get``, ``describe``, ``explain``) and steering them (``cancel``, ``hold``, ``release``,
-``retry``).
+``preempt``, ``retry``).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _facts(job: dict[str, Any]) -> Table:
 
 
 def _attempts(tries: list[dict[str, Any]]) -> Table:
-    rows = table("ATTEMPT", "STATE", "NODE", "STARTED", "TOOK", "WHY")
+    rows = table("ATTEMPT", "STATE", "NODE", "STARTED", "TOOK", "USED", "WHY")
     for one in tries:
         began, ended = one.get("started_ms", 0), one.get("finished_ms", 0)
         took = figures.duration(ended - began) if began and ended else "–"
@@ -137,6 +137,7 @@ def _attempts(tries: list[dict[str, Any]]) -> Table:
             plain(node),
             figures.instant(began),
             took,
+            figures.used(one.get("measured"), ended - began),
             plain(one.get("reason", "")),
         )
     return rows
@@ -170,6 +171,20 @@ def hold(ctx: typer.Context, jobs: Jobs) -> None:
 def release(ctx: typer.Context, jobs: Jobs) -> None:
     """Let held jobs start again."""
     _each(session(ctx), jobs, "release", "released")
+
+
+@verb("preempt", example="shisuan preempt j17\nshisuan preempt j17 --hold")
+def preempt(
+    ctx: typer.Context,
+    jobs: Jobs,
+    hold: Annotated[bool, typer.Option("--hold", help="Start nothing more until `release`.")] = False,
+) -> None:
+    """Make jobs give back what they hold.
+
+    What runs gets SIGTERM, and SIGKILL after its grace; a training saves a checkpoint. It waits again and goes on from
+    there, not counted against retries.
+    """
+    _each(session(ctx), jobs, "preempt", "is being preempted", {"hold": hold})
 
 
 @verb("retry", example="shisuan retry j17 --step render --index 3 --index 7")

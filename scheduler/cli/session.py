@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scheduler.cli.client import Client
-from scheduler.cli.exits import Unreachable
+from scheduler.cli.exits import CliError, Unreachable
 from scheduler.cli.home import default_home, read_key, running
 
 if TYPE_CHECKING:
@@ -62,6 +62,14 @@ class Session:
         if self._client is None:
             self._client = Client(self.url(), read_key(self.home), self.transport)
         return self._client
+
+    def client_of(self, tenant: str) -> Client:
+        """The service as one of its tenants sees it, by the tenant's first key in the home. Raises CliError."""
+        file = self.home / "keys" / tenant
+        try:
+            return Client(self.url(), file.read_text("utf-8").strip(), self.transport)
+        except OSError as error:
+            raise CliError(f"no key of tenant {tenant} in {file}: {error.strerror}") from None
 
     def reconnect(self) -> Client:
         """A fresh client: a restarted service may have another address."""

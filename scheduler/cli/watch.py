@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from scheduler.report import figures
 
 AWAY_LIMIT_S = 120
 _LINE_EVERY_MS = 5_000
+_LOOK_EVERY_S = 0.5
 _SHOWN_OUTPUTS = 6
 
 
@@ -49,6 +51,42 @@ def follow(here: Session, job_id: str) -> dict[str, Any]:
         )
         raise
     return last
+
+
+def follow_all(here: Session, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Several jobs side by side until all have ended; the final ones by id."""
+    views = [_Lines(here) for _ in job_ids]
+    live = _Together(here) if here.err.is_terminal and not here.is_json else None
+    final: dict[str, dict[str, Any]] = {}
+    with live or nullcontext():
+        while len(final) < len(job_ids):
+            for job_id, view in zip(job_ids, views, strict=True):
+                if job_id in final:
+                    continue
+                job = _look(here, job_id)
+                if live is not None:
+                    live.update(job)
+                else:
+                    view.update(job)
+                if is_final(job):
+                    final[job_id] = job
+            here.sleep(_LOOK_EVERY_S)
+    return final
+
+
+def _look(here: Session, job_id: str) -> dict[str, Any]:
+    """The job now; a service that goes away is waited for. Raises Unreachable after :data:`AWAY_LIMIT_S`."""
+    away_s = 0
+    while True:
+        try:
+            job: dict[str, Any] = here.client().get(f"/jobs/{job_id}")
+            return job
+        except (Unreachable, ApiError) as error:
+            if away_s >= AWAY_LIMIT_S or (isinstance(error, ApiError) and error.status != 503):
+                raise
+        here.sleep(1.0)
+        away_s += 1
+        _reconnect(here)
 
 
 def snapshots(here: Session, job_id: str) -> Iterator[dict[str, Any]]:
@@ -139,6 +177,34 @@ class _Live:
             return ""
         now_ms = self._here.now_ms()
         return Group(_headline(self._job, now_ms), bars(self._pace.see(self._job, now_ms)))
+
+
+class _Together:
+    """For terminals: several jobs redrawn in place; their last state stays on the screen."""
+
+    def __init__(self, here: Session) -> None:
+        self._here = here
+        self._paces: dict[str, Pace] = {}
+        self._jobs: dict[str, dict[str, Any]] = {}
+        self._live = Live(console=here.err, get_renderable=self._draw, refresh_per_second=4)
+
+    def __enter__(self) -> _Together:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, job: dict[str, Any]) -> None:
+        self._jobs[str(job["id"])] = job
+        self._paces.setdefault(str(job["id"]), Pace())
+
+    def _draw(self) -> Any:
+        now_ms = self._here.now_ms()
+        shown: list[Any] = []
+        for job_id, job in self._jobs.items():
+            shown += [_headline(job, now_ms), bars(self._paces[job_id].see(job, now_ms))]
+        return Group(*shown)
 
 
 def _headline(job: dict[str, Any], now_ms: int) -> str:

@@ -1,15 +1,20 @@
-"""What every start makes sure of: the default queue and tenant, those of the configuration file, and first keys."""
+"""What every start makes sure of: default queue and tenant, those of the configuration file, first keys, prices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
+from scheduler.control import terms
 from scheduler.control.cycle import Cycle, Decide
+from scheduler.control.money import Money
 from scheduler.control.operations import Operations, check_queue, check_tenant
 from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home, Settings
@@ -36,13 +41,40 @@ class QueueConfig(_Strict):
     weight: int = 100
 
 
+OWN_FOLDER = "own"
+"""In ``roots``: the tenant's folder under the home. A folder really named so can be written ``./own``."""
+
+
 class TenantConfig(_Strict):
-    """A tenant in the configuration file. Without roots it gets a folder under the home."""
+    """A tenant in the configuration file. Without roots it gets a folder under the home.
+
+    A relative root starts at the configuration file's folder.
+    """
 
     name: str
     display_name: str = ""
     queues: list[str] = [DEFAULT]
     roots: list[str] = []
+    subsidy_excluded: Annotated[str, Field(max_length=200)] = ""
+    """Why no voucher pays for this tenant."""
+
+
+class FeedConfig(_Strict):
+    """Where the park's ledger takes what is sealed."""
+
+    url: str
+    key_file: str = ""
+    """PEM file with an Ed25519 private key; empty: the home's own, made when it is not there."""
+
+    @field_validator("url")
+    @classmethod
+    def is_safe(cls, url: str) -> str:
+        """Usage is confidential: it leaves this machine encrypted only."""
+        parts = urlsplit(url)
+        local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and local)):
+            return url
+        raise PydanticCustomError("feed_url", "must be https://HOST/PATH, or http:// on this machine")
 
 
 class Config(_Strict):
@@ -50,6 +82,10 @@ class Config(_Strict):
 
     queues: Annotated[list[QueueConfig], Field(default_factory=list)]
     tenants: Annotated[list[TenantConfig], Field(default_factory=list)]
+    feed: FeedConfig | None = None
+    rates: Annotated[list[terms.RateConfig], Field(default_factory=list)]
+    policies: Annotated[list[terms.PolicyConfig], Field(default_factory=list)]
+    vouchers: Annotated[list[terms.VoucherConfig], Field(default_factory=list)]
 
 
 def read_config(path: str) -> Config:
@@ -61,20 +97,25 @@ def read_config(path: str) -> Config:
     if len(data) > MOST_BYTES:
         raise InvalidInput([Problem("--config", f"{path} is larger than 1 MiB")])
     try:
-        return Config.model_validate(yaml.safe_load(data) or {})
+        return Config.model_validate(yaml.load(data, terms.Loader) or {})  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise InvalidInput([Problem("--config", f"{path} is not YAML: {' '.join(str(error).split())}")]) from None
     except ValidationError as error:
-        raise InvalidInput(Problem(_pointer(e["loc"]), e["msg"]) for e in error.errors()) from None
+        raise InvalidInput(terms.problems_of(error)) from None
 
 
-def apply(settings: Settings, cycle: Cycle, operations: Operations, keys: KeyRing, home: Home) -> None:
-    """Bring tenants and queues to what the settings say, then see that each has a key. Raises InvalidInput."""
-    config = read_config(settings.config) if settings.config else Config(queues=[], tenants=[])
+def apply(  # noqa: PLR0917 (each is a different thing)
+    settings: Settings, cycle: Cycle, operations: Operations, keys: KeyRing, home: Home, money: Money
+) -> None:
+    """Bring tenants, queues and prices to what the settings say, then see that each tenant has a key.
+
+    Raises InvalidInput.
+    """
+    config = read_config(settings.config) if settings.config else Config.model_validate({})
     queues = [Queue(name=q.name, parent=q.parent, weight=q.weight) for q in config.queues]
     if all(q.name != DEFAULT for q in queues):
         queues.insert(0, Queue(name=DEFAULT))
-    tenants = [_tenant(t) for t in config.tenants]
+    tenants = [_tenant(t, Path(settings.config).absolute().parent, home) for t in config.tenants]
     if all(t.name != DEFAULT for t in tenants):
         tenants.insert(0, Tenant(name=DEFAULT, display_name="Default"))
     # Queues before tenants, so that a tenant may use a queue of the same file.
@@ -83,15 +124,39 @@ def apply(settings: Settings, cycle: Cycle, operations: Operations, keys: KeyRin
     for position, tenant in enumerate(tenants):
         cycle.call(_put_tenant(_rooted(tenant, settings, operations), f"tenants[{position}]."))
     _first_keys(keys, home, [t.name for t in tenants])
+    _put_terms(config, money)
 
 
-def _tenant(config: TenantConfig) -> Tenant:
+def _put_terms(config: Config, money: Money) -> None:
+    """Record what is not recorded yet. Prices before policies before vouchers, so that one file may hold them all."""
+    for position, rate in enumerate(config.rates):
+        money.set_rate(rate.card(), f"rates[{position}]")
+    if not money.has_rates():
+        money.set_rate(terms.example_card(), "rates")
+    for position, policy in enumerate(config.policies):
+        money.set_policy(policy.version(), f"policies[{position}]")
+    for position, voucher in enumerate(config.vouchers):
+        money.set_voucher(voucher.voucher(), f"vouchers[{position}].")
+
+
+def _tenant(config: TenantConfig, folder: Path, home: Home) -> Tenant:
     return Tenant(
         name=config.name,
         display_name=config.display_name,
         queues=tuple(config.queues),
-        storage_roots=tuple(str(Path(r).resolve()) if Path(r).is_absolute() else r for r in config.roots),
+        storage_roots=tuple(_root(root, config.name, folder, home) for root in config.roots),
+        subsidy_excluded=config.subsidy_excluded,
     )
+
+
+def _root(root: str, tenant: str, folder: Path, home: Home) -> str:
+    if "://" in root:
+        return root
+    if root != OWN_FOLDER:
+        return str((folder / root).resolve())
+    own = home.storage(tenant)
+    own.mkdir(parents=True, exist_ok=True)
+    return str(own.resolve())
 
 
 def _rooted(tenant: Tenant, settings: Settings, operations: Operations) -> Tenant:
@@ -100,12 +165,7 @@ def _rooted(tenant: Tenant, settings: Settings, operations: Operations) -> Tenan
     if made.name != DEFAULT:
         return made
     more = tuple(str(Path(root).resolve()) for root in settings.roots)
-    return Tenant(
-        name=made.name,
-        display_name=made.display_name,
-        queues=made.queues,
-        storage_roots=tuple(dict.fromkeys((*made.storage_roots, *more))),
-    )
+    return replace(made, storage_roots=tuple(dict.fromkeys((*made.storage_roots, *more))))
 
 
 def _put_queue(queue: Queue, pointer: str) -> Decide[None]:
@@ -138,10 +198,3 @@ def _first_keys(keys: KeyRing, home: Home, tenants: Sequence[str]) -> None:
         if tenant != DEFAULT and not path.exists():
             _, secret = keys.add_key(tenant, Role.TENANT, label="from the configuration file")
             write_private(path, f"{secret}\n".encode())
-
-
-def _pointer(location: Sequence[int | str]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text

@@ -82,7 +82,9 @@ class Cycle:
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         declared: Collection[str] | None = None,
+        after_commit: Sequence[Callable[[], object]] = (),
     ) -> None:
+        """``after_commit`` are called after each transaction; they must not block."""
         self._engine = engine
         self._epoch = epoch
         self._store = store
@@ -94,6 +96,7 @@ class Cycle:
         self.metrics = metrics or Metrics()
         self.observer = Observer(silence_ms=self.limits.silence_ms, declared=declared)
         self._sealer = Sealer()
+        self._after_commit = tuple(after_commit)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._own_reports: list[Report] = []
         self._lock = threading.RLock()
@@ -207,6 +210,8 @@ class Cycle:
 
     def _why_stop(self, lease_id: str) -> str:
         record = self._engine.lease(lease_id)
+        if record is not None and record.stop_reason:
+            return record.stop_reason
         job = self._engine.job(record.lease.job_id) if record is not None else None
         return job.reason if job is not None and job.reason else "its lease is over"
 
@@ -220,6 +225,8 @@ class Cycle:
                 events, answer = command.decide(self._engine, batch.now_ms)
                 for event in events:
                     self._apply(batch, event)
+                    if isinstance(event, LeaseStopping):
+                        batch.stop[event.lease_id] = event.reason
             except ShisuanError as error:
                 if len(batch.events) > recorded:
                     raise  # half a verb was applied: only a restart from the database is safe
@@ -286,6 +293,8 @@ class Cycle:
         self._store.commit(self._epoch, batch.events, changes)
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
         self.metrics.events.inc(len(batch.events))
+        for wake in self._after_commit:
+            wake()
         log_facts(batch.events)
 
     def _tell(self, batch: Batch, orders: list[LeaseOrder]) -> None:

@@ -144,16 +144,20 @@ class Observer:
         if attempt is None or attempt.state.is_final or report.state is None or not report.state.is_final:
             return Reaction()
         self.progress.pop(attempt.id, None)
+        at_ms = _clamp(report.at_ms, _floor_ms(attempt, engine), now_ms)
+        saved_ms = _clamp(report.checkpoint_ms, attempt.started_ms, at_ms) if report.checkpoint_ms else 0
         return Reaction(
             [
                 AttemptFinished(
-                    at_ms=_clamp(report.at_ms, _floor_ms(attempt, engine), now_ms),
+                    at_ms=at_ms,
                     attempt_id=attempt.id,
                     state=_end_state(report.state, attempt, engine),
                     exit_code=report.exit_code,
                     reason=report.message,
                     outputs=report.outputs,
                     facts=report.result,
+                    checkpoint_ms=saved_ms,
+                    measured=report.measured,
                 )
             ]
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from scheduler.control import views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
+from scheduler.control.delivery import FeedView
 from scheduler.control.observe import find_node
 from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home
@@ -31,11 +32,20 @@ MOST_WEIGHT = 1_000_000
 class Operations:
     """The park. Every method takes the caller first and raises only ShisuanErrors."""
 
-    def __init__(self, cycle: Cycle, keys: KeyRing, home: Home, *, version: str) -> None:
+    def __init__(
+        self,
+        cycle: Cycle,
+        keys: KeyRing,
+        home: Home,
+        *,
+        version: str,
+        feed: Callable[[], FeedView] | None = None,
+    ) -> None:
         self._cycle = cycle
         self._keys = keys
         self._home = home
         self._version = version
+        self._feed = feed
         self._started_ms = cycle.now_ms()
 
     # ── who asks ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,6 +113,7 @@ class Operations:
                 "cards": cards,
             },
             "simulated": any(d.simulated for n in nodes if n.state is not NodeState.LOST for d in n.devices),
+            "feed": self._feed() if self._feed is not None and caller.is_operator else None,
         }
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────

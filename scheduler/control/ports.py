@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from scheduler.model.event import Event
+from scheduler.model.event import Event, MoneyEvent
+from scheduler.model.feed import OutboxRow
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.money import LedgerHead, Posted, Txn
 from scheduler.model.node import Device
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from scheduler.model.sample import Sample
@@ -153,6 +155,73 @@ class History(Protocol):
 
     def journal(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Every recorded fact with its number."""
+        ...
+
+
+class Outbox(Protocol):
+    """What the park's ledger is told, in order. Safe from any thread."""
+
+    def outbox_rows(self, after: int, limit: int) -> tuple[OutboxRow, ...]:
+        """At most ``limit`` rows above ``after``, which is the number of a row or 0."""
+        ...
+
+    def outbox_holds(self, seq: int) -> bool:
+        """There is a row of this number."""
+        ...
+
+    def outbox_backlog(self, after: int) -> int:
+        """How many rows lie above ``after``."""
+        ...
+
+
+class Ledger(Protocol):
+    """The ledger's rows. Safe from any thread; only the keeper posts."""
+
+    def ledger_state(self) -> tuple[LedgerHead, dict[str, int], list[tuple[int, MoneyEvent]]]:
+        """Where the ledger ends, its balances, and the terms it had read by then: one consistent view."""
+        ...
+
+    def money_events(self, after: int, limit: int) -> tuple[list[tuple[int, MoneyEvent]], int]:
+        """At most ``limit`` of the ledger's events above journal row ``after``, and up to which row these are all."""
+        ...
+
+    def booked(self, idems: Collection[str]) -> set[str]:
+        """Which of these are in the ledger already."""
+        ...
+
+    def post(
+        self, epoch: int, before: LedgerHead, after: LedgerHead, posted: Sequence[Posted], balances: Mapping[str, int]
+    ) -> None:
+        """All of it or nothing. Raises StaleEpoch when another process is the writer, or has written the ledger."""
+        ...
+
+    def ledger_head(self) -> LedgerHead:
+        """Where the ledger ends."""
+        ...
+
+    def ledger_balances(self) -> dict[str, int]:
+        """Every account's balance, in micro-yuan."""
+        ...
+
+    def txn(self, idem: str) -> Txn | None:
+        """The transaction booked for this."""
+        ...
+
+    def txns(
+        self,
+        *,
+        tenant: str = "",
+        job_id: str = "",
+        start_ms: int = 0,
+        end_ms: int = 0,
+        after: int = 0,
+        limit: int = ...,
+    ) -> tuple[Txn, ...]:
+        """Transactions of service in ``[start_ms, end_ms)`` (0: no bound), in the ledger's order."""
+        ...
+
+    def ledger_rows(self, after: int = 0, limit: int = ...) -> list[tuple[int, str, bytes, bytes]]:
+        """``(seq, body, prev_hash, hash)`` as they stand in the database."""
         ...
 
 

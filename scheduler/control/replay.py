@@ -1,5 +1,5 @@
 """Proof that the journal is the truth: replayed through a fresh engine it gives the live tables, and its leases and
-nodes account for every device-millisecond.
+nodes account for every device-millisecond, and the ledger is what the same journal books.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Protocol
 
-from scheduler.control.ports import History, Store
+from scheduler.control.audit import audit
+from scheduler.control.ports import History, Ledger, Store
 from scheduler.engine import Engine
 from scheduler.ledger import conservation
 from scheduler.model import codec
@@ -18,7 +19,7 @@ from scheduler.model.snapshot import Snapshot
 from scheduler.model.usage import Bucket, UsageRecord
 
 
-class Recorded(Store, History, Protocol):
+class Recorded(Store, History, Ledger, Protocol):
     """A store that can also be read."""
 
 
@@ -75,7 +76,7 @@ def first_difference(store: Recorded) -> str:
         for ours, theirs in zip_longest(journal, live):
             if ours != theirs:
                 return f"{name}: the journal gives {_text(ours)}, the tables hold {_text(theirs)}"
-    return _unaccounted(replayed)
+    return _unaccounted(replayed) or audit(store).difference
 
 
 def _unaccounted(replayed: Replayed) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from scheduler.engine import Engine
 from scheduler.ledger import meter
 from scheduler.model.event import AttemptFinished, Event
-from scheduler.model.lease import AttemptRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.snapshot import Changes
 from scheduler.model.usage import UsageRecord
 
@@ -43,9 +43,17 @@ class Sealer:
         sealed: list[UsageRecord] = []
         for record in closed:
             attempts = [self._alive(self._attempts[a], heartbeats) for a in record.lease.attempts]
-            sealed += meter.seal(record, attempts, devices)
+            purpose = self._purpose(engine, record)
+            sealed += [replace(used, purpose=purpose) for used in meter.seal(record, attempts, devices)]
         self._attempts.clear()
         return tuple(sealed)
+
+    @staticmethod
+    def _purpose(engine: Engine, record: LeaseRecord) -> str:
+        """Kind of the lease's step."""
+        job = engine.job(record.lease.job_id)
+        steps = job.job.steps if job is not None else ()
+        return next((step.kind.value for step in steps if step.name == record.lease.step), "")
 
     @staticmethod
     def _alive(attempt: AttemptRecord, heartbeats: Mapping[str, int]) -> AttemptRecord:

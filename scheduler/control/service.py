@@ -21,8 +21,8 @@ from scheduler.control.shapes import (
 )
 from scheduler.control.submission import Submission
 from scheduler.engine import Engine
-from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
-from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried
+from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem, Unauthorized, unknown
+from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
 from scheduler.model.job import JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, parse_attempt_id
 from scheduler.model.order import LogChunk
@@ -74,6 +74,33 @@ class Service:
     def release(self, caller: Caller, job_id: str) -> JobView:
         """Undo :meth:`hold`. Raises NotFound, Conflict when it has ended."""
         return self._change(caller, job_id, lambda now_ms: JobReleased(at_ms=now_ms, job_id=job_id))
+
+    def preempt(self, caller: Caller, job_id: str, *, hold: bool = False) -> JobView:
+        """Stop what runs, with its grace to save a checkpoint; it waits again, and goes on from there when its turn
+        comes (with ``hold``: once it is released). Not counted against retries.
+
+        An operator's preemption is free of charge from the last checkpoint on, the owner's own is not. Raises NotFound,
+        Conflict when nothing of the job runs.
+        """
+        reason = f"preempted by {'an operator' if caller.is_operator else 'its owner'}"
+
+        def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
+            visible(caller, engine.job(job_id), job_id)
+            leases = [r for r in engine.leases() if r.lease.job_id == job_id and not r.closed_ms]
+            if not leases:
+                raise Conflict(f"nothing of job {job_id} runs now")
+            first = (JobHeld(at_ms=now_ms, job_id=job_id),) if hold else ()
+            return (
+                *first,
+                *(
+                    LeaseStopping(at_ms=now_ms, lease_id=r.lease.id, reason=reason, charged=not caller.is_operator)
+                    for r in leases
+                    if not r.stopping
+                ),
+            ), None
+
+        self._cycle.call(decide)
+        return self.get(caller, job_id)
 
     def retry(
         self, caller: Caller, job_id: str, step: str = "", indices: Sequence[int] = (), *, redo: bool = False

@@ -82,6 +82,16 @@ class Home:
         return self.path / "service.lock"
 
     @property
+    def feed_key(self) -> Path:
+        """Ed25519 private key that signs the feed, PEM. Mode 0600."""
+        return self.path / "feed.key"
+
+    @property
+    def feed_cursor(self) -> Path:
+        """What the feed's receiver said last; only shown."""
+        return self.path / "feed.cursor"
+
+    @property
     def log(self) -> Path:
         """The service's own log, JSON lines."""
         return self.path / "logs" / "service.log"

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and typing's own only from Python 3.12
 
+from scheduler.control.delivery import FeedView
+from scheduler.control.measured import MeasuredView
+
 
 class StepView(TypedDict):
     """One step of a job; its tasks are in exactly one of the five counts."""
@@ -65,6 +68,7 @@ class AttemptView(TypedDict):
     facts: str
     progress_milli: int
     message: str
+    measured: MeasuredView | None
 
 
 class JobDetail(JobView):
@@ -304,6 +308,7 @@ class TenantView(TypedDict):
     display_name: str
     queues: list[str]
     storage_roots: list[str]
+    subsidy_excluded: str
 
 
 class RuntimeView(TypedDict):
@@ -323,7 +328,7 @@ class Counts(TypedDict):
 
 
 class StatusView(TypedDict):
-    """The service at a glance."""
+    """The service at a glance. ``feed``: operators' alone, null when none is configured."""
 
     version: str
     started_ms: int
@@ -331,6 +336,7 @@ class StatusView(TypedDict):
     runtime: RuntimeView
     counts: Counts
     simulated: bool
+    feed: FeedView | None
 
 
 class SelfView(TypedDict):

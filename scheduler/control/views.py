@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from scheduler.control import measured
 from scheduler.control.observe import Progress
 from scheduler.control.shapes import (
     AttemptView,
@@ -125,6 +126,7 @@ def attempt(record: AttemptRecord, progress: Progress | None, node: str) -> Atte
         "facts": record.facts,
         "progress_milli": 1000 if record.state.value == "succeeded" else progress.milli if progress else 0,
         "message": progress.message if progress else "",
+        "measured": measured.view(record.measured) if record.measured is not None else None,
     }
 
 
@@ -258,4 +260,5 @@ def tenant(record: Tenant) -> TenantView:
         "display_name": record.display_name,
         "queues": list(record.queues),
         "storage_roots": list(record.storage_roots),
+        "subsidy_excluded": record.subsidy_excluded,
     }

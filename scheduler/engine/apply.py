@@ -12,6 +12,7 @@ from scheduler.model.event import (
     AttemptFinished,
     AttemptsSeen,
     AttemptStarted,
+    ChargeReversed,
     Event,
     JobCancelled,
     JobHeld,
@@ -22,9 +23,13 @@ from scheduler.model.event import (
     LeaseStopping,
     NodeLost,
     NodeSeen,
+    PolicySet,
     QueueSet,
+    RateCardSet,
     TenantSet,
     UsageSealed,
+    VoucherGranted,
+    VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
@@ -140,7 +145,7 @@ def _lease_stopping(state: State, event: LeaseStopping) -> None:
     if record is None:
         _refuse_unknown_lease(state, event.lease_id)
         return
-    after = lifecycle.lease_stopping(record)
+    after = lifecycle.lease_stopping(record, event)
     if after is not record:
         state.put_lease(after)
 
@@ -180,8 +185,8 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
         state.put_lease(closed)
 
 
-def _usage_sealed(state: State, event: UsageSealed) -> None:
-    """Usage is for the ledger; the engine's records do not change."""
+def _for_the_ledger(state: State, event: Event) -> None:
+    """Usage and money are the ledger's; the engine's records do not change."""
 
 
 def _open_attempt(state: State, attempt_id: str) -> AttemptRecord | None:
@@ -228,6 +233,11 @@ HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
     AttemptStarted: _attempt_started,
     AttemptsSeen: _attempts_seen,
     AttemptFinished: _attempt_finished,
-    UsageSealed: _usage_sealed,
+    UsageSealed: _for_the_ledger,
+    RateCardSet: _for_the_ledger,
+    PolicySet: _for_the_ledger,
+    VoucherGranted: _for_the_ledger,
+    VoucherRevoked: _for_the_ledger,
+    ChargeReversed: _for_the_ledger,
 }
 """One handler per kind of event; a test holds it to the whole alphabet."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from scheduler.jobfile.kinds import API_VERSION
+from scheduler.jobfile.jobfields import API_VERSION
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+@%,:-]+", re.ASCII)
 # JSON is YAML but for these: YAML takes them for line breaks, or refuses them unescaped (yaml.org/spec/1.2.2 §5.1).

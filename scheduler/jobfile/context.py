@@ -14,7 +14,14 @@ from scheduler.jobfile.quantity import Malformed
 from scheduler.model.errors import Problem
 
 Body = (
-    kinds.CommandStep | kinds.RenderStep | kinds.TranscodeStep | kinds.CommandJob | kinds.RenderJob | kinds.TranscodeJob
+    kinds.CommandStep
+    | kinds.RenderStep
+    | kinds.TranscodeStep
+    | kinds.TrainStep
+    | kinds.CommandJob
+    | kinds.RenderJob
+    | kinds.TranscodeJob
+    | kinds.TrainJob
 )
 
 
@@ -155,8 +162,10 @@ def mentions(body: Body) -> tuple[str, ...]:
         texts += body.env.values()
     elif isinstance(body, kinds.RenderStep | kinds.RenderJob):
         texts.append(body.scene if isinstance(body.scene, str) else body.scene.script)
+    elif isinstance(body, kinds.TrainStep | kinds.TrainJob):
+        texts += [body.script or "", body.python or "", *body.args, *body.env.values()]
     else:
-        texts.append(body.input)
+        texts += [body.input, body.ocio or ""]
     return tuple(dict.fromkeys(name for text in texts for name in references.steps_in(text)))
 
 

@@ -38,6 +38,7 @@ _STEP_OF_KIND = {
     JobKind.COMMAND: StepKind.COMMAND,
     JobKind.RENDER: StepKind.RENDER,
     JobKind.TRANSCODE: StepKind.TRANSCODE,
+    JobKind.TRAIN: StepKind.TRAIN,
 }
 
 
@@ -218,7 +219,7 @@ def _check_size(context: Context, planned: Sequence[tuple[Entry, Step]]) -> None
     total = sum(step.count for _, step in planned)
     if total > MAX_TASKS:
         entry, largest = max(planned, key=lambda pair: pair[1].count)
-        field = "array" if largest.kind is StepKind.COMMAND else "frames"
+        field = {StepKind.COMMAND: "array", StepKind.CHUNK: "chunks"}.get(largest.kind, "frames")
         message = f"the job has {total:,} tasks, {largest.count:,} of them here; the limit is {MAX_TASKS:,}"
         context.problems.append(Problem(entry.at(field), message))
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pipelines.media import FrameRange, parse_rate, rate_text
 from pipelines.render import DEPTHS, DEVICES, ENGINES, PASSES, PNG_BITS
-from pipelines.transcode import CODECS, CONTAINERS, PRESETS
+from pipelines.transcode import BITS, CODECS, COLORS, CONTAINERS, ENCODERS, PRESETS, SOUNDS
 from scheduler.jobfile import quantity
 from scheduler.jobfile.quantity import Array, Cards, Deadline, Malformed, shown
 
@@ -120,6 +120,22 @@ def _env_value(name: str, value: Any) -> str:
     return found
 
 
+def _module(value: Any) -> str:
+    if not isinstance(value, str) or not all(part.isidentifier() for part in value.split(".")):
+        raise Malformed(f"must be a module name such as torchtune.train, got {shown(value)}")
+    return value
+
+
+def _arguments(value: Any) -> list[str]:
+    words = value if isinstance(value, list) else None
+    if words is None or any(isinstance(word, bool) or not isinstance(word, str | int | float) for word in words):
+        raise Malformed(f"must be a list of texts and numbers, got {shown(value)}")
+    texts = [str(word) for word in words]
+    if any(len(word.encode()) > MAX_ARGUMENT_BYTES for word in texts):
+        raise Malformed(f"has a text longer than the {MAX_ARGUMENT_BYTES} bytes Linux takes for one argument")
+    return texts
+
+
 def _labels(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str | int) for item in value.values()):
         raise Malformed(f"must be a mapping of label names to texts, got {shown(value)}")
@@ -173,6 +189,12 @@ def _rate(value: Any) -> str:
 def _png(value: Any) -> str:
     # YAML 1.1 readers give False for `off`; ours gives the text.
     return choice("PNG depth", PNG)("off" if value is False else str(value) if type(value) is int else value)
+
+
+def _bits(value: Any) -> int:
+    if isinstance(value, bool) or value not in BITS:
+        raise Malformed(f"must be a number of bits, got {shown(value)}", tuple(str(bits) for bits in BITS))
+    return int(value)
 
 
 def _whole(what: str, least: int, most: int) -> Callable[[Any], int]:
@@ -244,6 +266,8 @@ _ENV: Json = {
 _LABELS: Json = {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}}
 _RUN: Json = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}]}
 
+_ARGUMENTS: Json = {"type": "array", "items": {"type": ["string", "number"]}}
+
 JobName = Annotated[str, *_typed(_job_name, {**_TEXT, "maxLength": MAX_NAME})]
 StepName = Annotated[str, *_typed(_step_name, {"type": "string", "pattern": f"^{STEP_NAME.pattern}$"})]
 JobId = Annotated[str, *_typed(_job_id, {"type": "string", "pattern": f"^{JOB_ID.pattern}$"})]
@@ -261,6 +285,8 @@ Feature = Annotated[str, *_typed(_feature, {"type": "string", "pattern": f"^{FEA
 Environment = Annotated[dict[str, str], *_typed(_env, _ENV)]
 Labels = Annotated[dict[str, str], *_typed(_labels, _LABELS)]
 Run = Annotated[str | list[str], *_typed(_run, _RUN)]
+Arguments = Annotated[list[str], *_typed(_arguments, _ARGUMENTS)]
+ModuleName = Annotated[str, *_typed(_module, {"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"})]
 ArrayField = Annotated[Array, *_typed(quantity.array, _ARRAY)]
 Frames = Annotated[FrameRange, *_typed(quantity.frames, _RANGES)]
 Resolution = Annotated[tuple[int, int], *_typed(quantity.resolution, _SIZE)]
@@ -274,11 +300,19 @@ Passes = Annotated[str, *_typed(choice("choice of passes", PASSES), {"enum": lis
 Depth = Annotated[str, *_typed(choice("depth", DEPTHS), {"enum": list(DEPTHS)})]
 Png = Annotated[str, *_typed(_png, {"enum": [*PNG_BITS, *PNG]})]
 Codec = Annotated[str, *_typed(choice("codec", CODECS), {"enum": list(CODECS)})]
+Bits = Annotated[int, *_typed(_bits, {"enum": list(BITS)})]
+Color = Annotated[str, *_typed(choice("color", COLORS), {"enum": list(COLORS)})]
+Encoder = Annotated[str, *_typed(choice("encoder", ENCODERS), {"enum": list(ENCODERS)})]
+Sound = Annotated[str, *_typed(choice("audio", SOUNDS), {"enum": list(SOUNDS)})]
 Preset = Annotated[str, *_typed(choice("preset", PRESETS), {"enum": list(PRESETS)})]
 Retries = Annotated[int, *_count("a whole number", 0, 100)]
 Nodes = Annotated[int, *_count("a whole number", 1, 1_024)]
+Processes = Annotated[int, *_count("a whole number", 1, 256)]
 Parallel = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Samples = Annotated[int, *_count("a whole number", 1, 16_777_216)]
+Threads = Annotated[int, *_count("a whole number", 1, 64)]
+Chunks = Annotated[int, *_count("a whole number", 2, 9_999)]
+ChunkFrames = Annotated[int, *_count("a whole number", 1, 1_000_000)]
 Crf = Annotated[int, *_count("a whole number", 0, 51)]
 # Blender and Python's seeded generators both take 31 bits without surprise.
 Seed = Annotated[int, *_count("a whole number", 0, 2_147_483_647)]

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipelines.media import FrameRange
-from pipelines.transcode import Source, TranscodeSpec
+from pipelines.transcode import CRF, HDR, SOUNDS, Source, TranscodeSpec
 from scheduler.jobfile import kinds, paths
 from scheduler.jobfile.context import Context, Entry, Found
 from scheduler.jobfile.quantity import Malformed
 
 Body = kinds.TranscodeStep | kinds.TranscodeJob
 DEFAULT_FPS = "24"
+MAX_CHUNKS = 9_999
+PICTURES = (".png", ".exr")
 _PRINTF = re.compile(r"%0?(\d?)d", re.ASCII)
 _VIDEO = TranscodeSpec(source=Source.VIDEO, input="", file="", output_dir="")
 
 
 def transcode(context: Context, entry: Entry) -> TranscodeSpec:
-    """The step's spec; problems go into the context."""
+    """The whole film's spec; problems go into the context."""
     body = entry.body
     assert isinstance(body, Body)
-    film, found, source, frames = "", Found(""), Source.VIDEO, body.frames
+    film, found, source, frames, ocio = "", Found(""), Source.VIDEO, body.frames, ""
     with context.at(entry.at("outputs")):
         film = context.output_path(entry)
     with context.at(entry.at("input")):
@@ -32,6 +35,9 @@ def transcode(context: Context, entry: Entry) -> TranscodeSpec:
     span: tuple[int, int, int] | None = None
     with context.at(entry.at("frames")):
         span = _span(source, found, frames)
+    with context.at(entry.at("ocio")):
+        ocio = _config(context, body.ocio)
+    _fits_together(context, entry, source)
     return TranscodeSpec(
         source=source,
         input=found.path,
@@ -40,13 +46,78 @@ def transcode(context: Context, entry: Entry) -> TranscodeSpec:
         step=span[2] if span else 1,
         fps=body.fps or ("" if source is Source.VIDEO else DEFAULT_FPS),
         codec=body.codec,
-        crf=body.crf,
+        bits=body.bits or 0,
+        color=body.color or "",
+        encoder=body.encoder,
+        crf=CRF[body.codec] if body.crf is None else body.crf,
         preset=body.preset,
+        threads=body.threads or 0,
+        audio=body.audio or SOUNDS[0],
+        display=body.display or "",
+        view=body.view or "",
+        ocio=ocio,
         expect_frames=len(range(*span)) if span else 0,
         file=PurePosixPath(film).name,
         output_dir=str(PurePosixPath(film).parent),
-        reads=(_readable(source, found.path), *context.reads(entry)),
+        reads=(
+            _readable(source, found.path),
+            *((str(PurePosixPath(ocio).parent),) if ocio else ()),
+            *context.reads(entry),
+        ),
     )
+
+
+def _config(context: Context, text: str | None) -> str:
+    if text is None:
+        return ""
+    found = context.input(text)
+    return found.path if found.step else paths.existing_file(found.path, text)
+
+
+def _fits_together(context: Context, entry: Entry, source: Source) -> None:
+    """Fields that exclude each other."""
+    body = entry.body
+    assert isinstance(body, Body)
+    with context.at(entry.at("bits")):
+        if body.color in HDR and body.bits == 8:
+            raise Malformed(f"color {body.color} needs 10 bits: 8 would show steps", ("10",), "10")
+    with context.at(entry.at("audio")):
+        if source is not Source.VIDEO and body.audio in ("aac", "copy"):
+            raise Malformed("numbered frames have no sound; leave audio out", ("none",))
+    with context.at(entry.at("display")):
+        if (body.display or body.view or body.ocio) and (source is Source.VIDEO or body.color in HDR):
+            why = f"color {body.color} has a conversion of its own" if body.color in HDR else "the input is a video"
+            raise Malformed(f"display, view and ocio are for OpenEXR frames to bt709, but {why}")
+    with context.at(entry.at("chunk_frames")):
+        if body.chunks and body.chunk_frames:
+            raise Malformed("chunks and chunk_frames exclude each other; leave one out")
+
+
+def chunk_count(context: Context, entry: Entry, spec: TranscodeSpec) -> int:
+    """Number of chunks; 1: the film is encoded whole. Problems go into the context."""
+    body, count = entry.body, spec.expect_frames
+    assert isinstance(body, Body)
+    with context.at(entry.at("chunks")):
+        if body.chunks and count and body.chunks > count:
+            raise Malformed(f"{body.chunks} chunks of {count} frames would leave some empty; write {count} or less")
+    with context.at(entry.at("chunk_frames")):
+        if body.chunk_frames and not count:
+            raise Malformed("nobody knows at submission how many frames there are; write chunks instead")
+        if body.chunk_frames and -(-count // body.chunk_frames) > MAX_CHUNKS:
+            raise Malformed(f"would make more than {MAX_CHUNKS} chunks of {count} frames")
+    if body.chunk_frames:
+        return max(1, -(-count // body.chunk_frames))
+    return body.chunks or 1
+
+
+def chunked(spec: TranscodeSpec, chunks: int, parts: str, sound: str) -> tuple[TranscodeSpec, TranscodeSpec]:
+    """Specs of the chunks and of the join, from the whole film's. ``parts`` and ``sound`` are folders; the latter is
+    empty when no step encodes sound.
+    """
+    part = replace(spec, chunks=chunks, output_dir=parts)
+    needed = (spec.input,) if spec.source is Source.VIDEO and spec.audio == "copy" else ()
+    reads = (parts, *((sound,) if sound else ()), *needed)
+    return part, replace(spec, chunks=chunks, parts=parts, sound=sound, reads=reads)
 
 
 def _readable(source: Source, path: str) -> str:
@@ -71,15 +142,15 @@ def _source(context: Context, text: str) -> tuple[Found, Source, FrameRange | No
     paths.existing(found.path, text)
     if not paths.is_folder(found.path):
         return found, Source.VIDEO, None
-    if not any(re.fullmatch(r".*\d+\.png", name) for name in paths.names_in(found.path)):
-        raise Malformed(f"{text!r}: no numbered PNG file is in the folder {found.path}")
+    if not any(re.fullmatch(r".*\d+\.(png|exr)", name) for name in paths.names_in(found.path)):
+        raise Malformed(f"{text!r}: no numbered PNG or OpenEXR file is in the folder {found.path}")
     return found, Source.FOLDER, None
 
 
 def _is_pattern(path: str, text: str) -> None:
     name = PurePosixPath(path).name
-    if len(re.findall(r"#+", name)) > 1 or not name.endswith(".png"):
-        raise Malformed(f"{text!r} must have one run of '#' for the frame number and end in .png")
+    if len(re.findall(r"#+", name)) > 1 or not name.endswith(PICTURES):
+        raise Malformed(f"{text!r} must have one run of '#' for the frame number and end in .png or .exr")
 
 
 def _span(source: Source, found: Found, frames: FrameRange | None) -> tuple[int, int, int] | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from scheduler.jobfile import kinds
+from scheduler.jobfile import jobfields
 from scheduler.jobfile.quantity import Cards, Malformed
 from scheduler.model.job import Resources
 
@@ -44,7 +44,7 @@ def _fits(wanted: tuple[str, ...], words: tuple[str, ...]) -> bool:
 
 
 def resources(
-    wish: kinds.Resources, *, models: Collection[str], has_cards: bool, memory_mib: int, with_cards: bool = True
+    wish: jobfields.Resources, *, models: Collection[str], has_cards: bool, memory_mib: int, with_cards: bool = True
 ) -> Resources:
     """What one task holds. Raises Malformed for a card model the catalogue does not have.
 

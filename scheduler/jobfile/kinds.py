@@ -7,92 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
+from pipelines.train import GRACE_MS
 from scheduler.jobfile import fields as f
-from scheduler.jobfile.quantity import PRIORITIES
-
-API_VERSION = "shisuan/v1"
-
-
-def _field(meaning: str, example: Any, default: Any = ..., *, otherwise: str = "required") -> Any:
-    """A documented field. ``otherwise`` says in words what happens when it is left out."""
-    return Field(default=default, description=meaning, examples=[example], json_schema_extra={"x-default": otherwise})
-
-
-class File(BaseModel):
-    """Refuses what it does not know, and guesses no types: YAML already has types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Resources(File):
-    """What each task, or each node of a gang, holds while it runs."""
-
-    cpus: f.CpuMilli | None = _field("CPUs, in thousandths at the finest; `4+` means 4", 4, None, otherwise="1")
-    memory: f.MemoryMib | None = _field(
-        "memory: `8GiB`, `512MiB`, or a plain number of GiB",
-        "8GiB",
-        None,
-        otherwise="512MiB; 2GiB for Blender and ffmpeg",
-    )
-    accelerators: f.Accelerators | None = _field(
-        "cards: `H100:8`, `{H100: 8}`, `2` of any model, a fraction `L40S:0.5`, MIG instances `1g.10gb:2`, a list for "
-        "any of several models, or `auto`: one card if the park has any when you submit, else none",
-        "H100:8",
-        None,
-        otherwise="none",
-    )
-    accelerator_memory: f.MemoryMib | None = _field("least memory of each card", "40GiB", None, otherwise="any")
-    features: Annotated[list[f.Feature], f.OneOrMore] = _field(
-        "features each card must have", ["nvenc:h264"], [], otherwise="none"
-    )
-    labels: f.Labels = _field("labels the node must have", {"zone": "b"}, {}, otherwise="none")
-    tolerations: Annotated[list[f.Text], f.OneOrMore] = _field(
-        "taints of nodes to put up with", ["night-only"], [], otherwise="none"
-    )
-    scratch: f.MemoryMib | None = _field("space on the node's scratch disk", "20GiB", None, otherwise="none")
-    same_island: bool = _field("all cards of a task reach each other over NVLink", True, False, otherwise="false")
-
-
-class JobFields(File):
-    """What every job has."""
-
-    apiVersion: Literal["shisuan/v1"] = _field("version of this format", API_VERSION)  # noqa: N815, the field's spelling
-    name: f.JobName = _field("what people call the job", "film")
-    queue: f.Text | None = _field("queue to wait in", "night", None, otherwise="the tenant's first queue")
-    priority: f.Priority = _field(
-        f"0 to 100, higher first within the queue, or {', '.join(f'`{n}` ({v})' for n, v in PRIORITIES.items())}",
-        "high",
-        PRIORITIES["normal"],
-        otherwise="normal",
-    )
-    deadline: f.When | None = _field(
-        "when it should be finished: an instant with a zone, or `+6h` from submission",
-        "2030-01-31T09:00:00+08:00",
-        None,
-        otherwise="none",
-    )
-    after: Annotated[list[f.JobId], f.OneOrMore] = _field(
-        "jobs that must have succeeded first", ["j17"], [], otherwise="none"
-    )
-
-
-class TaskFields(File):
-    """What every step has."""
-
-    resources: Resources = _field(
-        "what each task holds while it runs; see Resources", {"cpus": 2}, Resources(), otherwise="1 CPU"
-    )
-    retries: f.Retries = _field("further attempts of a task that failed", 3, 2, otherwise="2")
-    timeout: f.Duration | None = _field("longest run of one attempt", "30m", None, otherwise="none")
-    grace: f.Duration = _field("time between SIGTERM and SIGKILL when stopped", "30s", 10_000, otherwise="10s")
-    inputs: Annotated[list[f.Path], f.OneOrMore] = _field(
-        "further files and folders the step reads; a command that names none may read all of the tenant's storage",
-        ["textures/"],
-        [],
-        otherwise="none",
-    )
+from scheduler.jobfile.jobfields import File, JobFields, TaskFields
+from scheduler.jobfile.jobfields import field as _field
 
 
 class CommandFields(TaskFields):
@@ -184,10 +104,12 @@ class RenderFields(TaskFields):
 
 
 class TranscodeFields(TaskFields):
-    """One film from frames or from another film."""
+    """One film from frames or from another film, in one task or in chunks."""
 
     input: f.Path = _field(
-        "numbered PNG frames `film.####.png`, a folder of them, or a video file", "frames/film.####.png"
+        "numbered frames `film.####.png` (PNG of 8 or 16 bits) or `film.####.exr` (OpenEXR, scene-linear), a folder of "
+        "them, or a video file",
+        "frames/film.####.png",
     )
     frames: f.Frames | None = _field(
         "numbers of the frames, ends included: one range such as `1-24` or `1-99x2`",
@@ -201,11 +123,105 @@ class TranscodeFields(TaskFields):
         None,
         otherwise="24 for frames, the video's own for a video",
     )
-    codec: f.Codec = _field("video codec", "h264", "h264", otherwise="h264")
-    crf: f.Crf = _field("quality, 0 (lossless) to 51", 20, 18, otherwise="18")
-    preset: f.Preset = _field("x264's preset: speed against size", "slow", "medium", otherwise="medium")
+    codec: f.Codec = _field("video codec: `h264` or `hevc`", "hevc", "h264", otherwise="h264")
+    bits: f.Bits | None = _field(
+        "bits per component, 8 or 10, as 4:2:0",
+        10,
+        None,
+        otherwise="10 for HLG and PQ, else a video's own, 8 for frames",
+    )
+    color: f.Color | None = _field(
+        "what the film says its colours are, proven in the stream and in the container: `bt709` (SDR), `hlg` or `pq` "
+        "(BT.2020, 10 bits). PNG frames must hold such values already, OpenEXR is converted, a video must have them",
+        "hlg",
+        None,
+        otherwise="bt709 for frames, the video's own for a video",
+    )
+    crf: f.Crf | None = _field(
+        "quality, 0 (best) to 51; NVENC takes it as its constant quality",
+        20,
+        None,
+        otherwise="18 for h264, 20 for hevc",
+    )
+    preset: f.Preset = _field(
+        "speed against size, named as x264 and x265 do; NVENC takes the nearest of p1 to p7",
+        "slow",
+        "medium",
+        otherwise="medium",
+    )
+    encoder: f.Encoder = _field(
+        "`software` (x264, x265); `nvenc`, which asks for cards that have it; `auto`: NVENC where the task holds a "
+        "card and one picture could be encoded on it, else software",
+        "nvenc",
+        "auto",
+        otherwise="auto",
+    )
+    threads: f.Threads | None = _field(
+        "encoder threads; they change the file's bits", 4, None, otherwise="the whole CPUs of `resources`"
+    )
+    audio: f.Sound | None = _field(
+        "a video's first sound track: `aac` encodes it once, `copy` keeps its bits, `none` leaves it out",
+        "copy",
+        None,
+        otherwise="aac",
+    )
+    chunks: f.Chunks | None = _field(
+        "encode so many parts of about equal length side by side, a task each, and join them",
+        8,
+        None,
+        otherwise="one task",
+    )
+    chunk_frames: f.ChunkFrames | None = _field(
+        "instead of `chunks`: at most so many frames in each, where their number is known at submission",
+        250,
+        None,
+        otherwise="as `chunks` says",
+    )
+    display: f.Text | None = _field(
+        "OpenEXR to BT.709: OpenColorIO's display", "sRGB - Display", None, otherwise="Rec.1886, or the first there is"
+    )
+    view: f.Text | None = _field("OpenEXR to BT.709: the display's view", "Un-tone-mapped", None, otherwise="its first")
+    ocio: f.Path | None = _field(
+        "OpenEXR to BT.709: an OpenColorIO configuration, such as Blender's",
+        "config.ocio",
+        None,
+        otherwise="OCIO's own",
+    )
     outputs: f.FilmFile | None = _field(
         "the film's file", "film.mp4", None, otherwise="jobs/JOB/STEP/NAME.mp4 in the tenant's first storage root"
+    )
+
+
+class TrainFields(TaskFields):
+    """A PyTorch training started by torchrun."""
+
+    script: f.Path | None = _field(
+        "the training's Python file; its folder can be read", "train.py", None, otherwise="`module` says what runs"
+    )
+    module: f.ModuleName | None = _field(
+        "a module to run instead (`python -m`)", "torchtune.train", None, otherwise="`script` says what runs"
+    )
+    args: f.Arguments = _field("its arguments", ["--steps", "200"], [], otherwise="none")
+    env: f.Environment = _field("environment variables", {"LEVEL": "3"}, {}, otherwise="none")
+    num_nodes: f.Nodes = _field("nodes: all start together or not at all", 2, 1, otherwise="1")
+    processes_per_node: f.Processes | None = _field(
+        "training processes on each node", 8, None, otherwise="one per card, 1 without cards"
+    )
+    python: f.Path | None = _field(
+        "a Python of your own that has torch, in your storage or below /usr",
+        "/usr/bin/python3",
+        None,
+        otherwise="the node's",
+    )
+    grace: f.Duration = _field("time to save a checkpoint between SIGTERM and SIGKILL", "2m", GRACE_MS, otherwise="60s")
+    outputs: f.Path | None = _field(
+        "folder for what the first node leaves in $SHISUAN_OUTPUTS, and for the checkpoints",
+        "gpt",
+        None,
+        otherwise="jobs/JOB/STEP in the tenant's first storage root",
+    )
+    output_files: Annotated[list[f.OutputFile], f.OneOrMore] = _field(
+        "files that must be there after success", ["model.pt"], [], otherwise="whatever is there"
     )
 
 
@@ -225,6 +241,12 @@ class TranscodeJob(TranscodeFields, JobFields):
     """Encode a film with ffmpeg."""
 
     kind: Literal["TranscodeJob"] = _field("the kind of job", "TranscodeJob")
+
+
+class TrainJob(TrainFields, JobFields):
+    """Train a model with PyTorch."""
+
+    kind: Literal["TrainJob"] = _field("the kind of job", "TrainJob")
 
 
 class StepFields(File):
@@ -257,10 +279,17 @@ class TranscodeStep(TranscodeFields, StepFields):
     kind: Literal["transcode", "TranscodeJob"] = _field("the kind of step (`TranscodeJob` is taken too)", "transcode")
 
 
-STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep]] = {
+class TrainStep(TrainFields, StepFields):
+    """A training as a step."""
+
+    kind: Literal["train", "TrainJob"] = _field("the kind of step (`TrainJob` is taken too)", "train")
+
+
+STEP_KINDS: dict[str, type[CommandStep] | type[RenderStep] | type[TranscodeStep] | type[TrainStep]] = {
     "command": CommandStep,
     "render": RenderStep,
     "transcode": TranscodeStep,
+    "train": TrainStep,
 }
 
 
@@ -275,7 +304,8 @@ def _step_tag(value: Any) -> str | None:
 AnyStep = Annotated[
     Annotated[CommandStep, Tag("<command>")]
     | Annotated[RenderStep, Tag("<render>")]
-    | Annotated[TranscodeStep, Tag("<transcode>")],
+    | Annotated[TranscodeStep, Tag("<transcode>")]
+    | Annotated[TrainStep, Tag("<train>")],
     Discriminator(_step_tag),
 ]
 
@@ -295,10 +325,11 @@ class Pipeline(JobFields):
     )
 
 
-JobFile = CommandJob | RenderJob | TranscodeJob | Pipeline
-JOB_KINDS: dict[str, type[CommandJob] | type[RenderJob] | type[TranscodeJob] | type[Pipeline]] = {
+JobFile = CommandJob | RenderJob | TranscodeJob | TrainJob | Pipeline
+JOB_KINDS: dict[str, type[CommandJob] | type[RenderJob] | type[TranscodeJob] | type[TrainJob] | type[Pipeline]] = {
     "CommandJob": CommandJob,
     "RenderJob": RenderJob,
     "TranscodeJob": TranscodeJob,
+    "TrainJob": TrainJob,
     "Pipeline": Pipeline,
 }

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scheduler.jobfile import kinds
+from scheduler.jobfile.jobfields import Resources
 from scheduler.jobfile.quantity import shown
 from scheduler.model.errors import InvalidInput, Problem, unknown
 
@@ -32,7 +33,7 @@ def _deep(model: type[BaseModel], loc: Loc) -> type[BaseModel]:
     """The model whose field ``loc`` names last."""
     for part in loc[:-1]:
         if part == "resources":
-            model = kinds.Resources
+            model = Resources
         elif part == "<script>":
             model = kinds.SceneScript
         elif isinstance(part, str) and part.startswith("<") and part[1:-1] in kinds.STEP_KINDS:

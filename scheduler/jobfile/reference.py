@@ -13,19 +13,25 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from scheduler.jobfile import kinds
+from scheduler.jobfile import jobfields, kinds
 
 START, END = "<!-- fields -->", "<!-- /fields -->"
 _SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] = (
-    ("Every job", "At the top of every file.", kinds.JobFields, None),
-    ("Every step", "In every step, and at the top of a file of one kind.", kinds.TaskFields, None),
-    ("Commands", "`kind: CommandJob`, or a step with `kind: command`.", kinds.CommandFields, kinds.TaskFields),
-    ("Renders", "`kind: RenderJob`, or a step with `kind: render`.", kinds.RenderFields, kinds.TaskFields),
+    ("Every job", "At the top of every file.", jobfields.JobFields, None),
+    ("Every step", "In every step, and at the top of a file of one kind.", jobfields.TaskFields, None),
+    ("Commands", "`kind: CommandJob`, or a step with `kind: command`.", kinds.CommandFields, jobfields.TaskFields),
+    ("Renders", "`kind: RenderJob`, or a step with `kind: render`.", kinds.RenderFields, jobfields.TaskFields),
     ("Scene script", "Under `scene`, when a script makes the scene.", kinds.SceneScript, None),
-    ("Transcodes", "`kind: TranscodeJob`, or a step with `kind: transcode`.", kinds.TranscodeFields, kinds.TaskFields),
-    ("Pipelines", "`kind: Pipeline`.", kinds.Pipeline, kinds.JobFields),
+    (
+        "Transcodes",
+        "`kind: TranscodeJob`, or a step with `kind: transcode`.",
+        kinds.TranscodeFields,
+        jobfields.TaskFields,
+    ),
+    ("Trainings", "`kind: TrainJob`, or a step with `kind: train`.", kinds.TrainFields, jobfields.TaskFields),
+    ("Pipelines", "`kind: Pipeline`.", kinds.Pipeline, jobfields.JobFields),
     ("Steps of a pipeline", "Further fields of each entry under `steps`.", kinds.CommandStep, kinds.CommandFields),
-    ("Resources", "Under `resources`.", kinds.Resources, None),
+    ("Resources", "Under `resources`.", jobfields.Resources, None),
 )
 
 
@@ -36,9 +42,14 @@ def tables() -> str:
 
 def _section(title: str, where: str, model: type[BaseModel], without: type[BaseModel] | None) -> str:
     inherited = without.model_fields if without else {}
-    rows = [_row(name, info) for name, info in model.model_fields.items() if name not in inherited]
+    rows = [_row(name, info) for name, info in model.model_fields.items() if not _same(info, inherited.get(name))]
     head = "| field | meaning | example | default |\n|---|---|---|---|"
     return "\n".join((f"### {title}", "", where, "", head, *rows, ""))
+
+
+def _same(info: FieldInfo, inherited: FieldInfo | None) -> bool:
+    """Documented with the fields it comes from; one that means something else here is told here again."""
+    return inherited is not None and inherited.description == info.description
 
 
 def _row(name: str, info: FieldInfo) -> str:

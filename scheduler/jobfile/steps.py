@@ -13,14 +13,15 @@ from pathlib import PurePosixPath
 from pipelines.command import ANY_OUTPUT, CommandSpec
 from pipelines.render import RenderSpec, SceneSpec
 from pipelines.request import TASK_INDEX
-from scheduler.jobfile import hardware, kinds, paths, rendering
+from pipelines.transcode import HDR, Source, TranscodeSpec, feature
+from scheduler.jobfile import film, hardware, kinds, paths, rendering
 from scheduler.jobfile.context import Context, Entry, stem
-from scheduler.jobfile.film import transcode
 from scheduler.jobfile.quantity import Malformed
-from scheduler.model import codec
+from scheduler.jobfile.training import train
+from scheduler.model import catalogue, codec
 from scheduler.model.job import Resources, Step, StepKind
 
-SCENE_SUFFIX = "-scene"
+SCENE_SUFFIX, CHUNKS_SUFFIX, AUDIO_SUFFIX = "-scene", "-chunks", "-audio"
 
 
 def command(context: Context, entry: Entry) -> tuple[Step, ...]:
@@ -177,6 +178,9 @@ def scene_step(entry: Entry) -> str:
 def automatic(entry: Entry) -> tuple[tuple[str, str], ...]:
     """Names of the steps that nobody wrote and the entry brings, each with what it makes."""
     body = entry.body
+    if isinstance(body, kinds.TranscodeStep | kinds.TranscodeJob) and (body.chunks or body.chunk_frames):
+        chunks, sound = chunk_steps(entry)
+        return ((chunks, "chunks"), (sound, "sound"))
     if not isinstance(body, kinds.RenderStep | kinds.RenderJob):
         return ()
     scene = ((scene_step(entry), "scene"),) if isinstance(body.scene, kinds.SceneScript) else ()
@@ -192,9 +196,61 @@ def _resources(context: Context, entry: Entry, *, memory_mib: int) -> Resources:
 
 
 def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
-    spec = transcode(context, entry)
+    """A TRANSCODE step; with chunks a CHUNK step, an AUDIO step where sound must be encoded, and a JOIN step."""
+    spec = film.transcode(context, entry)
     needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
-    return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
+    needed = _with_engine(context, entry, spec, needed)
+    chunks = film.chunk_count(context, entry, spec)
+    if chunks == 1:
+        return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
+    names = chunk_steps(entry)
+    parts, sound = "", ""
+    with context.at(entry.at("outputs")):
+        parts, sound = (context.automatic_output(name) for name in names)
+    if spec.source is not Source.VIDEO or spec.audio != "aac":
+        sound = ""
+    part, whole = film.chunked(spec, chunks, parts, sound)
+    # Sound and joining need no card.
+    light = replace(needed, cards=0, card_milli=0, card_models=(), card_memory_mib=0, mig_profile="", features=())
+    made = [_step(entry, StepKind.CHUNK, resources=needed, spec=part, count=chunks, name=names[0])]
+    if sound:
+        heard = replace(spec, output_dir=sound)
+        made.append(_step(entry, StepKind.AUDIO, resources=light, spec=heard, name=names[1]))
+    needs = (*(step.name for step in made), *entry.needs)
+    return (*made, _step(entry, StepKind.JOIN, resources=light, spec=whole, needs=needs))
+
+
+def chunk_steps(entry: Entry) -> tuple[str, str]:
+    """Names of the automatic steps before a chunked film: its chunks, and its sound."""
+    return _made_name(entry, CHUNKS_SUFFIX), _made_name(entry, AUDIO_SUFFIX)
+
+
+def _made_name(entry: Entry, suffix: str) -> str:
+    return f"{entry.name[: 40 - len(suffix)]}{suffix}"
+
+
+def _with_engine(context: Context, entry: Entry, spec: TranscodeSpec, needed: Resources) -> Resources:
+    """NVENC asked for by name is a feature each card must have."""
+    if spec.encoder != "nvenc":
+        return needed
+    wanted = feature(spec.codec, 10 if spec.color in HDR else spec.bits)
+    able = tuple(model for model in sorted(context.models) if wanted in catalogue.features(model))
+    with context.at(entry.at("encoder")):
+        if not (needed.cards or needed.card_milli):
+            raise Malformed(
+                "nvenc encodes on a card, but none is asked for; write accelerators: 1", ("auto", "software")
+            )
+        if needed.card_models and not set(needed.card_models) & set(able):
+            raise Malformed(f"no {', '.join(needed.card_models)} has {wanted}; these have", able)
+    return replace(needed, features=tuple(sorted({*needed.features, wanted})))
+
+
+def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
+    spec = train(context, entry)
+    body = entry.body
+    assert isinstance(body, kinds.TrainStep | kinds.TrainJob)
+    needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
+    return (_step(entry, StepKind.TRAIN, resources=needed, spec=spec, ranks=body.num_nodes),)
 
 
 def _step(
@@ -235,6 +291,7 @@ BUILDERS: tuple[tuple[tuple[type, ...], Builder], ...] = (
     ((kinds.CommandStep, kinds.CommandJob), command),
     ((kinds.RenderStep, kinds.RenderJob), render),
     ((kinds.TranscodeStep, kinds.TranscodeJob), _film),
+    ((kinds.TrainStep, kinds.TrainJob), _train),
 )
 
 

@@ -5,7 +5,8 @@ Rules (DESIGN §4, "Money"; facts page on billing, §4 "Proposed defaults"):
 * before an attempt's runner runs, the time is ``starting``;
 * while it runs, ``held_charged``: success, failure, timeout and cancellation by the user are the user's;
 * LOST: from the last recorded sign of life on, ``held_free`` with reason ``lost``: the park failed, not the user;
-* PREEMPTED: all its run time is ``held_free`` with reason ``preempted``, because no checkpoint is known here.
+* PREEMPTED: from its last committed checkpoint on (from its start, when there is none), ``held_free`` with reason
+  ``preempted``: that work is done again. Not so when the stop was its owner's own wish: then as if cancelled.
 
 Intervals are half-open; the union of a lease's records is exactly ``[granted_ms, closed_ms)``.
 """
@@ -15,7 +16,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from scheduler.model import measured
 from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.node import Device, DeviceKind
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -45,7 +48,7 @@ def segments(lease: LeaseRecord, attempts: Sequence[AttemptRecord], until_ms: in
     found: list[Segment] = []
     at_ms = lease.lease.granted_ms
     for attempt in attempts:
-        for part in _parts(attempt, at_ms, end_ms):
+        for part in _parts(attempt, at_ms, end_ms, by_owner=lease.stop_charged):
             _append(found, part)
             at_ms = part.end_ms
     _append(found, Segment(start_ms=at_ms, end_ms=end_ms, bucket=Bucket.STARTING))
@@ -73,7 +76,7 @@ def usage_until(
     return tuple(_record(lease, ordered, devices, part) for part in segments(lease, ordered, until_ms))
 
 
-def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int) -> Iterable[Segment]:
+def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int, *, by_owner: bool) -> Iterable[Segment]:
     """One attempt's time, beginning where the one before it ended."""
     end_ms = _clamp(attempt.finished_ms if attempt.state.is_final else until_ms, from_ms, until_ms)
     if not attempt.started_ms:
@@ -84,8 +87,8 @@ def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int) -> Iterable[Segm
     free_ms, reason = end_ms, ""
     if attempt.state is AttemptState.LOST:
         free_ms, reason = _clamp(attempt.heartbeat_ms, start_ms, end_ms), "lost"
-    elif attempt.state is AttemptState.PREEMPTED:
-        free_ms, reason = start_ms, "preempted"
+    elif attempt.state is AttemptState.PREEMPTED and not by_owner:
+        free_ms, reason = _clamp(attempt.checkpoint_ms, start_ms, end_ms), "preempted"
     yield Segment(start_ms=start_ms, end_ms=free_ms, bucket=Bucket.HELD_CHARGED)
     yield Segment(start_ms=free_ms, end_ms=end_ms, bucket=Bucket.HELD_FREE, free_reason=reason)
 
@@ -152,19 +155,30 @@ def _sku(device: Device | None) -> tuple[Sku, str]:
 
 
 def _evidence(attempts: Sequence[AttemptRecord], part: Segment) -> str:
-    """Canonical JSON: the attempts whose time lies in this part, with the instants it was worked out from."""
-    told = [
-        {
-            "id": attempt.id,
-            "state": attempt.state.value,
-            "started_ms": attempt.started_ms,
-            "heartbeat_ms": attempt.heartbeat_ms,
-            "finished_ms": attempt.finished_ms,
-        }
-        for attempt in attempts
-        if not attempt.finished_ms or (attempt.finished_ms > part.start_ms and attempt.started_ms <= part.end_ms)
-    ]
-    return json.dumps({"attempts": told, "source": "lease"}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Canonical JSON: the attempts whose time lies in this part, with the instants it was worked out from and, where
+    they ended, what they were seen to do. ``source`` is ``lease`` when nothing was measured: it changes no charge.
+    """
+    told: list[dict[str, Any]] = []
+    sources: set[str] = set()
+    for attempt in attempts:
+        if attempt.finished_ms and not (attempt.finished_ms > part.start_ms and attempt.started_ms <= part.end_ms):
+            continue
+        told.append(
+            {
+                "id": attempt.id,
+                "state": attempt.state.value,
+                "started_ms": attempt.started_ms,
+                "heartbeat_ms": attempt.heartbeat_ms,
+                "finished_ms": attempt.finished_ms,
+            }
+        )
+        if attempt.checkpoint_ms:
+            told[-1]["checkpoint_ms"] = attempt.checkpoint_ms
+        if attempt.measured is not None and part.start_ms < attempt.finished_ms <= part.end_ms:
+            told[-1]["measured"] = measured.summary(attempt.measured)  # once: in the record in which it ended
+            sources.add(attempt.measured.source.value)
+    value = {"attempts": told, "source": "+".join(sorted(sources)) or "lease"}
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from scheduler.model.job import Job
 from scheduler.model.lease import AttemptState, Lease
+from scheduler.model.measured import Measured
+from scheduler.model.money import PolicyVersion, RateCard, Voucher
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, Tenant
 from scheduler.model.usage import UsageRecord
@@ -112,6 +114,8 @@ class LeaseStopping:
     at_ms: int
     lease_id: str
     reason: str
+    charged: bool = False
+    """The owner asked for it: a preempted attempt is then charged to its end, as a cancelled one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,10 @@ class AttemptFinished:
     reason: str = ""
     outputs: tuple[str, ...] = ()
     facts: str = ""
+    checkpoint_ms: int = 0
+    """When its last checkpoint was committed, clamped into its run; 0: none."""
+    measured: Measured | None = None
+    """None: nobody measured it, as when its node died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +159,52 @@ class UsageSealed:
 
     at_ms: int
     record: UsageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCardSet:
+    """A version of the prices was recorded."""
+
+    at_ms: int
+    card: RateCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """A version of a voucher policy was recorded, with its pool."""
+
+    at_ms: int
+    policy: PolicyVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoucherGranted:
+    """A tenant was given a voucher."""
+
+    at_ms: int
+    voucher: Voucher
+    by: str = ""
+    """Id of the operator's key; empty: the configuration file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoucherRevoked:
+    """What is left of a voucher goes back to its pool; what it paid stays paid."""
+
+    at_ms: int
+    voucher_id: str
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeReversed:
+    """An operator took back everything that was charged for one usage record."""
+
+    at_ms: int
+    usage_id: str
+    reason: str
+    by: str = ""
 
 
 Event = (
@@ -169,4 +223,11 @@ Event = (
     | AttemptsSeen
     | AttemptFinished
     | UsageSealed
+    | RateCardSet
+    | PolicySet
+    | VoucherGranted
+    | VoucherRevoked
+    | ChargeReversed
 )
+MoneyEvent = TenantSet | UsageSealed | RateCardSet | PolicySet | VoucherGranted | VoucherRevoked | ChargeReversed
+"""What the ledger is made from: it reads these, in the journal's order, and nothing else."""

@@ -9,11 +9,12 @@ from scheduler.model.ranges import Ranges
 
 
 class JobKind(StrEnum):
-    """The kinds of job file. Training follows."""
+    """The kinds of job file."""
 
     COMMAND = "CommandJob"
     RENDER = "RenderJob"
     TRANSCODE = "TranscodeJob"
+    TRAIN = "TrainJob"
     PIPELINE = "Pipeline"
 
 
@@ -27,6 +28,15 @@ class StepKind(StrEnum):
     MERGE = "merge"
     """Put a frame together from its tiles and sample slices."""
     TRANSCODE = "transcode"
+    """A whole film."""
+    CHUNK = "chunk"
+    """A part of a film's picture."""
+    AUDIO = "audio"
+    """The sound of a film made of chunks."""
+    JOIN = "join"
+    """A film put together from its chunks."""
+    TRAIN = "train"
+    """A gang (or one node) of ``torchrun`` with checkpoints."""
 
 
 class JobState(StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.measured import Measured
+
 
 class AttemptState(StrEnum):
     """One try of one task."""
@@ -90,6 +92,10 @@ class AttemptRecord:
     """Final URIs published by this attempt."""
     facts: str = ""
     """Canonical JSON a runner reports with its result (timings, frame statistics)."""
+    checkpoint_ms: int = 0
+    """When the last checkpoint of this attempt was committed; 0: none."""
+    measured: Measured | None = None
+    """What it was seen to do; None when nobody could measure it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,9 @@ class LeaseRecord:
     """0 while open."""
     stopping: bool = False
     """A Stop has been recorded for it."""
+    stop_reason: str = ""
+    stop_charged: bool = False
+    """The stop was its owner's own wish: see :class:`scheduler.model.event.LeaseStopping`."""
 
 
 def task_id(job_id: str, step: str, index: int) -> str:

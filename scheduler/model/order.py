@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 
 
@@ -47,6 +48,11 @@ class TaskOrder:
     grace_ms: int = 10_000
     token: str = ""
     """Short-lived token of this attempt."""
+    checkpoints: str = ""
+    """URI of the folder with the checkpoints of all attempts at this task: attempt ``n`` writes below ``a<n>`` and
+    reads the earlier ones. Empty: the task keeps none."""
+    first_rank_publishes: bool = False
+    """In a gang, outputs of the other ranks are not published."""
     literal: bool = False
     """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell may say ``${work}``)."""
 
@@ -70,6 +76,8 @@ class LeaseOrder:
     warm_key: str = ""
     roots: tuple[str, ...] = ()
     """The tenant's storage roots."""
+    rendezvous: str = ""
+    """``host:port`` at which rank 0 of a gang listens, the same for all ranks. The executor fills it in."""
     tasks: tuple[TaskOrder, ...] = ()
 
 
@@ -112,8 +120,12 @@ class Report:
     outputs: tuple[str, ...] = ()
     result: str = ""
     """Canonical JSON from the runner."""
+    checkpoint_ms: int = 0
+    """When the attempt's last checkpoint was committed; 0: none."""
     leases: tuple[str, ...] = ()
     tenant: str = ""
+    measured: Measured | None = None
+    """With FINISHED: what the attempt was seen to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,3 +24,5 @@ class Tenant:
     """First one is used when a job names none."""
     storage_roots: tuple[str, ...] = ()
     """First one resolves relative output paths."""
+    subsidy_excluded: str = ""
+    """Why no voucher pays for this tenant (a related party of the operator, the park's own use); empty: they do."""

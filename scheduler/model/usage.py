@@ -65,5 +65,7 @@ class UsageRecord:
     quantities: tuple[Quantity, ...] = ()
     simulated: bool = False
     """Some device was simulated: its card quantities are left out."""
+    purpose: str = ""
+    """Kind of the step (``render``, ``transcode`` …): what a voucher policy may ask for."""
     evidence: str = ""
     """Canonical JSON: first and last heartbeat, attempts, the telemetry source."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from scheduler.model.errors import Conflict, NotFound
-from scheduler.model.event import AttemptFinished
+from scheduler.model.event import AttemptFinished, LeaseStopping
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
@@ -212,12 +212,16 @@ def attempt_finished(attempt: AttemptRecord, event: AttemptFinished, at_ms: int)
         reason=event.reason,
         outputs=event.outputs,
         facts=event.facts,
+        checkpoint_ms=event.checkpoint_ms,
+        measured=event.measured,
     )
 
 
-def lease_stopping(record: LeaseRecord) -> LeaseRecord:
-    """A stop was decided."""
-    return record if record.stopping or record.closed_ms else replace(record, stopping=True)
+def lease_stopping(record: LeaseRecord, event: LeaseStopping) -> LeaseRecord:
+    """A stop was decided. The first one stays."""
+    if record.stopping or record.closed_ms:
+        return record
+    return replace(record, stopping=True, stop_reason=event.reason, stop_charged=event.charged)
 
 
 def lease_after(record: LeaseRecord, attempts: Sequence[AttemptRecord]) -> LeaseRecord:

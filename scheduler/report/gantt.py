@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart by colour-blind readers too (https://jfly.uni-koeln.de/color/).
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B59F00", "#7F7F7F")
 _BAD = ("failed", "timed_out", "lost", "cancelled", "preempted")
-_INK = "#24292f"
+INK = "#24292f"
+MUTED = "#57606a"
 _ROWS_MAX = 120
 
 
@@ -42,8 +43,8 @@ def _draw(timeline: Timeline, target: Path, title: str) -> Path:
         _draw_row(axes, timeline, row, y)
     _frame(axes, timeline, rows)
     _legend(axes, timeline)
-    figure.text(0.012, 1 - 0.30 / height, title, fontsize=14, fontweight="bold", color=_INK, va="center")
-    figure.text(0.012, 1 - 0.60 / height, _subtitle(timeline), fontsize=9.5, color="#57606a", va="center")
+    figure.text(0.012, 1 - 0.30 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
+    figure.text(0.012, 1 - 0.60 / height, _subtitle(timeline), fontsize=9.5, color=MUTED, va="center")
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target)
     return target
@@ -77,7 +78,7 @@ def _frame(axes: Axes, timeline: Timeline, rows: tuple[Row, ...]) -> None:
     axes.set_xlim(0, timeline.span_ms / 1000 * 1.005)
     axes.grid(axis="x", color="#d0d7de", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors="#57606a")
+    axes.tick_params(length=0, colors=MUTED)
     for side in axes.spines.values():
         side.set_visible(False)
 
@@ -90,7 +91,7 @@ def _legend(axes: Axes, timeline: Timeline) -> None:
     keys = [
         Patch(color=colour_of(timeline, job, step), label=step if one_job else f"{job} {step}") for job, step in named
     ]
-    keys.append(Patch(facecolor="#f6f8fa", edgecolor="#57606a", hatch="////", label="starting"))
+    keys.append(Patch(facecolor="#f6f8fa", edgecolor=MUTED, hatch="////", label="starting"))
     if any(bar.state in _BAD for row in timeline.rows for bar in row.bars):
         keys.append(Patch(facecolor="white", edgecolor="#cf222e", label="failed, lost or stopped"))
     axes.legend(
@@ -101,7 +102,7 @@ def _legend(axes: Axes, timeline: Timeline) -> None:
         ncols=min(len(keys), 6),
         borderaxespad=0.6,
         handlelength=1.4,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from scheduler.model.errors import InvalidInput, NotFound, Problem, StoreError
 from scheduler.model.event import Event
+from scheduler.model.feed import OutboxRow
 from scheduler.model.job import JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
@@ -188,6 +189,31 @@ class Reads:
         with self._database.read() as connection:
             found = connection.execute(wanted).all()
         return tuple(map(_event, found))
+
+    def outbox_rows(self, after: int, limit: int) -> tuple[OutboxRow, ...]:
+        """At most ``limit`` rows above ``after`` as they were recorded; ``after`` is the number of a row, or 0."""
+        outbox = tables.outbox.c
+        wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            found = connection.execute(wanted).all()
+        before = (after, *(row.seq for row in found))
+        return tuple(
+            OutboxRow(seq=row.seq, prev=prev, kind=row.kind, version=row.version, body=row.body)
+            for row, prev in zip(found, before, strict=False)
+        )
+
+    def outbox_holds(self, seq: int) -> bool:
+        """There is an outbox row of this number."""
+        wanted = sa.select(tables.outbox.c.seq).where(tables.outbox.c.seq == seq)
+        with self._database.read() as connection:
+            return connection.scalar(wanted) is not None
+
+    def outbox_backlog(self, after: int) -> int:
+        """How many outbox rows lie above ``after``."""
+        wanted = sa.select(sa.func.count()).select_from(tables.outbox).where(tables.outbox.c.seq > after)
+        with self._database.read() as connection:
+            found: int = connection.execute(wanted).scalar_one()
+        return found
 
 
 def _place(name: str, record_id: str) -> int:

@@ -11,17 +11,19 @@ from scheduler.model.snapshot import Changes
 from scheduler.store import tables
 from scheduler.store.database import Database
 from scheduler.store.keys import Keys
+from scheduler.store.ledger import Ledger
 from scheduler.store.reads import Reads
 from scheduler.store.schema import prepare
 from scheduler.store.write import Writer
 
 
-class SqlStore(Reads, Keys):
+class SqlStore(Reads, Keys, Ledger):
     """The only truth, in SQLite or PostgreSQL. Reads may come from any thread; commits from one at a time."""
 
     def __init__(self, database: Database) -> None:
         Reads.__init__(self, database)
         Keys.__init__(self, database)
+        Ledger.__init__(self, database)
         self._writer = Writer(database)
 
     def acquire_epoch(self, owner: str) -> int:

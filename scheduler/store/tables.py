@@ -241,5 +241,43 @@ api_keys = _table(
 )
 """Never journaled: a key is a credential, not a fact of the park."""
 
-APPEND_ONLY = ("journal", "usage", "outbox")
+TERMS = ("TenantSet", "RateCardSet", "PolicySet", "VoucherGranted", "VoucherRevoked")
+"""Kinds of journal rows that the ledger's terms come from. They are few, so an index of their own finds them."""
+TERM_ROWS = text("kind IN (" + ", ".join(f"'{kind}'" for kind in TERMS) + ")")
+"""Spelled with its values, because only then a database sees that the partial index fits."""
+Index("ix_journal_terms", journal.c.seq, sqlite_where=TERM_ROWS, postgresql_where=TERM_ROWS)
+
+ledger = _table(
+    "ledger",
+    _whole("seq", primary_key=True, autoincrement=False),
+    _text("idem"),
+    _text("kind"),
+    _text("tenant"),
+    _text("job_id"),
+    _whole("start_ms"),
+    _whole("end_ms"),
+    _whole("journal_seq"),
+    _body("body"),
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    UniqueConstraint("idem"),
+    Index("ix_ledger_tenant_start_ms", "tenant", "start_ms"),
+    Index("ix_ledger_job_id_start_ms", "job_id", "start_ms"),
+)
+"""Append-only. ``seq`` has no gaps; ``hash`` is SHA-256 over ``prev_hash`` and ``body``: entries, lines and all."""
+
+balances = _table("balances", _text("account", primary_key=True), _whole("micro_yuan"))
+"""Sum of each account's entries."""
+
+ledger_head = _table(
+    "ledger_head",
+    _whole("id", primary_key=True, autoincrement=False),
+    _whole("cursor"),
+    _whole("seq"),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+"""One row: the last journal row that was read, and where the ledger ends."""
+
+APPEND_ONLY = ("journal", "usage", "outbox", "ledger")
 """Tables whose rows triggers protect from UPDATE and DELETE on both databases."""

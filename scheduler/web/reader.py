@@ -175,6 +175,7 @@ def attempt_view(attempt: Json, now_ms: int) -> dict[str, Any]:
     began, ended = attempt["started_ms"], attempt["finished_ms"]
     return {
         **attempt,
+        "used": figures.used(attempt["measured"], ended - began),
         "began": figures.local(began).strftime("%H:%M:%S") if began else "–",
         "took": figures.duration(ended - began)
         if ended and began

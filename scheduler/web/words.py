@@ -72,6 +72,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "attempts": ("Latest attempts", "最近尝试"),
     "attempt": ("Attempt", "尝试"),
     "node": ("Node", "节点"),
+    "used": ("Used", "实测"),
     "why": ("Why", "原因"),
     "outputs": ("Outputs", "输出"),
     "more": ("and {n} more", "另有 {n} 个"),

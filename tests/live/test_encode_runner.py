@@ -1,21 +1,16 @@
 """The encode runner with a real ffmpeg, and with ones that lie, die or hang."""
 
-import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import av
-import numpy
 import pytest
 from PIL import Image
 
+from tests.live.encoding import COUNT, Encode, make, names, write_frames
 from workers import ffmpeg_binary
-from workers.mediacheck import video_facts
-
-RUNNER = Path(__file__).parents[2] / "workers" / "encode_runner.py"
-COUNT = 24
+from workers.videocheck import video_facts
 
 
 @pytest.fixture(scope="session")
@@ -23,85 +18,9 @@ def binary():
     return ffmpeg_binary.find().path
 
 
-def write_frames(folder, count=COUNT, size=(64, 36)):
-    folder.mkdir(exist_ok=True)
-    y, x = numpy.mgrid[0 : size[1], 0 : size[0]]
-    for n in range(1, count + 1):
-        picture = numpy.stack([(x * 3 + n * 5) % 256, (y * 5) % 256, numpy.full_like(x, 7 * n)], axis=-1)
-        Image.fromarray(picture.astype(numpy.uint8)).save(folder / f"film.{n:04d}.png")
-    return folder
-
-
 @pytest.fixture
 def shots(tmp_path):
     return write_frames(tmp_path / "shots")
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-class Encode:
-    """Runs the runner in a folder of its own."""
-
-    def __init__(self, tmp_path):
-        self.out = tmp_path / "outputs" / "film.mp4"
-        self.env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-
-    def argv(self, source, path, **over):
-        request = {
-            "source": source,
-            "input": str(path),
-            "first": -1,
-            "last": -1,
-            "step": 1,
-            "fps": "24",
-            "codec": "h264",
-            "crf": 20,
-            "preset": "ultrafast",
-            "threads": 1,
-            "out": str(self.out),
-            "expect_frames": 0,
-            **over,
-        }
-        return [sys.executable, "-P", str(RUNNER), json.dumps(request)]
-
-    def run(self, source, path, **over):
-        """``(exit code, word, text)`` of the last protocol line."""
-        argv = self.argv(source, path, **over)
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=120, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith(("shisuan_done", "shisuan_fail"))]
-        assert len(lines) == 1, done.stdout + done.stderr
-        word, _, text = lines[0].removeprefix("shisuan_").partition(": ")
-        return done.returncode, word, text
-
-    def done(self, source, path, **over):
-        code, word, text = self.run(source, path, **over)
-        assert (code, word) == (0, "done"), text
-        assert names(self.out.parent) == [Path(over.get("out", self.out)).name]
-        return json.loads(text)
-
-    def fail(self, source, path, **over):
-        code, word, text = self.run(source, path, **over)
-        assert (code, word) == (1, "fail")
-        assert not self.out.parent.exists() or names(self.out.parent) == []
-        return text
-
-    def with_ffmpeg(self, tmp_path, binary, body):
-        """An ffmpeg that passes the probe, then does ``body``: Python, with ``args`` and ``real(args)``."""
-        fake = tmp_path / "ffmpeg"
-        fake.write_text(f"""#!{sys.executable}
-import os, signal, sys, time
-args = sys.argv[1:]
-def real(args):
-    sys.stdout.flush()
-    os.execv({binary!r}, [{binary!r}, *args])
-if "lavfi" in args or "-version" in args:
-    real(args)
-{body}
-""")
-        fake.chmod(0o755)
-        self.env["SHISUAN_FFMPEG"] = str(fake)
 
 
 @pytest.fixture
@@ -185,7 +104,7 @@ def test_encoder_that_writes_nothing_and_exits_with_0_is_caught(encode, shots, t
 
 def test_wrong_colour_tags_are_caught(encode, shots, tmp_path, binary):
     encode.with_ffmpeg(tmp_path, binary, "real([a.replace('primaries=bt709', 'primaries=bt2020') for a in args])")
-    assert "color is ('bt2020'" in encode.fail("folder", shots)
+    assert "color in the container is bt2020" in encode.fail("folder", shots)
 
 
 def test_uneven_frames_are_caught(encode, shots, tmp_path, binary):
@@ -238,11 +157,6 @@ def test_video_is_encoded_frame_by_frame(encode, shots, tmp_path):
     first.done("folder", shots, fps="24000/1001")
     result = encode.done("video", first.out, fps="", expect_frames=COUNT)
     assert (result["frames"], result["fps"]) == (COUNT, "24000/1001")
-
-
-def make(binary, path, *words):
-    subprocess.run([binary, "-nostdin", "-loglevel", "error", *words, "-c:v", "libx264", str(path)], check=True)
-    return path
 
 
 def test_sound_is_kept(encode, tmp_path, binary):
@@ -298,7 +212,8 @@ def test_hdr_source_is_refused(encode, tmp_path, binary):
         "-vf",
         "format=yuv420p10le,setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc",
     )
-    assert "HDR (smpte2084)" in encode.fail("video", source, fps="")
+    assert "HDR (smpte2084): bt709 would need tone mapping" in encode.fail("video", source, fps="", color="bt709")
+    assert "PQ needs 10 bits, 8 are asked for" in encode.fail("video", source, fps="", bits=8)
 
 
 def test_cut_off_source_is_refused(encode, shots, tmp_path):
@@ -316,7 +231,9 @@ def test_video_that_is_none_is_refused(encode, tmp_path, path):
     assert path in encode.fail("video", tmp_path / path, fps="")
 
 
-@pytest.mark.parametrize(("over", "says"), [({"codec": "av1"}, "'av1' is not supported"), ({"fps": ""}, "set fps")])
+@pytest.mark.parametrize(
+    ("over", "says"), [({"codec": "av1"}, "codec 'av1' is not supported"), ({"fps": ""}, "set fps")]
+)
 def test_request_that_cannot_be_done(encode, shots, over, says):
     assert says in encode.fail("folder", shots, **over)
 

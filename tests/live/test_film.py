@@ -8,7 +8,8 @@ from scheduler.model.order import LeaseOrder, ReportKind
 from scheduler.model.queue import Queue, Tenant
 from tests.live.blender import ROOT, command
 from workers.agent import Agent
-from workers.mediacheck import check_exr, video_facts
+from workers.mediacheck import check_exr
+from workers.videocheck import video_facts
 
 EXAMPLES = ROOT / "examples"
 

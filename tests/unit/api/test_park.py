@@ -98,6 +98,20 @@ def test_the_configuration_makes_tenants_queues_and_private_keys(tmp_path):
     again.close()
 
 
+def test_roots_of_the_configuration_may_be_relative_or_the_tenants_own(tmp_path):
+    file = tmp_path / "park" / "park.yaml"
+    file.parent.mkdir()
+    file.write_text("tenants: [{name: a, roots: [own, films, .]}, {name: b, roots: [./own]}]")
+    made = Installation(tmp_path, config=str(file))
+    try:
+        roots = {t["name"]: t["storage_roots"] for t in made.get("/tenants").json()["tenants"]}
+        assert roots["a"] == [str(made.home.storage("a")), str(file.parent / "films"), str(file.parent)]
+        assert made.home.storage("a").is_dir()
+        assert roots["b"] == [str(file.parent / "own")]
+    finally:
+        made.close()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

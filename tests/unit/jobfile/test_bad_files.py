@@ -22,7 +22,7 @@ RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
 ROWS = {
     "unknown codec": (
         TRANSCODE + "codec: h265",
-        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264)",
+        "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264, hevc)",
     ),
     "unknown field, nearest name": (
         RENDER + "sample: 4",
@@ -50,12 +50,12 @@ ROWS = {
     "unknown kind": (
         "apiVersion: shisuan/v1\nkind: RenderJobs",
         "kind: unknown kind 'RenderJobs'; did you mean 'RenderJob'? "
-        "(valid: CommandJob, Pipeline, RenderJob, TranscodeJob)",
+        "(valid: CommandJob, Pipeline, RenderJob, TrainJob, TranscodeJob)",
     ),
-    "no kind": ("name: x", "kind: is required (valid: CommandJob, Pipeline, RenderJob, TranscodeJob)"),
+    "no kind": ("name: x", "kind: is required (valid: CommandJob, Pipeline, RenderJob, TrainJob, TranscodeJob)"),
     "unknown kind of step": (
         PIPELINE + "- {name: a, kind: rendr}",
-        "steps[0].kind: unknown kind 'rendr'; did you mean 'render'? (valid: command, render, transcode)",
+        "steps[0].kind: unknown kind 'rendr'; did you mean 'render'? (valid: command, render, train, transcode)",
     ),
     "a step that is no mapping": (PIPELINE + "- encode", "steps[0]: must be a mapping of fields, got 'encode'"),
     "another version": (

@@ -29,7 +29,8 @@ def request(made):
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_examples_are_accepted(studio, path):
     studio.file("scenes/heads.py")
-    for number in range(1, 25):
+    studio.file("train/gpt.py")
+    for number in range(1, 49):
         (studio.home / "film/frames").mkdir(parents=True, exist_ok=True)
         (studio.home / f"film/frames/film.{number:04d}.png").touch()
     text = path.read_text(encoding="utf-8")

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipelines.plan import order
-from scheduler.jobfile import kinds, schema
+from scheduler.jobfile import jobfields, kinds, schema
 from scheduler.model import codec
 from scheduler.model.errors import InvalidInput
 from scheduler.model.job import Job
 
 NAMES = sorted(
-    {*kinds.Resources.model_fields, *kinds.SceneScript.model_fields, "count", "max_parallel"}.union(
+    {*jobfields.Resources.model_fields, *kinds.SceneScript.model_fields, "count", "max_parallel"}.union(
         *(model.model_fields for model in (*kinds.JOB_KINDS.values(), *kinds.STEP_KINDS.values()))
     )
 )
@@ -41,12 +41,12 @@ STEPS = st.builds(
 )
 FILES = st.one_of(
     st.builds(
-        lambda kind, changed: {"apiVersion": kinds.API_VERSION, "name": "x", "kind": kind, **GOOD[kind], **changed},
+        lambda kind, changed: {"apiVersion": jobfields.API_VERSION, "name": "x", "kind": kind, **GOOD[kind], **changed},
         st.sampled_from(sorted(GOOD)),
         st.dictionaries(st.sampled_from(NAMES), TREES, max_size=3),
     ),
     st.builds(
-        lambda steps: {"apiVersion": kinds.API_VERSION, "name": "x", "kind": "Pipeline", "steps": steps},
+        lambda steps: {"apiVersion": jobfields.API_VERSION, "name": "x", "kind": "Pipeline", "steps": steps},
         st.lists(STEPS, max_size=3),
     ),
     st.dictionaries(st.sampled_from(NAMES), TREES),

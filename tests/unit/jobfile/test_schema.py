@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from scheduler.jobfile import kinds, schema
+from scheduler.jobfile import jobfields, kinds, schema
 from scheduler.jobfile.reference import tables
 from scheduler.jobfile.text import parse
 
@@ -57,7 +57,7 @@ def test_every_field_tells_editors_what_it_means():
 
 def test_enumerations_reach_editors():
     transcode = schema()["$defs"]["TranscodeJob"]["properties"]
-    assert transcode["codec"]["enum"] == ["h264"]
+    assert transcode["codec"]["enum"] == ["h264", "hevc"]
     assert transcode["kind"]["const"] == "TranscodeJob"
 
 
@@ -69,7 +69,7 @@ def test_the_guide_carries_the_tables_as_the_models_have_them():
 
 def test_every_field_of_every_model_is_in_the_tables():
     named = set(re.findall(r"^\| `(\w+)` \|", tables(), re.MULTILINE))
-    models = (*kinds.JOB_KINDS.values(), *kinds.STEP_KINDS.values(), kinds.Resources, kinds.SceneScript)
+    models = (*kinds.JOB_KINDS.values(), *kinds.STEP_KINDS.values(), jobfields.Resources, kinds.SceneScript)
     assert {field for model in models for field in model.model_fields} == named
 
 

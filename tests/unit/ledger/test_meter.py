@@ -30,7 +30,7 @@ def a_lease(closed_ms, attempts=1, granted_ms=0, allocations=ONE):
     return LeaseRecord(lease=lease, closed_ms=closed_ms)
 
 
-def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0):
+def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0, *, checkpoint_ms=0):
     return AttemptRecord(
         id=f"j1.work.{index}.a1",
         lease_id="l1",
@@ -42,16 +42,29 @@ def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0):
         started_ms=started_ms,
         finished_ms=finished_ms,
         heartbeat_ms=heartbeat_ms,
+        checkpoint_ms=checkpoint_ms,
     )
 
 
-#    attempts: (state, started, finished, heartbeat)   records: start-end bucket reason
+#    attempts: (state, started, finished, heartbeat, checkpoint)   records: start-end bucket reason
 TABLE = {
     "success is charged from its start": ([(DONE, 10, 50, 50)], "0-10 starting, 10-50 held_charged"),
     "failure is charged": ([(FAILED, 10, 50, 50)], "0-10 starting, 10-50 held_charged"),
     "a timeout is charged": ([(TIMED_OUT, 10, 50, 50)], "0-10 starting, 10-50 held_charged"),
     "cancelled is charged to its end": ([(CANCELLED, 10, 50, 50)], "0-10 starting, 10-50 held_charged"),
     "preempted is free from its start": ([(PREEMPTED, 10, 50, 50)], "0-10 starting, 10-50 held_free preempted"),
+    "preempted is charged to its last checkpoint": (
+        [(PREEMPTED, 10, 50, 50, 35)],
+        "0-10 starting, 10-35 held_charged, 35-50 held_free preempted",
+    ),
+    "a checkpoint said to be later than the end charges to the end": (
+        [(PREEMPTED, 10, 50, 50, 70)],
+        "0-10 starting, 10-50 held_charged",
+    ),
+    "lost is free from the last heartbeat, whatever was saved": (
+        [(LOST, 10, 50, 30, 20)],
+        "0-10 starting, 10-30 held_charged, 30-50 held_free lost",
+    ),
     "lost is free from the last heartbeat": (
         [(LOST, 10, 50, 30)],
         "0-10 starting, 10-30 held_charged, 30-50 held_free lost",
@@ -159,3 +172,13 @@ def test_evidence_names_the_attempts_whose_time_it_is():
         ["j1.work.0.a1", "j1.work.1.a1"],
         ["j1.work.1.a1"],
     ]
+
+
+def test_who_preempts_his_own_job_is_charged_to_its_end():
+    lease = replace(a_lease(50), stopping=True, stop_charged=True)
+    assert told(seal(lease, [an_attempt(0, PREEMPTED, 10, 50, 50, 35)], DEVICES)) == "0-10 starting, 10-50 held_charged"
+
+
+def test_the_checkpoint_is_in_the_evidence():
+    (_, charged, free) = seal(a_lease(50), [an_attempt(0, PREEMPTED, 10, 50, 50, 35)], DEVICES)
+    assert {json.loads(r.evidence)["attempts"][0]["checkpoint_ms"] for r in (charged, free)} == {35}

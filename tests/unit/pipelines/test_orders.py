@@ -118,6 +118,48 @@ STEPS = {
             reads=("/films/frames",),
         ),
     ),
+    "chunk": step(
+        StepKind.CHUNK,
+        TranscodeSpec(
+            source=Source.VIDEO,
+            input="/films/take.mov",
+            codec="hevc",
+            bits=10,
+            color="hlg",
+            encoder="software",
+            chunks=8,
+            file="film.mp4",
+            output_dir="/films/jobs/j7/work-chunks",
+            reads=("/films/take.mov",),
+        ),
+        8,
+    ),
+    "audio": step(
+        StepKind.AUDIO,
+        TranscodeSpec(
+            source=Source.VIDEO,
+            input="/films/take.mov",
+            file="film.mp4",
+            output_dir="/films/jobs/j7/work-audio",
+            reads=("/films/take.mov",),
+        ),
+    ),
+    "join": step(
+        StepKind.JOIN,
+        TranscodeSpec(
+            source=Source.VIDEO,
+            input="/films/take.mov",
+            codec="hevc",
+            bits=10,
+            color="hlg",
+            chunks=8,
+            parts="/films/jobs/j7/work-chunks",
+            sound="/films/jobs/j7/work-audio",
+            file="film.mp4",
+            output_dir="/films",
+            reads=("/films/jobs/j7/work-chunks", "/films/jobs/j7/work-audio"),
+        ),
+    ),
 }
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.model.errors import Conflict, NotFound
-from scheduler.model.event import AttemptFinished
+from scheduler.model.event import AttemptFinished, LeaseStopping
 from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
@@ -268,4 +268,6 @@ def test_a_lease_closes_with_its_last_attempt():
     one = leased(state=DONE, finished_ms=30)
     assert lifecycle.lease_after(lease, (one, leased())) is lease
     assert lifecycle.lease_after(lease, (one, leased(state=LOST, finished_ms=50))).closed_ms == 50
-    assert lifecycle.lease_stopping(lifecycle.lease_stopping(lease)).stopping
+    stopping = lifecycle.lease_stopping(lease, LeaseStopping(at_ms=5, lease_id="l1", reason="preempted", charged=True))
+    assert (stopping.stopping, stopping.stop_reason, stopping.stop_charged) == (True, "preempted", True)
+    assert lifecycle.lease_stopping(stopping, LeaseStopping(at_ms=6, lease_id="l1", reason="late")) is stopping

@@ -183,3 +183,18 @@ def test_text_without_a_font_for_it_is_left_out():
 
     assert shown("film 影片 (j2)", has_cjk=False) == "film (j2)"
     assert shown("film 影片 (j2)", has_cjk=True) == "film 影片 (j2)"
+
+
+def test_a_loss_curve_is_drawn_over_attempts_and_needs_points(tmp_path):
+    from PIL import Image
+
+    from scheduler.report.loss_curve import Curve, Point, draw
+
+    points = tuple(Point(step=s, loss=4 / (1 + s), tokens_per_s=100.0 * (s % 3)) for s in range(12))
+    path = draw([Curve(label="attempt 1", points=points[:5]), Curve(label="attempt 2", points=points[5:])],
+                tmp_path / "new" / "loss.png", "训练 train")  # fmt: skip
+    with Image.open(path) as image:
+        assert image.size == (1320, 660)
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 20
+    with pytest.raises(ValueError, match="no loss"):
+        draw([Curve(label="attempt 1", points=())], tmp_path / "none.png", "train")

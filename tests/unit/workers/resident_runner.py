@@ -23,6 +23,10 @@ for line in sys.stdin:
             print("shisuan_status: waiting", flush=True)
             while True:
                 time.sleep(0.01)
+        case "spin":
+            end = time.process_time() + request["cpu_s"]
+            while time.process_time() < end:
+                pass
         case "write":
             with open(request["out"] + "/result.txt", "w") as file:
                 file.write(f"{os.getpid()}")

@@ -81,7 +81,7 @@ def test_pattern_pads_its_numbers(folder):
     [
         ("f.png", "one run of #"),
         ("f.##.##.png", "one run of #"),
-        ("f.##.exr", "not a sequence of PNG"),
+        ("f.##.jpg", "not a sequence of PNG"),
     ],
 )
 def test_pattern_that_is_none_is_refused(folder, pattern, says):
@@ -104,7 +104,7 @@ def test_truncated_frame_is_named(folder, tmp_path):
 def test_frame_of_another_size_is_named(folder):
     folder("f.1.png")
     path = folder("f.2.png", size=(4, 4))
-    assert fault("folder", path, *ALL) == "frame 2 (f.2.png) is 4x4 pixels, the first one 4x2"
+    assert fault("folder", path, *ALL) == "frame 2 (f.2.png) is 4x4 pixels, the first one is 4x2 pixels"
 
 
 def test_spans_are_cut_after_some():

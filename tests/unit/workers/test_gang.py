@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import Measured, RankUse
 from scheduler.model.order import Report, ReportKind
 from tests.farm import gang
 from workers.gang import STOP_REASON, Gang, split
@@ -65,6 +68,33 @@ def test_the_reason_does_not_depend_on_the_order_of_telling():
     assert ends[0][0].state is AttemptState.TIMED_OUT
 
 
+def test_a_stop_from_outside_is_not_the_fault_of_a_rank_that_failed_over_it(pair):
+    failed = finished(1, AttemptState.FAILED, at_ms=14, message="connection closed by peer")
+    stopped = finished(0, AttemptState.PREEMPTED, at_ms=15, message="preempted by an operator")
+    (end,) = feed(pair, started(0), started(1), failed, stopped)[-1].reports
+    assert (end.state, end.message) == (AttemptState.PREEMPTED, "rank 0: preempted by an operator")
+
+
+def test_what_all_ranks_say_is_said_once(pair):
+    ends = [finished(rank, AttemptState.PREEMPTED, message="preempted by an operator") for rank in (1, 0)]
+    (end,) = feed(pair, started(0), started(1), *ends)[-1].reports
+    assert (end.state, end.message) == (AttemptState.PREEMPTED, "preempted by an operator")
+
+
+def test_what_was_measured_and_saved_is_rank_0s_whoever_failed(pair):
+    first = replace(finished(0, AttemptState.CANCELLED, message=STOP_REASON), result='{"loss":2}', checkpoint_ms=17)
+    (end,) = feed(pair, started(0), started(1), finished(1, AttemptState.FAILED, message="exit code 3"), first)[
+        -1
+    ].reports
+    assert (end.state, end.result, end.checkpoint_ms) == (AttemptState.FAILED, '{"loss":2}', 17)
+
+
+def test_all_ranks_are_told_the_same_place_to_meet_and_keep_it(pair):
+    pair.meet("10.0.0.7:20123")
+    assert pair.rendezvous == "10.0.0.7:20123"
+    assert {order.rendezvous for order in pair.orders} == {"10.0.0.7:20123"}
+
+
 def test_repeated_reports_say_nothing_new(pair):
     feed(pair, started(0), started(1), finished(0), finished(1))
     assert all(outcome.reports == () for outcome in feed(pair, started(0), started(1), finished(0), finished(1)))
@@ -91,3 +121,27 @@ def test_progress_is_that_of_rank_0(pair):
 
 def test_an_agents_own_cursor_is_left_alone():
     assert split("alpha/t1/abc-7") == ("", ("alpha/t1/abc-7",))
+
+
+def use(rank, cpu_ms):
+    return Measured(ranks=(RankUse(node=f"n{rank}", rank=rank, cpu_ms=cpu_ms, rss_peak_mib=10),))
+
+
+def test_what_its_ranks_were_seen_to_do_is_told_side_by_side(pair):
+    ends = [replace(finished(1), measured=use(1, 500)), replace(finished(0), measured=use(0, 300))]
+    (end,) = feed(pair, started(0), started(1), *ends)[-1].reports
+    assert [(r.node, r.cpu_ms) for r in end.measured.ranks] == [("n0", 300), ("n1", 500)]
+    assert (end.measured.cpu_ms, end.measured.rss_peak_mib) == (800, 20)
+
+
+def test_a_rank_that_was_lost_is_missing_from_the_measurement(pair):
+    feed(pair, started(0), started(1))
+    outcomes = [pair.take(replace(finished(0, AttemptState.CANCELLED), measured=use(0, 300)))]
+    outcomes.append(pair.lose(pair.nodes[1], "node gone", 50))
+    (end,) = outcomes[-1].reports
+    assert [r.rank for r in end.measured.ranks] == [0]
+
+
+def test_a_gang_nobody_measured_has_no_measurement(pair):
+    (end,) = feed(pair, started(0), started(1), finished(0), finished(1))[-1].reports
+    assert end.measured is None

@@ -6,7 +6,8 @@ import OpenEXR
 import pytest
 from PIL import Image
 
-from workers.mediacheck import BadMedia, check_exr, check_png, video_facts
+from workers.mediacheck import BadMedia, check_exr, check_png
+from workers.videocheck import video_facts
 
 
 @pytest.fixture

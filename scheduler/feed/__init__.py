@@ -1,0 +1,1 @@
+"""Adapters of the feed: the signing key and the HTTP sender."""
