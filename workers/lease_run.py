@@ -225,9 +225,8 @@ class LeaseRun:
         if not task.output_dir:
             return Claimed(reads=reads, inodes=inodes, saved=saved)
         earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
-        if earlier is not None and earlier.number < task.stale_before:
-            earlier = None  # a user wants it made again
-        earlier = None if self._in_gang else earlier  # a gang runs again as a whole
+        if earlier is not None and (self._in_gang or earlier.number < task.stale_before):
+            earlier = None  # a gang runs again as a whole; what is stale a user wants made again
         return Claimed(reads=reads, inodes=inodes, earlier=earlier, saved=saved)
 
     def _claim_checkpoints(self, task: TaskOrder) -> Saved | None:
