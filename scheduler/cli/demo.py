@@ -28,9 +28,9 @@ from scheduler.report import figures
 
 _SHOWN_LOG_LINES = 15
 _EXAMPLES = Path(scheduler.__file__).parents[1] / "examples"
-_PARK = _EXAMPLES / "park" / "park.yaml"
+_PARK = _EXAMPLES / "config" / "park.yaml"
 STUDIO, LAB = "studio", "lab"
-"""The tenants of ``examples/park/park.yaml``."""
+"""The tenants of ``examples/config/park.yaml``."""
 
 
 @verb("demo", panel=SERVICE, example="shisuan demo")

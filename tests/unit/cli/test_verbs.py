@@ -83,6 +83,7 @@ def test_a_command_after_dashes_keeps_its_own_options(shisuan, api):
         ),
         (["cancel", "17"], "'17' is no job id: job ids look like j17. `shisuan get` lists yours."),
         (["retry", "j17", "--index", "3"], "--index needs --step: task numbers belong to a step"),
+        (["retry", "j17", "--redo"], "--redo needs --step: say what is to be made again"),
         (
             ["logs", "j17.render.x"],
             "'j17.render.x' names no task: write JOB, JOB.STEP, JOB.STEP.INDEX or JOB.STEP.INDEX.aN, "
@@ -151,6 +152,12 @@ def test_explain_names_each_reason(shisuan, api):
     lines = shisuan("explain", "j17").out.splitlines()
     assert lines[1].split() == ["train", "2", "4", "needs", "2", "cards;", "n1", "has", "1", "of", "8", "free"]
     assert lines[2].strip() == "3 jobs are ahead"
+
+
+def test_redo_is_sent(shisuan, api):
+    api.answers["POST /jobs/j17/retry"] = job("waiting")
+    shisuan("retry", "j17", "--step", "render", "--index", "3", "--redo")
+    assert api.bodies("POST", "/jobs/j17/retry") == [{"step": "render", "indices": [3], "redo": True}]
 
 
 def test_retry_sends_step_and_tasks(shisuan, api):
