@@ -2,8 +2,8 @@
 
 Run by ``make bench-main`` or alone: ``python -P -m benchmarks.render``. Ours takes the product's own path: a job file,
 its planners' orders, the agent with its sandbox, publishing included. The peers are the same Blender, scene and
-settings settings driven by a script of a few lines. Each frame is rendered all three ways in turn, so that a machine that is busy
-meanwhile is busy for all of them. They give the same pixels, or the benchmark fails., or the benchmark fails.
+settings driven by a script of a few lines. Each frame is rendered all three ways in turn, so that a machine that is
+busy meanwhile is busy for all of them. They give the same pixels, or the benchmark fails.
 """
 
 from __future__ import annotations

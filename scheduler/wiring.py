@@ -7,7 +7,6 @@ service of the same home finds it again. ``--stop`` ends the service and the run
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import fcntl
 import json
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 import psutil
 import structlog
 
+from scheduler.control import arguments
 from scheduler.control.clock import SystemClock
 from scheduler.control.logs import write_to
 from scheduler.control.settings import Home, Limits, Settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from scheduler.control.cycle import Cycle, Runtime
+    from scheduler.control.keeper import Keeper
     from scheduler.control.ports import Clock
     from scheduler.model.node import Node
     from scheduler.store import SqlStore
@@ -48,7 +49,7 @@ EXIT_STALE = 75
 """Another service writes this database now (EX_TEMPFAIL)."""
 STOP_LIMIT_S = 60
 VERIFY_TRIES = 10
-VERIFIED = "the journal gives exactly the live state, and every device-millisecond is accounted for"
+VERIFIED = "the journal gives exactly the live state and the ledger, and every device-millisecond is accounted for"
 
 log = structlog.get_logger("shisuan.wiring")
 
@@ -77,6 +78,7 @@ def build(
     from scheduler.control.keeper import Keeper
     from scheduler.control.money import Money
     from scheduler.control.operations import Operations
+    from scheduler.control.pricing import Pricing
     from scheduler.control.service import Service
     from scheduler.engine import Engine
     from scheduler.feed.start import open_feed
@@ -100,7 +102,7 @@ def build(
         declared=declared,
         after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],
     )
-    thread = threading.Thread(target=_run_cycle, args=(cycle,), name="cycle", daemon=True)
+    thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
     thread.start()
     operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
     money = Money(cycle, keeper, store)
@@ -108,15 +110,19 @@ def build(
     for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
         threading.Thread(target=work.run, name=name, daemon=True).start()
     service = Service(cycle, store, executor)
-    doors = Doors(service=service, operations=operations, money=money, cycle=cycle, tokens=tokens, feed=feed)
+    pricing = Pricing(cycle, keeper, store)
+    doors = Doors(
+        service=service, operations=operations, money=money, pricing=pricing, cycle=cycle, tokens=tokens, feed=feed
+    )
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
 
 
-def _run_cycle(cycle: Cycle) -> None:
+def _run_cycle(cycle: Cycle, keeper: Keeper) -> None:
     """Crash-only: whatever ends the cycle other than :meth:`Cycle.stop` ends the process."""
     try:
         cycle.run()
+        keeper.stop()
     except StaleEpoch:
         _die("another service writes this database now", EXIT_STALE)
     except StoreError:
@@ -343,9 +349,9 @@ def verify(settings: Settings) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments and serve, stop or verify. A user's mistake is one line on stderr."""
-    asked = _parser().parse_args(argv)
+    asked = arguments.parser().parse_args(argv)
     try:
-        settings = _settings(asked)
+        settings = arguments.settings(asked)
         if asked.stop:
             stop(settings.home)
             return 0
@@ -353,47 +359,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShisuanError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_REFUSED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -P -m scheduler.wiring", description="The shisuan service.")
-    parser.add_argument("--home", required=True, help="folder of the installation")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free port")
-    parser.add_argument("--database", default="", help="SQLAlchemy URL; default: SQLite in the home folder")
-    parser.add_argument("--config", default="", help="YAML file with tenants and queues")
-    parser.add_argument("--root", action="append", default=[], help="storage root of the tenant 'default'; repeatable")
-    parser.add_argument("--cpus", type=float, default=0, help="offered to jobs; 0: all")
-    parser.add_argument("--cards", default="", help="simulated cards, e.g. 8xH100")
-    parser.add_argument("--nodes", default="", help="YAML file of node facts")
-    parser.add_argument("--ray", default="", help="address of an existing Ray cluster")
-    parser.add_argument("--stop", action="store_true", help="end the service and the runtime of this home")
-    parser.add_argument("--verify", action="store_true", help="replay the journal and compare it with the tables")
-    return parser
-
-
-def _settings(asked: argparse.Namespace) -> Settings:
-    problems = [
-        Problem(f"--root {root}", "no such folder") for root in asked.root if not Path(root).expanduser().is_dir()
-    ]
-    if asked.cpus < 0:
-        problems.append(Problem("--cpus", "must be 0 or more"))
-    if not 0 <= asked.port <= 65535:
-        problems.append(Problem("--port", "must be 0 to 65535"))
-    if problems:
-        raise InvalidInput(problems)
-    return Settings(
-        home=str(Home.of(asked.home).path),
-        host=asked.host,
-        port=asked.port,
-        database_url=asked.database,
-        config=asked.config,
-        roots=tuple(str(Path(root).expanduser().resolve()) for root in asked.root),
-        cpu_milli=round(asked.cpus * 1000),
-        cards=asked.cards,
-        nodes_file=asked.nodes,
-        ray_address=asked.ray,
-    )
 
 
 if __name__ == "__main__":

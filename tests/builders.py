@@ -146,9 +146,15 @@ class Park:
         """The runner of an attempt runs."""
         self.tell(AttemptStarted(at_ms=self.now_ms, attempt_id=attempt_id))
 
-    def end(self, attempt_id: str, state: AttemptState = AttemptState.SUCCEEDED, reason: str = "") -> None:
+    def end(
+        self, attempt_id: str, state: AttemptState = AttemptState.SUCCEEDED, reason: str = "", *, checkpoint_ms: int = 0
+    ) -> None:
         """An attempt ends."""
-        self.tell(AttemptFinished(at_ms=self.now_ms, attempt_id=attempt_id, state=state, reason=reason))
+        self.tell(
+            AttemptFinished(
+                at_ms=self.now_ms, attempt_id=attempt_id, state=state, reason=reason, checkpoint_ms=checkpoint_ms
+            )
+        )
 
     def run(self, attempt_id: str, ms: int = 10_000, state: AttemptState = AttemptState.SUCCEEDED) -> None:
         """An attempt starts, takes ``ms`` and ends."""

@@ -146,16 +146,16 @@ class Agent:
             leases=self._table.lease_ids(),
         )
 
-    def read_log(self, attempt_id: str, offset: int = 0, limit: int = 64 * 1024) -> LogChunk:
-        """Part of an attempt's output from byte ``offset``. Raises NotFound for an attempt that never ran here."""
-        path, open_ranks = self._log_of(attempt_id)
+    def read_log(self, attempt_id: str, offset: int = 0, limit: int = 64 * 1024, rank: int = 0) -> LogChunk:
+        """Part of an attempt's output from byte ``offset``. Raises NotFound for a rank that never ran here."""
+        path, is_open = self._log_of(attempt_id, rank)
         data = b""
         if path is not None:
             with path.open("rb") as file:
                 file.seek(offset)
                 data = file.read(limit)
         text, used = decode_part(data)
-        return LogChunk(text=text, next_offset=offset + used, end=not open_ranks and used == len(data) < limit)
+        return LogChunk(text=text, next_offset=offset + used, end=not is_open and used == len(data) < limit)
 
     def heartbeat(self) -> int:
         """When the loop last turned, in ms: an agent whose loop hangs answers calls but is not alive."""
@@ -229,20 +229,18 @@ class Agent:
 
     # -- logs ----------------------------------------------------------------------------------------------------
 
-    def _log_of(self, attempt_id: str) -> tuple[Path | None, bool]:
-        """The log of the lowest rank that is here, and whether the attempt still runs."""
+    def _log_of(self, attempt_id: str, rank: int) -> tuple[Path | None, bool]:
+        """The log, and whether the rank still runs."""
         try:
-            attempt_name(attempt_id, 0)
+            path = self._site.log_path(attempt_id, rank)
         except ValueError:
             raise NotFound(f"no attempt {attempt_id!r}") from None
         ranks = self._table.ranks_of(attempt_id)
-        for rank in sorted(ranks) or (0,):
-            path = self._site.log_path(attempt_id, rank)
-            if path.exists():
-                return path, any(ranks.values())
-        if not ranks:
+        if path.exists():
+            return path, ranks.get(rank, False)
+        if rank not in ranks:
             raise NotFound(f"no log of attempt {attempt_id!r} on node {self.node!r}")
-        return None, any(ranks.values())
+        return None, ranks[rank]
 
 
 def decode_part(data: bytes) -> tuple[str, int]:

@@ -80,7 +80,7 @@ class Checkpoints:
     def commit(self, step: int, now_ms: int) -> bool:
         """Note ``step`` if its checkpoint is there; older ones make room. False when it is not, or counts no more."""
         with self._open() as top:
-            if any(top.exists(f"a{n}.resume") for n in range(self._number + 1, self._number + 3)):
+            if any(number > self._number for number in _begun(top)):
                 return False
             with top.folder(f"a{self._number}") as own:
                 if not own.make_durable(_name(step)):
@@ -127,6 +127,14 @@ class Checkpoints:
         for step, attempt in sorted(everything)[: -self._kept]:
             with top.folder(f"a{attempt}") as folder:
                 folder.remove(_name(step))
+
+
+def _begun(top: Folder) -> Iterator[int]:
+    """Attempts that have settled what they begin with."""
+    for name in top.names():
+        number = name.removeprefix("a").removesuffix(".resume")
+        if name == f"a{number}.resume" and number.isdigit():
+            yield int(number)
 
 
 def _trusted(top: Folder, last: int) -> Iterator[tuple[int, int]]:

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from scheduler.model.errors import ExecutorError
 from workers.ffmpeg import probe_argv
-from workers.ffmpeg_codecs import NVENC, SOFTWARE, Film
+from workers.ffmpeg_codecs import NVENC, PIXELS, SOFTWARE, Film
 
 PROBE_TIMEOUT_S = 30
 AUTO, HARDWARE = "auto", "nvenc"
@@ -68,6 +69,17 @@ def find(codec: str = "h264", bits: int = 8, encoder: str = "software") -> Binar
         f"no ffmpeg with a working {SOFTWARE[codec]} for {bits} bits on this node ({faults}): "
         "install ffmpeg 5.1 or newer"
     )
+
+
+def abilities(encoder: str = "software") -> tuple[str, ...]:
+    """What this node encodes, tried out: ``hevc 10-bit``."""
+    found = []
+    for codec in SOFTWARE:
+        for bits in PIXELS:
+            with suppress(ExecutorError):
+                find(codec, bits, encoder)
+                found.append(f"{codec} {bits}-bit")
+    return tuple(found)
 
 
 def _holds_card() -> bool:

@@ -16,6 +16,12 @@ from scheduler.model.errors import ExecutorError
 
 TAIL_BYTES = 8 * 1024
 WAKE_S = 1.0
+BUSY_SHARE = 0.02
+"""Of the time an encoder may be silent, how much it must have worked to be waited for again."""
+PATIENT_ROUNDS = 15
+"""How often at most."""
+FEEDER_S = 10.0
+"""How long the thread that reads pictures may hang in a read after ffmpeg is gone."""
 FRAMES = b"frame="
 
 _CAUSES = (
@@ -23,6 +29,7 @@ _CAUSES = (
     ("File too large", "the film is larger than a file may be here"),
     ("Cannot allocate memory", "the memory is used up"),
     ("Permission denied", "a file may not be read or written"),
+    ("Could not find tag for codec", "the film's container cannot hold this sound: use audio: aac, or .mkv"),
     ("Unknown encoder", "this ffmpeg lacks the encoder"),
     ("Invalid data found when processing input", "the source is damaged"),
     ("moov atom not found", "the source is incomplete"),
@@ -62,7 +69,7 @@ def run(
         process.kill()
         process.wait()
         if feeder is not None:
-            feeder.join()
+            feeder.join(timeout=FEEDER_S)
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -104,6 +111,7 @@ def _follow(process: subprocess.Popen[bytes], on_frames: Callable[[int], None], 
     assert process.stdout is not None
     assert process.stderr is not None
     held, tail, frames, moved_s = b"", b"", -1, time.monotonic()
+    watch = _Watch(process.pid, stall_s)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         selector.register(process.stderr, selectors.EVENT_READ)
@@ -121,12 +129,45 @@ def _follow(process: subprocess.Popen[bytes], on_frames: Callable[[int], None], 
                     latest = max([frames, *_counts(lines, unit)])
                     if latest > frames:
                         frames, moved_s = latest, time.monotonic()
+                        watch.renew()
                         on_frames(frames)
                     elif b"progress=end" in lines:
                         moved_s = time.monotonic()
             if time.monotonic() - moved_s > stall_s:
-                raise ExecutorError(f"ffmpeg encoded nothing for {stall_s} s (at frame {max(0, frames)}): stopped")
+                watch.expired(max(0, frames))
+                moved_s = time.monotonic()
     return tail.decode("utf-8", errors="replace")
+
+
+class _Watch:
+    """An encoder that looks ahead is silent for minutes on large pictures: it is stalled if it does not work either."""
+
+    def __init__(self, pid: int, stall_s: int) -> None:
+        self._pid, self._stall_s = pid, stall_s
+        self.renew()
+
+    def renew(self) -> None:
+        """It moved."""
+        self._rounds, self._cpu_s = 0, _cpu_s(self._pid)
+
+    def expired(self, frames: int) -> None:
+        """It said nothing for the time. Raises ExecutorError unless it worked, and not for too long."""
+        cpu_s = _cpu_s(self._pid)
+        worked = cpu_s - self._cpu_s >= BUSY_SHARE * self._stall_s
+        self._rounds, self._cpu_s = self._rounds + 1, cpu_s
+        if not worked or self._rounds >= PATIENT_ROUNDS:
+            silent_s = self._rounds * self._stall_s
+            raise ExecutorError(f"ffmpeg encoded nothing for {silent_s} s (at frame {frames}): stopped")
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor seconds of a process (proc(5), fields 14 and 15 of stat); 0 where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _counts(lines: Sequence[bytes], unit: bytes) -> list[int]:
@@ -138,6 +179,8 @@ def _counts(lines: Sequence[bytes], unit: bytes) -> list[int]:
 def _sentence(code: int, tail: str) -> str:
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     last = f" ({lines[-1]})" if lines else ""
+    if code == -signal.SIGXFSZ:
+        return "ffmpeg failed: the film is larger than a file may be here (SIGXFSZ)"
     if code < 0:
         return f"ffmpeg was killed by {signal.Signals(-code).name}{last}"
     for words, meaning in _CAUSES:

@@ -163,6 +163,10 @@ class Folder:
                 folder.rename(temporary, last)
             folder.sync()
 
+    def names(self) -> list[str]:
+        """What is in this folder, sorted."""
+        return sorted(os.listdir(self._fd))
+
     def files(self) -> Iterator[str]:
         """Names of all regular files below, sorted; links and special files are not followed and not listed."""
         yield from sorted(_files(self._fd, ""))

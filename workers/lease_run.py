@@ -211,7 +211,7 @@ class LeaseRun:
 
     async def _claim(self, task: TaskOrder) -> Claimed:
         """Check the inputs and fence older attempts; find what an earlier attempt published already."""
-        if not task.reads and not task.output_dir:
+        if not (task.reads or task.output_dir or task.checkpoints):
             return Claimed()
         return await self._on_disk(lambda: self._claim_now(task))
 

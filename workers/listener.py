@@ -53,14 +53,14 @@ class Listener:
 
     def facts(self, **more: object) -> str:
         """Canonical JSON of the runner's result, its series and ``more``; empty when there is nothing to tell."""
-        columns = self._series.columns()
+        points = self._series.points()
         kept = {name: value for name, value in more.items() if value}
-        if not columns and not kept:
+        if not points and not kept:
             return self.result
         told = json.loads(self.result) if self.result else {}
         if not isinstance(told, dict):
             told = {"result": told}
-        told |= kept | ({"metrics": columns} if columns else {})
+        told |= kept | ({"metrics": points} if points else {})
         return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def _write(self, data: bytes) -> None:

@@ -69,6 +69,7 @@ class ReadLog:
     attempt_id: str
     offset: int
     limit: int
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,17 @@
 """PURE. What a training run says of itself, kept small: a series of at most :data:`MAX_POINTS`, and the first bad loss.
 
 The series is thinned as it grows: when it is full every second point goes, and from then on twice as many are passed
-over. Its first and its last point are always there. As columns of equal length::
+over. Its first and its last point are always there::
 
-    {"step": [1, 2, 3], "loss": [4.1, 3.9, 3.8], "tokens_per_s": [null, 8100, 8240], "ms": [810, 902, 995]}
+    [{"step": 1, "loss": 4.1, "tokens_per_s": 8100, "ms": 810}, {"step": 2, "loss": 3.9, "ms": 902}]
 
-``ms`` is the time since the attempt's runner started. A number that is not finite becomes null.
+``ms`` is the time since the attempt's runner started. A number that is not finite is left out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 MAX_POINTS = 500
 DIGITS = 7
@@ -58,13 +57,12 @@ class Series:
         self._last = point
         self._seen += 1
 
-    def columns(self) -> dict[str, list[float | None]]:
+    def points(self) -> list[dict[str, float]]:
         """The series; empty when nothing was said."""
         points = list(self._points)
         if self._last is not None and points[-1] is not self._last:
             points.append(self._last)
-        names = dict.fromkeys(name for point in points for name in point)
-        return {name: [_short(point.get(name)) for point in points] for name in names}
+        return [{name: _short(value) for name, value in point.items() if math.isfinite(value)} for point in points]
 
     def last(self) -> str:
         """The newest numbers in words: ``step 40, loss 2.31, 8,400 tokens/s``."""
@@ -79,9 +77,7 @@ class Series:
             self.good_step = max(self.good_step, step)
 
 
-def _short(value: float | None) -> Any:
-    if value is None or not math.isfinite(value):
-        return None
+def _short(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 

@@ -61,9 +61,9 @@ class RayAgent:
         """See :meth:`workers.agent.Agent.inventory`."""
         return self._agent.inventory()
 
-    def read_log(self, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, attempt_id: str, offset: int, limit: int, rank: int) -> LogChunk:
         """See :meth:`workers.agent.Agent.read_log`. Raises NotFound."""
-        return self._agent.read_log(attempt_id, offset, limit)
+        return self._agent.read_log(attempt_id, offset, limit, rank)
 
 
 class RayProbe:
@@ -79,9 +79,11 @@ class RayProbe:
         """See :func:`workers.remains.tenants_with_news`."""
         return tenants_with_news(Path(home), node)
 
-    def read_log(self, home: str, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(  # noqa: PLR0917 (Ray's remote calls are positional here)
+        self, home: str, node: str, attempt_id: str, offset: int, limit: int, rank: int
+    ) -> LogChunk:
         """See :func:`workers.remains.read_kept_log`."""
-        return read_kept_log(Path(home), node, attempt_id, offset, limit)
+        return read_kept_log(Path(home), node, attempt_id, offset, limit, rank)
 
 
 def agent_actor(*, name: str, node_id: str, node: str, tenant: str, home: str) -> Any:

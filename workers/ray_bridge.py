@@ -160,7 +160,7 @@ class Bridge:
         error = f"no log of attempt {asked.attempt_id!r} on node {asked.node!r}"
         for link in links:
             try:
-                chunk = link.read_log(asked.attempt_id, asked.offset, asked.limit)
+                chunk = link.read_log(asked.attempt_id, asked.offset, asked.limit, asked.rank)
             except NotFound:
                 continue
             except TimeoutError as late:
@@ -173,7 +173,7 @@ class Bridge:
     def _read_kept_log(self, asked: ReadLog, error: str) -> LogRead:
         probe = self._probes.get(asked.node)
         if probe is not None:
-            args = (str(self._home), asked.node, asked.attempt_id, asked.offset, asked.limit)
+            args = (str(self._home), asked.node, asked.attempt_id, asked.offset, asked.limit, asked.rank)
             try:
                 return LogRead(number=asked.number, chunk=ray.get(probe.read_log.remote(*args), timeout=CALL_S))
             except (RayError, NotFound) as missing:

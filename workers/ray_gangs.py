@@ -64,6 +64,8 @@ class Gangs:
         self._lock = threading.RLock()
         """Also held while reports are pushed: a gang's end never overtakes its start."""
         self._begun: set[str] = set()
+        self._beginning: set[str] = set()
+        """One thread per gang: two would both reserve, and the one that lost would call the whole gang lost."""
         self._stopped: dict[str, str] = {}
         """Why gangs that have not begun yet should not."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,11 +75,12 @@ class Gangs:
         """All ranks of one gang; returns at once. One that is known already is only handed over again."""
         with self._lock:
             gang = self._gangs.get(orders[0].lease_id)
-            if gang is not None and gang.over:
+            if orders[0].lease_id in self._beginning or (gang is not None and gang.over):
                 return
             if gang is None:
                 gang = self._gangs[orders[0].lease_id] = Gang(orders)
                 self._save(gang)
+            self._beginning.add(gang.lease_id)
         threading.Thread(target=self._begin, args=(gang,), name=f"gang-{gang.lease_id}", daemon=True).start()
 
     def stop(self, lease_ids: Iterable[str], reason: str) -> None:
@@ -135,6 +138,13 @@ class Gangs:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _begin(self, gang: Gang) -> None:
+        try:
+            self._reserve_and_tell(gang)
+        finally:
+            with self._lock:
+                self._beginning.discard(gang.lease_id)
+
+    def _reserve_and_tell(self, gang: Gang) -> None:
         until = time.monotonic() + READY_S
         try:
             self._reserve(gang, until)

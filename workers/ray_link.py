@@ -85,13 +85,13 @@ class AgentLink:
         with self._news:
             return self._news.wait_for(lambda: self._handle is not None, timeout_s)
 
-    def read_log(self, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, attempt_id: str, offset: int, limit: int, rank: int) -> LogChunk:
         """Raises NotFound, or TimeoutError when the agent does not answer."""
         handle = self._handle
         if handle is None:
             raise TimeoutError(f"the agent on {self.node} is not up")
         try:
-            chunk: LogChunk = ray.get(handle.read_log.remote(attempt_id, offset, limit), timeout=CALL_S)
+            chunk: LogChunk = ray.get(handle.read_log.remote(attempt_id, offset, limit, rank), timeout=CALL_S)
         except RayTaskError:
             raise
         except RayError as error:

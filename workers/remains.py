@@ -16,10 +16,12 @@ def tenants_with_news(home: Path, node: str) -> tuple[str, ...]:
     return tuple(path.parent.name for path in tables if path.read_bytes().count(b"\n") > 1)
 
 
-def read_kept_log(home: Path, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+def read_kept_log(  # noqa: PLR0917 (as the port has them)
+    home: Path, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0
+) -> LogChunk:
     """The log of an attempt that no agent answers for. Raises NotFound."""
     try:
-        name = attempt_name(attempt_id, 0)
+        name = attempt_name(attempt_id, rank)
     except ValueError:
         raise NotFound(f"no attempt {attempt_id!r}") from None
     for path in sorted((home / "nodes" / node).glob(f"*/logs/{name}.log")):

@@ -113,22 +113,22 @@ class RayExecutor:
             self._woken = True
             self._news.notify_all()
 
-    def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0) -> LogChunk:
         """See the port; embedded nodes' logs also while the runtime is down. Raises ExecutorError, NotFound."""
         session = self._session
         error = "the runtime is down"
         if session is not None:
             try:
-                return session.read_log(node, attempt_id, offset, limit)
+                return session.read_log(node, attempt_id, offset, limit, rank)
             except ExecutorError as unanswered:
                 error = str(unanswered)
             except NotFound:
                 if self._head is None:
                     raise
-                return read_kept_log(self._home, node, attempt_id, offset, limit)
+                return read_kept_log(self._home, node, attempt_id, offset, limit, rank)
         if self._head is None:
             raise ExecutorError(error)
-        return replace(read_kept_log(self._home, node, attempt_id, offset, limit), end=False)
+        return replace(read_kept_log(self._home, node, attempt_id, offset, limit, rank), end=False)
 
     def close(self) -> None:
         """Let go of the bridge; Ray and all that runs on it stay."""
@@ -264,12 +264,14 @@ class _Session:
         if code is not None or not self._reader.is_alive():
             raise ExecutorError(f"the bridge to Ray ended (exit code {code})")
 
-    def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0) -> LogChunk:
         """Raises NotFound, or ExecutorError when there is no answer."""
         number, answer = next(self._numbers), Future[LogRead]()
         self._asked[number] = answer
         try:
-            self.line.send(ReadLog(number=number, node=node, attempt_id=attempt_id, offset=offset, limit=limit))
+            self.line.send(
+                ReadLog(number=number, node=node, attempt_id=attempt_id, offset=offset, limit=limit, rank=rank)
+            )
             read = answer.result(LOG_S)
         except (OSError, FutureTimeout) as error:
             raise ExecutorError(f"node {node} does not answer: {error!r}") from None

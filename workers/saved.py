@@ -30,6 +30,7 @@ class Saved:
         self._resume, self._folder = begun.resume, begun.own[1]
         self._last: asyncio.Task[None] | None = None
         self._steps: list[int] = []
+        self._problem = ""
         self.saved_ms = 0
         """When the last checkpoint that counts was committed; 0: none."""
 
@@ -45,7 +46,12 @@ class Saved:
         """All that was said is on disk; the facts about it."""
         if self._last is not None:
             await self._last
-        return {"checkpoints": self._steps[-1:], "checkpoint_dir": self._folder, "resumed_from": self._resume}
+        return {
+            "checkpoints": self._steps[-1:],
+            "checkpoint_dir": self._folder,
+            "checkpoint_problem": self._problem,
+            "resumed_from": self._resume,
+        }
 
     def _commit(self, step: int) -> None:
         at_ms = now_ms()
@@ -53,7 +59,7 @@ class Saved:
             self._steps.append(step)
             self.saved_ms = at_ms
         else:
-            _log.warning("%s has no complete step-%d, or is superseded", self._folder, step)
+            self._problem = f"step-{step} does not count: it is not there, or a later attempt has begun"
 
     def _then(self, work: Callable[[], None]) -> None:
         """One after the other, in the order they were said."""
@@ -66,3 +72,4 @@ class Saved:
             await asyncio.get_running_loop().run_in_executor(self._site.disk, work)
         except (ShisuanError, OSError) as error:
             _log.warning("checkpoints in %s: %s", self._folder, error)
+            self._problem = f"a checkpoint does not count: {error}"

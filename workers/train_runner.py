@@ -16,6 +16,7 @@ if not sys.flags.safe_path and sys.path and sys.path[0] and __file__.startswith(
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ from workers.metrics import STEP, not_finite
 from workers.protocol import LineParser, Message, MessageKind
 
 READ_BYTES = 64 * 1024
+DRAIN_READS = 256
+"""Of what is left in the pipe after the end: what was left behind may go on writing."""
 LOOPBACK = "127.0.0.1"
 STOPPED_EXIT_CODE = 128 + signal.SIGTERM
 THREADS = "OMP_NUM_THREADS"
@@ -121,16 +124,33 @@ class Training:
         )
 
     def run(self) -> int:
-        """Pass its output on until it ends; its exit code."""
+        """Pass its output on until it ends; its exit code.
+
+        Its end is torchrun's, not that of the output: a process left behind may hold the pipe open.
+        """
         assert self._torchrun.stdout is not None
-        out = self._torchrun.stdout.fileno()
-        while data := os.read(out, READ_BYTES):
-            self._tail = (self._tail + data)[-_TAIL_BYTES:]
-            messages = self._parser.feed(data)
-            _write(data)
-            for message in messages:
-                self._hear(message)
+        out, ended = self._torchrun.stdout.fileno(), os.pidfd_open(self._torchrun.pid)
+        os.set_blocking(out, False)
+        while ended not in select.select([out, ended], [], [])[0]:
+            if not self._pass_on(out):
+                break
+        for _ in range(DRAIN_READS):
+            if not self._pass_on(out):
+                break
         return self._torchrun.wait()
+
+    def _pass_on(self, out: int) -> bool:
+        """What can be read now; False when nothing can."""
+        try:
+            data = os.read(out, READ_BYTES)
+        except BlockingIOError:
+            return False
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        messages = self._parser.feed(data)
+        _write(data)
+        for message in messages:
+            self._hear(message)
+        return bool(data)
 
     def stop(self) -> None:
         """SIGTERM to the training processes; what has not begun training yet ends with torchrun."""

@@ -166,7 +166,7 @@ def handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     """One POST at a time: the order is the feed's."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        timeout = 30  # a sender that dies while it speaks must not keep the next one out
 
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length") or 0)

@@ -93,7 +93,7 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.losses = state["step"], state["losses"]
-        own, data = state["random"][dist.get_rank()].chunk(2)
+        own, data = state["random"][dist.get_rank()].cpu().chunk(2)
         torch.set_rng_state(own.clone())  # torch 2.13 crashes on a part of a tensor
         self.data.set_state(data.clone())
 
@@ -157,7 +157,7 @@ def sample(run, length, start="\n"):
 
 def finish(run, took, folder):
     """The model, its losses, a sample, and facts about the run."""
-    first = torch.tensor([took[0][0] if took else time.time()], dtype=torch.float64)
+    first = torch.tensor([took[0][0] if took else time.time()], dtype=torch.float64, device=run.device)
     firsts = [torch.empty_like(first) for _ in range(dist.get_world_size())]
     dist.all_gather(firsts, first)
     if dist.get_rank():
@@ -191,9 +191,12 @@ def main():
     options = parser.parse_args()
 
     torch.set_num_threads(1)  # sums in one order: a resumed run gives the same bits
-    torch.use_deterministic_algorithms(True)
     backend = os.environ.get("SHISUAN_BACKEND", "gloo")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if backend == "nccl" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     dist.init_process_group(backend)
     run = Run(options, device)
     if resume := os.environ.get("SHISUAN_RESUME_FROM"):

@@ -12,6 +12,7 @@ from scheduler.control.cycle import Cycle
 from scheduler.control.feed import Feed
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations
+from scheduler.control.pricing import Pricing
 from scheduler.control.service import Service
 from scheduler.control.tokens import PREFIX, Tokens
 from scheduler.model.errors import Forbidden, Unauthorized
@@ -24,6 +25,7 @@ class Doors:
     service: Service
     operations: Operations
     money: Money
+    pricing: Pricing
     cycle: Cycle
     tokens: Tokens
     feed: Feed

@@ -8,13 +8,12 @@ from fastapi import APIRouter, Query
 
 from scheduler.api.doors import Open, Who
 from scheduler.api.schemas import LAST_INSTANT_MS, EmptyBody, PlanBody, PreemptBody, RetryBody, SubmitBody
+from scheduler.control.money_shapes import PricedJob, PricedTrial
 from scheduler.control.shapes import (
     AttemptList,
-    JobDetail,
     JobList,
     JobView,
     LeaseList,
-    TrialView,
     UsageList,
     WaitList,
 )
@@ -34,9 +33,12 @@ def submit(open_doors: Open, who: Who, body: SubmitBody) -> JobView:
 
 
 @router.post("/plan", summary="Try a job file out")
-def plan(open_doors: Open, who: Who, body: PlanBody) -> TrialView:
-    """What would start now, and what would wait and why. Nothing is stored."""
-    return open_doors.service.plan(who, file=body.file, base_dir=body.base_dir)
+def plan(open_doors: Open, who: Who, body: PlanBody) -> PricedTrial:
+    """What would start now, what would wait and why, and what it would cost. Nothing is stored."""
+    view = open_doors.service.plan(who, file=body.file, base_dir=body.base_dir)
+    job = open_doors.service.draft(who, file=body.file, base_dir=body.base_dir)
+    prices, is_example = open_doors.pricing.prices(who, job)
+    return {**view, "prices": prices, "example_prices": is_example}
 
 
 @router.get("/jobs", summary="List jobs, newest first")
@@ -46,9 +48,9 @@ def list_jobs(open_doors: Open, who: Who, state: str = "", limit: Limit = 100) -
 
 
 @router.get("/jobs/{job_id}", summary="Describe a job")
-def describe(open_doors: Open, who: Who, job_id: str) -> JobDetail:
-    """Steps with counts and progress, the latest attempts, published outputs."""
-    return open_doors.service.describe(who, job_id)
+def describe(open_doors: Open, who: Who, job_id: str) -> PricedJob:
+    """Steps with counts and progress, the latest attempts, published outputs, what it has cost so far."""
+    return {**open_doors.service.describe(who, job_id), "cost": open_doors.pricing.cost(who, job_id)}
 
 
 @router.get("/jobs/{job_id}/explain", summary="Why does it wait?")

@@ -50,13 +50,14 @@ def logs(  # noqa: PLR0917 (each is a named query parameter)
     task: Annotated[str, Query(description="STEP.INDEX, such as render.3; empty: the latest task")] = "",
     attempt: Annotated[int, Query(ge=0, le=10**9, description="0: the latest")] = 0,
     offset: Annotated[int, Query(ge=0, le=2**53, description="Byte to begin at")] = 0,
+    rank: Annotated[int, Query(ge=0, le=10**6, description="Of a gang: which rank's")] = 0,
     follow: Annotated[bool, Query(description="Stream until the attempt ends")] = False,
 ) -> Any:
     """A piece of the log from byte `offset`; or, with `follow=1`, all that is and will be written."""
-    first = open_doors.service.logs(who, job_id, task=task, attempt=attempt, offset=offset)
+    first = open_doors.service.logs(who, job_id, task=task, attempt=attempt, offset=offset, rank=rank)
     if not follow:
         return first
-    return _stream(_log_events(open_doors, who, job_id, first))
+    return _stream(_log_events(open_doors, who, job_id, first, rank))
 
 
 async def _job_events(open_doors: Doors, who: Caller, job_id: str) -> AsyncIterator[str]:
@@ -69,7 +70,7 @@ async def _job_events(open_doors: Doors, who: Caller, job_id: str) -> AsyncItera
             return
 
 
-async def _log_events(open_doors: Doors, who: Caller, job_id: str, first: LogView) -> AsyncIterator[str]:
+async def _log_events(open_doors: Doors, who: Caller, job_id: str, first: LogView, rank: int) -> AsyncIterator[str]:
     step, index, number = first["attempt_id"].removeprefix(f"{job_id}.").split(".")
     task, attempt, view, quiet = f"{step}.{index}", int(number[1:]), first, 0
     while True:
@@ -82,7 +83,8 @@ async def _log_events(open_doors: Doors, who: Caller, job_id: str, first: LogVie
         if quiet % QUIET_LOOKS == QUIET_LOOKS - 1:
             yield ": still here\n\n"
         await anyio.sleep(0 if view["text"] else LOOK_S)
-        read = partial(open_doors.service.logs, who, job_id, task=task, attempt=attempt, offset=view["next_offset"])
+        at = view["next_offset"]
+        read = partial(open_doors.service.logs, who, job_id, task=task, attempt=attempt, offset=at, rank=rank)
         view = await run_sync(read)
 
 

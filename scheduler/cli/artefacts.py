@@ -20,6 +20,7 @@ Json = dict[str, Any]
 _SEALING_LIMIT_S = 15
 _SHEET_FROM = 2
 """A contact sheet of fewer frames shows nothing that the frame does not."""
+_DEVICES_TOLD = 8
 _FILMS = (".mp4", ".mov", ".mkv")
 
 
@@ -101,8 +102,10 @@ def make(books: Books, folder: Path, now_ms: int) -> tuple[Artefact, ...]:
     chart = gantt.draw(line, folder / "gantt.png", f"{books.title}: who held what when")
     found.append(Artefact(kind="gantt", name="Gantt chart", path=chart, lines=("who held what when",)))
     busy = utilisation.build(books.leases, books.attempts, books.nodes, now_ms)
-    chart = utilisation_chart.draw(busy, folder / "utilisation.png", f"{books.title}: how busy the devices were")
-    found.append(Artefact(kind="utilisation", name="utilisation", path=chart, lines=("held, and busy while held",)))
+    if busy.rows:
+        chart = utilisation_chart.draw(busy, folder / "utilisation.png", f"{books.title}: how busy the devices were")
+        lines = tuple(row.sentence for row in busy.rows[:_DEVICES_TOLD])
+        found.append(Artefact(kind="utilisation", name="utilisation", path=chart, lines=lines))
     found.append(_usage(books, folder))
     return tuple(found)
 
@@ -174,7 +177,7 @@ def curves_of(attempts: Iterable[Json]) -> list[loss_curve.Curve]:
         points = tuple(
             loss_curve.Point(step=int(m["step"]), loss=float(m["loss"]), tokens_per_s=float(m.get("tokens_per_s", 0)))
             for m in metrics
-            if "loss" in m
+            if "loss" in m and "step" in m
         )
         if points:
             curves.append(loss_curve.Curve(label=f"attempt {attempt['number']}", points=points))

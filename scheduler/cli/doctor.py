@@ -162,7 +162,10 @@ def check_ffmpeg(_: Session) -> Finding:
     except ExecutorError as error:
         advice = "transcode steps cannot run here"
         return Finding(what="ffmpeg", verdict=Verdict.MISSING, found=str(error), advice=advice)
-    return Finding(what="ffmpeg", verdict=Verdict.OK, found=f"{binary.version} ({binary.path})")
+    able = ", ".join(ffmpeg_binary.abilities())
+    if Path("/dev/nvidiactl").exists():
+        able += f"; NVENC: {', '.join(ffmpeg_binary.abilities(ffmpeg_binary.HARDWARE)) or 'none that works'}"
+    return Finding(what="ffmpeg", verdict=Verdict.OK, found=f"{binary.version} ({binary.path}): {able}")
 
 
 def check_torch(_: Session) -> Finding:

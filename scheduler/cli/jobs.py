@@ -17,6 +17,7 @@ from scheduler.cli.session import Session, coloured, plain, table
 from scheduler.cli.submit import waits
 from scheduler.cli.watch import bars
 from scheduler.report import figures
+from scheduler.report import money as told
 
 _SHOWN_ATTEMPTS = 12
 _SHOWN_OUTPUTS = 30
@@ -122,6 +123,8 @@ def _facts(job: dict[str, Any]) -> Table:
     for name in ("submitted", "started", "finished", "deadline"):
         if at_ms := job.get(f"{name}_ms"):
             rows.add_row(name, figures.instant(at_ms))
+    if cost := job.get("cost"):
+        rows.add_row("cost", plain(told.cost(cost)))
     return rows
 
 

@@ -15,7 +15,7 @@ from scheduler.cli.app import SERVICE, session, verb
 from scheduler.cli.client import Client
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.home import Instance, read_instance, read_key, running
-from scheduler.cli.session import Session, coloured, table
+from scheduler.cli.session import Session, coloured, plain, table
 from scheduler.model.errors import ShisuanError
 from scheduler.report import figures
 
@@ -234,6 +234,14 @@ def status(ctx: typer.Context) -> None:
     here.show(value, lambda out: out.print(_status_table(here, value)))
 
 
+def _feed_words(feed: dict[str, Any]) -> str:
+    """Where sealed usage goes and how far behind the receiver is."""
+    state, lag = str(feed["state"]), figures.count(int(feed["lag"]), "record")
+    colour = {"current": "green", "sending": "green", "refused": "red"}.get(state, "yellow")
+    words = f"[{colour}]{state}[/] {plain(feed['url'])}, up to entry {feed['cursor']}, {lag} behind"
+    return f"{words}\n{plain(feed['message'])}" if feed["message"] else words
+
+
 def _status_table(here: Session, value: dict[str, Any]) -> Any:
     rows = table("", "")
     rows.show_header = False
@@ -242,6 +250,8 @@ def _status_table(here: Session, value: dict[str, Any]) -> Any:
     rows.add_row("runtime", _runtime_words(_runtime(value)))
     for what, number in sorted(value.get("counts", {}).items()):
         rows.add_row(what, _counts(number))
+    if feed := value.get("feed"):
+        rows.add_row("feed", _feed_words(feed))
     if value.get("started_ms"):
         rows.add_row("since", figures.instant(value["started_ms"]))
     if value.get("simulated"):

@@ -47,6 +47,7 @@ def parse_target(text: str) -> Target:
 def logs(
     ctx: typer.Context,
     target: Annotated[str, typer.Argument(metavar="JOB[.STEP[.INDEX[.aN]]]", show_default=False)],
+    rank: Annotated[int, typer.Option(metavar="N", min=0, help="Of a gang: which rank's.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Go on until the attempt ends.")] = False,
 ) -> None:
     """Print a task's log.
@@ -59,11 +60,11 @@ def logs(
     if wanted.index is None:
         here.say(f"==> {wanted.job}.{step}.{index} (attempt {number}) <==")
     if here.is_json:
-        here.show(_chunk(here, wanted.job, one, 0), lambda _: None)
+        here.show(_chunk(here, wanted.job, one, 0, rank), lambda _: None)
         return
     offset = 0
     while True:
-        chunk = _chunk(here, wanted.job, one, offset)
+        chunk = _chunk(here, wanted.job, one, offset, rank)
         sys.stdout.write(chunk["text"])
         sys.stdout.flush()
         moved, offset = chunk["next_offset"] != offset, chunk["next_offset"]
@@ -73,10 +74,10 @@ def logs(
             here.sleep(_POLL_S)
 
 
-def _chunk(here: Session, job: str, one: tuple[str, int, int], offset: int) -> dict[str, Any]:
+def _chunk(here: Session, job: str, one: tuple[str, int, int], offset: int, rank: int) -> dict[str, Any]:
     step, index, number = one
     chunk: dict[str, Any] = here.client().get(
-        f"/jobs/{job}/logs", task=f"{step}.{index}", attempt=number, offset=offset
+        f"/jobs/{job}/logs", task=f"{step}.{index}", attempt=number, offset=offset, rank=rank
     )
     return chunk
 

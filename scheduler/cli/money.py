@@ -11,6 +11,7 @@ from scheduler.cli.app import MONEY, app, session, verb
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.jobs import job_id
 from scheduler.cli.session import Session, plain, table
+from scheduler.ledger.months import CHINA
 from scheduler.model.money import yuan
 from scheduler.report import figures
 from scheduler.report import money as told
@@ -91,7 +92,7 @@ def _lines(listed: list[dict[str, Any]]) -> Any:
             str(line["ledger_seq"]),
             plain(line["usage_id"]),
             plain(told.what(line)),
-            figures.instant(line["start_ms"]),
+            figures.instant(line["start_ms"], CHINA),
             told.quantity(line["sku"], line["amount"]),
             plain(line["rate"]),
             yuan(line["gross_micro_yuan"]),
@@ -133,7 +134,7 @@ def rates(
 
 def _card(out: Console, card: dict[str, Any]) -> None:
     state = "in force" if card["in_force"] else "not in force now"
-    since = figures.instant(card["valid_from_ms"])
+    since = figures.instant(card["valid_from_ms"], CHINA)
     out.print(f"[bold]{plain(card['id'])}[/] {state}; valid from {since}", soft_wrap=True)
     if card["example"]:
         out.print(EXAMPLE)
@@ -189,7 +190,7 @@ def _vouchers(out: Console, listed: list[dict[str, Any]], policies: list[dict[st
             yuan(one["amount_micro_yuan"]),
             yuan(one["left_micro_yuan"]),
             yuan(one["burnt_micro_yuan"]),
-            figures.instant(one["valid_to_ms"]),
+            figures.instant(one["valid_to_ms"], CHINA),
             plain(one["excluded"]),
         )
     out.print(rows)

@@ -18,6 +18,7 @@ from scheduler.cli.exits import CliError, Unreachable
 from scheduler.cli.session import Session, plain, table
 from scheduler.cli.watch import finish, follow
 from scheduler.report import figures
+from scheduler.report import money as told
 
 _TRIES = 3
 
@@ -187,6 +188,29 @@ def _plan(out: Console, value: dict[str, Any]) -> None:
         out.print("Nothing would start now.")
     if value["waits"]:
         out.print(waits(value["waits"]))
+    if prices := value.get("prices"):
+        out.print(_prices(prices))
+        example = " (EXAMPLE PRICES)" if value.get("example_prices") else ""
+        out.print(f"List prices of what is held, before vouchers{example}. Time spent starting is free by default.")
+
+
+def _prices(listed: list[dict[str, Any]]) -> Any:
+    rows = table(
+        *("STEP", "YUAN/H PER TASK", "AT ONCE", "YUAN/H AT MOST", "ESTIMATE", "BASIS"),
+        right=("YUAN/H PER TASK", "AT ONCE", "YUAN/H AT MOST", "ESTIMATE"),
+    )
+    for price in listed:
+        low, high = price["hourly_low_micro_yuan"], price["hourly_high_micro_yuan"]
+        known = told.span(price["estimate_low_micro_yuan"], price["estimate_high_micro_yuan"])
+        rows.add_row(
+            plain(price["step"]),
+            told.span(low, high),
+            f"{price['parallel']:,}",
+            told.span(low * price["parallel"], high * price["parallel"]),
+            known if price["run_ms_mean"] else "–",
+            plain(told.basis(price)),
+        )
+    return rows
 
 
 def waits(items: list[dict[str, Any]]) -> Any:

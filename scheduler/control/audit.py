@@ -10,11 +10,9 @@ from scheduler.control.money_shapes import AuditView
 from scheduler.control.ports import Ledger
 from scheduler.ledger import posting
 from scheduler.ledger.book import Book
-from scheduler.model.money import LedgerHead
+from scheduler.model.money import LedgerHead, Posted, StoredTxn, columns_of
 
 PAGE = 2_000
-Stored = tuple[int, str, bytes, bytes]
-"""``(seq, body, prev_hash, hash)``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +50,7 @@ def view(found: Finding) -> AuditView:
 def _chain(ledger: Ledger, head: LedgerHead) -> str:
     seq, last = 0, posting.GENESIS
     balances: dict[str, int] = {}
-    for at, body, prev_hash, own in _rows(ledger, head):
+    for at, body, prev_hash, own, _ in _rows(ledger, head):
         if at != seq + 1:
             return f"ledger: there is no transaction {seq + 1}"
         if (prev_hash, own) != (last, posting.link(last, body)):
@@ -90,19 +88,22 @@ def _projection(ledger: Ledger, head: LedgerHead) -> str:
                 break
             for posted in book.apply(seq, event):
                 stored = next(rows, None)
-                if stored is None or stored[3] != posted.hash:
-                    return _differs(posted.txn.seq, posted.body, stored)
+                if stored is None or stored.hash != posted.hash:
+                    return _differs(posted, stored)
+                if stored.columns != columns_of(posted.txn):
+                    return f"ledger transaction {stored.seq}: its row says {stored.columns}, which its body does not"
         after = until
     left = next(rows, None)
-    return f"ledger: transaction {left[0]} comes from nothing in the journal" if left else ""
+    return f"ledger: transaction {left.seq} comes from nothing in the journal" if left else ""
 
 
-def _differs(seq: int, body: str, stored: Stored | None) -> str:
-    return f"ledger transaction {seq}: the journal gives {body}, the table holds {stored[1] if stored else 'nothing'}"
+def _differs(ours: Posted, stored: StoredTxn | None) -> str:
+    held = stored.body if stored else "nothing"
+    return f"ledger transaction {ours.txn.seq}: the journal gives {ours.body}, the table holds {held}"
 
 
-def _rows(ledger: Ledger, head: LedgerHead) -> Iterator[Stored]:
+def _rows(ledger: Ledger, head: LedgerHead) -> Iterator[StoredTxn]:
     after = 0
     while after < head.seq and (page := ledger.ledger_rows(after, min(PAGE, head.seq - after))):
         yield from page
-        after = page[-1][0]
+        after = page[-1].seq

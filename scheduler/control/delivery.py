@@ -28,6 +28,8 @@ GATHER_S = 0.2
 """After news, so that one batch carries what a few transactions sealed."""
 IDLE_MS = 60_000
 """A look at the outbox without news."""
+ASK_AGAIN_MS = 300_000
+"""A receiver that was given everything is asked for its cursor again after this long: it may have been restored."""
 FIRST_PAUSE_MS = 1_000
 LONGEST_PAUSE_MS = 300_000
 """An outage of days ends within five minutes of its end."""
@@ -109,10 +111,11 @@ class Delivery:
         self._cursor: int | None = None
         """What the receiver said last; None: it has to be asked."""
         self._shown = self._remembered()
-        self._state, self._message = FeedState.STARTING, ""
+        self.state, self._message = FeedState.STARTING, ""
         self._failures = 0
         """Since something was last stored."""
         self._went_back = False
+        self._heard_ms = 0
         self.failed = 0
         self.delivered = 0
         self._next_try_ms = 0
@@ -134,7 +137,7 @@ class Delivery:
         """How it stands. Counts the rows the receiver lacks."""
         return {
             "url": self._url,
-            "state": self._state.value,
+            "state": self.state.value,
             "message": self._message,
             "cursor": self._shown,
             "lag": self._feed.outbox.outbox_backlog(self._shown),
@@ -163,6 +166,9 @@ class Delivery:
         asking = self._cursor is None
         signed = self._feed.batch(self._cursor or 0, 0 if asking else self._batch_rows)
         if not asking and not signed.batch.rows:
+            if self._clock.now_ms() - self._heard_ms >= ASK_AGAIN_MS:
+                self._cursor = None
+                return 0
             self._settle(FeedState.CURRENT)
             return IDLE_MS
         try:
@@ -172,6 +178,7 @@ class Delivery:
         return self._hear(signed, answer)
 
     def _hear(self, signed: SignedBatch, answer: Answer) -> int:
+        self._heard_ms = self._clock.now_ms()
         if answer.status == 409 and answer.cursor not in (None, self._cursor) and not self._went_back:
             self._went_back = True  # once: a receiver that sends us to and fro is not one
             return self._resume(answer.cursor)
@@ -201,11 +208,11 @@ class Delivery:
     def _settle(self, state: FeedState) -> None:
         if self._failures:
             log.info("feed_resumed", url=self._url, cursor=self._cursor, failures=self._failures)
-        self._state, self._message, self._failures, self._next_try_ms = state, "", 0, 0
+        self.state, self._message, self._failures, self._next_try_ms = state, "", 0, 0
 
     def _fail(self, state: FeedState, message: str, asked_s: int) -> int:
         """Exponential pause with jitter: many senders must not come back in step."""
-        if not self._failures or state is not self._state:
+        if not self._failures or state is not self.state:
             log.warning("feed_interrupted", url=self._url, state=state.value, message=message)
         most_ms = min(FIRST_PAUSE_MS << min(self._failures, 20), LONGEST_PAUSE_MS)
         pause_ms = self._rng.randint(most_ms // 2, most_ms)
@@ -213,7 +220,7 @@ class Delivery:
         self._cursor, self._went_back = None, False
         self._failures += 1
         self.failed += 1
-        self._state, self._message = state, message
+        self.state, self._message = state, message
         self._next_try_ms = self._clock.now_ms() + pause_ms
         return pause_ms
 

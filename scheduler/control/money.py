@@ -153,33 +153,36 @@ class Money:
 
     def set_rate(self, card: RateCard, pointer: str) -> None:
         """Record a version of the prices unless it is recorded. Raises InvalidInput for an edited one."""
+        self._keeper.catch_up()  # here, so that the cycle does not wait for a backlog
 
         def decide(_: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
             with self._keeper.book() as book:
                 known = next((c for c in book.tariff.cards if c.id == card.id), None)
-            _refuse_edit(known, card, pointer, "valid_from")
+            _refuse_edit(known, card, pointer)
             return (() if known else (RateCardSet(at_ms=now_ms, card=card),)), None
 
         self._cycle.call(decide)
 
     def set_policy(self, version: PolicyVersion, pointer: str) -> None:
         """Record a policy version unless it is recorded. Raises InvalidInput for an edited one."""
+        self._keeper.catch_up()  # here, so that the cycle does not wait for a backlog
 
         def decide(_: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
             with self._keeper.book() as book:
                 known = book.policies.get(version.id)
-            _refuse_edit(known, version, pointer, "valid_from")
+            _refuse_edit(known, version, pointer)
             return (() if known else (PolicySet(at_ms=now_ms, policy=version),)), None
 
         self._cycle.call(decide)
 
     def set_voucher(self, voucher: Voucher, pointer: str) -> None:
         """Grant the configuration file's voucher unless it was. Raises InvalidInput."""
+        self._keeper.catch_up()  # here, so that the cycle does not wait for a backlog
 
         def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
             with self._keeper.book() as book:
                 known = book.vouchers.get(voucher.id)
-                _refuse_edit(known, voucher, pointer, "yuan")
+                _refuse_edit(known, voucher, pointer)
                 if known is None:
                     check_voucher(engine, book, voucher, pointer, ())
             return (() if known else (VoucherGranted(at_ms=now_ms, voucher=voucher),)), None
@@ -273,10 +276,10 @@ def check_voucher(engine: Engine, book: Book, voucher: Voucher, pointer: str, ta
         raise InvalidInput(problems)
 
 
-def _refuse_edit(known: object, given: object, pointer: str, new: str) -> None:
+def _refuse_edit(known: object, given: object, pointer: str) -> None:
     """What is recorded is never edited. Raises InvalidInput with what differs first."""
     difference = "" if known is None or known == given else views.first_difference(known, given)
     if difference:
         name = getattr(given, "id", "")
         text = f"{name} is recorded with other content ({difference}) and is never edited: give the change a new id"
-        raise InvalidInput([Problem(pointer.rstrip("."), f"{text} and its own {new}")])
+        raise InvalidInput([Problem(pointer.rstrip("."), text)])

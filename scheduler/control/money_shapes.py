@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict  # see shapes.py
 
+from scheduler.control.shapes import JobDetail, TrialView
+
 
 class PriceView(TypedDict):
     """What an hour of one SKU costs."""
@@ -217,3 +219,16 @@ class AuditView(TypedDict):
     ledger_hash: str
     ledger_cursor: int
     journal_seq: int
+
+
+class PricedJob(JobDetail):
+    """A job with what it has cost so far."""
+
+    cost: CostView
+
+
+class PricedTrial(TrialView):
+    """What would happen if the job were submitted now, and what it would cost."""
+
+    prices: list[StepPrice]
+    example_prices: bool

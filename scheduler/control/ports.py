@@ -12,7 +12,7 @@ from scheduler.model.event import Event, MoneyEvent
 from scheduler.model.feed import OutboxRow
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
-from scheduler.model.money import LedgerHead, Posted, Txn
+from scheduler.model.money import LedgerHead, Posted, StoredTxn, Txn
 from scheduler.model.node import Device
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from scheduler.model.sample import Sample
@@ -47,7 +47,7 @@ class Executor(Protocol):
         """These reports are recorded and need not be kept."""
         ...
 
-    def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0) -> LogChunk:
         """Part of an attempt's combined stdout and stderr from byte ``offset``. Raises NotFound."""
         ...
 
@@ -220,8 +220,12 @@ class Ledger(Protocol):
         """Transactions of service in ``[start_ms, end_ms)`` (0: no bound), in the ledger's order."""
         ...
 
-    def ledger_rows(self, after: int = 0, limit: int = ...) -> list[tuple[int, str, bytes, bytes]]:
-        """``(seq, body, prev_hash, hash)`` as they stand in the database."""
+    def charged(self, job_id: str) -> tuple[int, int]:
+        """What is booked for a job, in micro-yuan: at list prices, and what its tenant pays of it."""
+        ...
+
+    def ledger_rows(self, after: int = 0, limit: int = ...) -> list[StoredTxn]:
+        """Rows as they stand in the database, for whoever checks them."""
         ...
 
 

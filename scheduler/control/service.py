@@ -23,7 +23,7 @@ from scheduler.control.submission import Submission
 from scheduler.engine import Engine
 from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
-from scheduler.model.job import JobRecord, JobState
+from scheduler.model.job import Job, JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, parse_attempt_id
 from scheduler.model.order import LogChunk
 
@@ -59,6 +59,10 @@ class Service:
     def plan(self, caller: Caller, *, file: str, base_dir: str) -> TrialView:
         """What would happen if this were submitted now. Stores nothing. Raises InvalidInput."""
         return self._submission.trial(caller, file=file, base_dir=base_dir)
+
+    def draft(self, caller: Caller, *, file: str, base_dir: str) -> Job:
+        """The job that this file would be now. Stores nothing. Raises InvalidInput."""
+        return self._submission.draft(caller, file=file, base_dir=base_dir)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -192,16 +196,20 @@ class Service:
         found = self._history.usage(job_id=job_id, tenant=caller.scope, after=after, start_ms=start_ms, end_ms=end_ms)
         return [views.usage(r) for r in found]
 
-    def logs(self, caller: Caller, job_id: str, *, task: str = "", attempt: int = 0, offset: int = 0) -> LogView:
+    def logs(
+        self, caller: Caller, job_id: str, *, task: str = "", attempt: int = 0, offset: int = 0, rank: int = 0
+    ) -> LogView:
         """A piece of a task's log from byte ``offset``; the latest attempt when ``attempt`` is 0, the job's latest task
-        when ``task`` is empty. Raises NotFound, InvalidInput.
+        when ``task`` is empty, and of a gang that of one ``rank``. Raises NotFound, InvalidInput.
         """
         record = visible(caller, self._record(job_id), job_id)
         if offset < 0:
             raise InvalidInput([Problem("offset", "must be 0 or more")])
         found = self._pick_attempt(record, task, attempt)
-        node = self._nodes_of(job_id, {found.lease_id})[found.lease_id]
-        chunk = self._read_log(node, found, offset)
+        nodes = self._nodes_of(job_id, {found.lease_id})[found.lease_id]
+        if not 0 <= rank < len(nodes):
+            raise InvalidInput([Problem("rank", f"{found.id} has ranks 0 to {len(nodes) - 1}, not {rank}")])
+        chunk = self._read_log(nodes[rank], found, offset, rank)
         return {"attempt_id": found.id, "text": chunk.text, "next_offset": chunk.next_offset, "end": chunk.end}
 
     def whoami(self, attempt: str) -> SelfView:
@@ -253,18 +261,19 @@ class Service:
     def _attempt_views(self, job_id: str, records: Sequence[AttemptRecord]) -> list[AttemptView]:
         nodes = self._nodes_of(job_id, {r.lease_id for r in records})
         progress = self._cycle.observer.progress
-        return [views.attempt(r, progress.get(r.id), nodes.get(r.lease_id, "")) for r in records]
+        return [views.attempt(r, progress.get(r.id), nodes.get(r.lease_id, ("",))[0]) for r in records]
 
-    def _nodes_of(self, job_id: str, lease_ids: set[str]) -> dict[str, str]:
-        """Node of the first rank of each of these leases of one job."""
-        nodes: dict[str, str] = {}
+    def _nodes_of(self, job_id: str, lease_ids: set[str]) -> dict[str, tuple[str, ...]]:
+        """Node of each rank of each of these leases of one job."""
+        nodes: dict[str, tuple[str, ...]] = {}
         numbers = sorted(int(lease_id[1:]) for lease_id in lease_ids)
         after = numbers[0] - 1 if numbers else 0
         while numbers and after < numbers[-1]:
             page = self._history.leases(job_id=job_id, after=f"l{after}", limit=numbers[-1] - after)
             if not page:
                 break
-            nodes.update({r.lease.id: r.lease.allocations[0].node for r in page if r.lease.id in lease_ids})
+            mine = [r.lease for r in page if r.lease.id in lease_ids]
+            nodes.update({lease.id: tuple(a.node for a in lease.allocations) for lease in mine})
             after = int(page[-1].lease.id[1:])
         return nodes
 
@@ -298,9 +307,9 @@ class Service:
             raise InvalidInput([Problem("task", f"step {name} has tasks 0 to {count - 1}, not {index}")])
         return name, int(index or 0)
 
-    def _read_log(self, node: str, attempt: AttemptRecord, offset: int) -> LogChunk:
+    def _read_log(self, node: str, attempt: AttemptRecord, offset: int, rank: int) -> LogChunk:
         try:
-            return self._executor.read_log(node, attempt.id, offset, MOST_LOG_BYTES)
+            return self._executor.read_log(node, attempt.id, offset, MOST_LOG_BYTES, rank)
         except NotFound:
             # A log is made with its first byte: this runner has written nothing, or nothing yet.
             return LogChunk(text="", next_offset=offset, end=attempt.state.is_final)

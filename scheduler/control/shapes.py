@@ -66,6 +66,8 @@ class AttemptView(TypedDict):
     reason: str
     outputs: list[str]
     facts: str
+    checkpoint_ms: int
+    """When its last checkpoint was committed; 0: none."""
     progress_milli: int
     message: str
     measured: MeasuredView | None
@@ -259,6 +261,7 @@ class UsageView(TypedDict):
     devices: list[str]
     quantities: list[QuantityView]
     simulated: bool
+    purpose: str
     evidence: str
 
 

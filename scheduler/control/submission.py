@@ -70,6 +70,12 @@ class Submission:
             "waits": [views.wait(w) for w in plan.waits],
         }
 
+    def draft(self, caller: Caller, *, file: str, base_dir: str) -> Job:
+        """The job that this file would be now. Stores nothing. Raises InvalidInput."""
+        draft = self._read(caller, file, base_dir)
+        with self._cycle.state() as engine:
+            return draft.job(engine.next_job_id(), "")
+
     def _remember(self, tenant: str, request_id: str, job_id: str) -> None:
         """Two equal requests may meet in one cycle, before the database knows of the first."""
         if len(self._fresh) >= FRESH_REQUESTS:

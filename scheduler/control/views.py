@@ -124,6 +124,7 @@ def attempt(record: AttemptRecord, progress: Progress | None, node: str) -> Atte
         "reason": record.reason,
         "outputs": list(record.outputs),
         "facts": record.facts,
+        "checkpoint_ms": record.checkpoint_ms,
         "progress_milli": 1000 if record.state.value == "succeeded" else progress.milli if progress else 0,
         "message": progress.message if progress else "",
         "measured": measured.view(record.measured) if record.measured is not None else None,
@@ -225,6 +226,7 @@ def usage(record: UsageRecord) -> UsageView:
         "devices": list(record.devices),
         "quantities": [{"sku": q.sku.value, "model": q.model, "amount": q.amount} for q in record.quantities],
         "simulated": record.simulated,
+        "purpose": record.purpose,
         "evidence": record.evidence,
     }
 

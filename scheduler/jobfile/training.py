@@ -23,7 +23,8 @@ def train(context: Context, entry: Entry) -> TrainSpec:
     args: list[str] = []
     env: dict[str, str] = {}
     with context.at(entry.at("script")):
-        script = _script(context, body)
+        unread = {entry.at("script"), entry.at("module")}.intersection(p.pointer for p in context.problems)
+        script = "" if unread else _script(context, body)
         reads += (str(PurePosixPath(script).parent),) if script else ()
     with context.at(entry.at("python")):
         python, more = _python(context, body.python or "")

@@ -274,6 +274,37 @@ class Posted(NamedTuple):
     hash: bytes
 
 
+class StoredTxn(NamedTuple):
+    """A transaction's row as it stands in the database; ``columns`` repeat what is searched for and added up there."""
+
+    seq: int
+    body: str
+    prev_hash: bytes
+    hash: bytes
+    columns: tuple[int | str, ...]
+
+
+COLUMNS = (
+    "idem",
+    "kind",
+    "tenant",
+    "job_id",
+    "start_ms",
+    "end_ms",
+    "journal_seq",
+    "gross_micro_yuan",
+    "due_micro_yuan",
+)
+
+
+def columns_of(txn: Txn) -> tuple[int | str, ...]:
+    """What the :data:`COLUMNS` of the transaction's row must hold."""
+    gross, due = (sum(amounts) for amounts in (
+        [line.gross_micro_yuan for line in txn.lines], [line.due_micro_yuan for line in txn.lines],
+    ))  # fmt: skip
+    return txn.idem, txn.kind.value, txn.tenant, txn.job_id, txn.start_ms, txn.end_ms, txn.journal_seq, gross, due
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerHead:
     """How far the ledger has read the journal, and where it ends."""

@@ -76,3 +76,33 @@ def why(row: Mapping[str, Any]) -> list[str]:
 def fen(amount_fen: int) -> str:
     """``12.34`` yuan from fen."""
     return f"{'-' if amount_fen < 0 else ''}{abs(amount_fen) // 100}.{abs(amount_fen) % 100:02d}"
+
+
+def cost(view: Mapping[str, Any]) -> str:
+    """``12.30 yuan, of which vouchers pay 3.69; running now: 0.51``."""
+    gross, due, running = (int(view[k]) for k in _COST)
+    parts = [f"{yuan(gross)} yuan"]
+    if gross != due:
+        parts.append(f"vouchers deduct {yuan(gross - due)}")
+    if running:
+        parts.append(f"and {yuan(running)} for what runs now")
+    return ", ".join(parts) + (" (EXAMPLE PRICES)" if view.get("example") else "")
+
+
+_COST = ("sealed_gross_micro_yuan", "sealed_due_micro_yuan", "running_micro_yuan")
+_BASES = {
+    "same_scene": "{mean} a task in your jobs with the same scene",
+    "same_name": "{mean} a task in your jobs of this name",
+    "same_kind": "{mean} a task in your steps of this kind",
+    "unknown": "you have run nothing like it yet",
+}
+
+
+def basis(price: Mapping[str, Any]) -> str:
+    """Where an estimate's run time comes from."""
+    return _BASES[str(price["basis"])].format(mean=figures.duration(int(price["run_ms_mean"])))
+
+
+def span(low: int, high: int) -> str:
+    """One amount, or from the cheapest model to the dearest."""
+    return yuan(low) if low == high else f"{yuan(low)} to {yuan(high)}"

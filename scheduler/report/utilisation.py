@@ -57,6 +57,13 @@ class Row:
             "–" if self.energy_mj is None else f"{self.energy_mj / _MJ_PER_WH:.2f} Wh",
         )
 
+    @property
+    def sentence(self) -> str:
+        """``n1 card 0 L40S: held 81 %, busy 76 % of that (nvml)``"""
+        busy = "not measured" if self.busy_milli is None else f"busy {figures.percent(self.busy_milli)} of that"
+        source = f" ({' + '.join(self.sources)})" if self.sources else ""
+        return f"{self.node} {self.cells[1]}: held {figures.percent(self.held_milli)}, {busy}{source}"
+
 
 HEADER = ("NODE", "DEVICE", "HELD", "BUSY WHILE HELD", "MEASURED", "SOURCE", "ENERGY")
 

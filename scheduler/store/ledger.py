@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from scheduler.model.codec import decode
 from scheduler.model.errors import StaleEpoch
 from scheduler.model.event import MoneyEvent
-from scheduler.model.money import LedgerHead, Posted, Txn
+from scheduler.model.money import COLUMNS, LedgerHead, Posted, StoredTxn, Txn, columns_of
 from scheduler.store import tables
 from scheduler.store.database import Database
 from scheduler.store.upcast import read_event
@@ -121,13 +121,23 @@ class Ledger:
         with self._database.read() as connection:
             return tuple(decode(Txn, json.loads(body)) for body in connection.scalars(statement))
 
-    def ledger_rows(self, after: int = 0, limit: int = 2_000) -> list[tuple[int, str, bytes, bytes]]:
-        """``(seq, body, prev_hash, hash)`` as they stand in the database, for whoever checks them."""
+    def charged(self, job_id: str) -> tuple[int, int]:
+        """What is booked for a job, in micro-yuan: at list prices, and what its tenant pays of it."""
         ledger = tables.ledger.c
-        columns = (ledger.seq, ledger.body, ledger.prev_hash, ledger.hash)
-        wanted = sa.select(*columns).where(ledger.seq > after).order_by(ledger.seq).limit(limit)
+        sums = (sa.func.sum(ledger.gross_micro_yuan), sa.func.sum(ledger.due_micro_yuan))
         with self._database.read() as connection:
-            return [(row.seq, row.body, row.prev_hash, row.hash) for row in connection.execute(wanted)]
+            gross, due = connection.execute(sa.select(*sums).where(ledger.job_id == job_id)).one()
+        return int(gross or 0), int(due or 0)
+
+    def ledger_rows(self, after: int = 0, limit: int = 2_000) -> list[StoredTxn]:
+        """Rows as they stand in the database, for whoever checks them."""
+        ledger = tables.ledger
+        wanted = sa.select(ledger).where(ledger.c.seq > after).order_by(ledger.c.seq).limit(limit)
+        with self._database.read() as connection:
+            return [
+                StoredTxn(row.seq, row.body, row.prev_hash, row.hash, tuple(getattr(row, name) for name in COLUMNS))
+                for row in connection.execute(wanted)
+            ]
 
 
 def _head(connection: sa.Connection) -> LedgerHead:
@@ -141,17 +151,5 @@ def _event(row: Any) -> tuple[int, MoneyEvent]:
 
 
 def _values(one: Posted) -> dict[str, Any]:
-    txn = one.txn
-    return {
-        "seq": txn.seq,
-        "idem": txn.idem,
-        "kind": txn.kind.value,
-        "tenant": txn.tenant,
-        "job_id": txn.job_id,
-        "start_ms": txn.start_ms,
-        "end_ms": txn.end_ms,
-        "journal_seq": txn.journal_seq,
-        "body": one.body,
-        "prev_hash": one.prev_hash,
-        "hash": one.hash,
-    }
+    row = {"seq": one.txn.seq, "body": one.body, "prev_hash": one.prev_hash, "hash": one.hash}
+    return row | dict(zip(COLUMNS, columns_of(one.txn), strict=True))

@@ -257,6 +257,8 @@ ledger = _table(
     _whole("start_ms"),
     _whole("end_ms"),
     _whole("journal_seq"),
+    _whole("gross_micro_yuan"),
+    _whole("due_micro_yuan"),
     _body("body"),
     Column("prev_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),

@@ -127,6 +127,12 @@ class Pages:
             request, lambda who: self.part(request, "job_part.html", seen, **self._reader.job(who, job_id))
         )
 
+    def statement(self, request: Request, month: str) -> Response:
+        """A month's statement."""
+        return self.guarded(
+            request, lambda who: self.show(request, "statement.html", **self._reader.statement(who, month))
+        )
+
     def sign_in(self, request: Request, key: str, back: str) -> Response:
         """Check the key, keep it in a cookie that scripts cannot read."""
         try:
@@ -139,7 +145,9 @@ class Pages:
 
 
 def router(doors: Doors) -> APIRouter:
-    """The page's addresses: ``/``, ``/jobs/ID``, ``/sign-in``, ``/sign-out``, ``/zh``, ``/en``, ``/static``."""
+    """The page's addresses: ``/``, ``/jobs/ID``, ``/statement``, ``/sign-in``, ``/sign-out``, ``/zh``, ``/en``,
+    ``/static``.
+    """
     pages = Pages(doors)
     made = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -158,6 +166,10 @@ def router(doors: Doors) -> APIRouter:
     @made.get("/parts/jobs/{job_id}")
     def job_part(request: Request, job_id: str, seen: str = "") -> Response:
         return pages.job_part(request, job_id, seen)
+
+    @made.get("/statement")
+    def statement(request: Request, month: str = "") -> Response:
+        return pages.statement(request, month)
 
     @made.post("/sign-in")
     async def sign_in(request: Request) -> Response:

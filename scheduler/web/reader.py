@@ -8,11 +8,15 @@ from typing import Any, Protocol
 
 from scheduler.control.access import Caller, visible
 from scheduler.control.cycle import Cycle
+from scheduler.control.money import Money
 from scheduler.control.operations import Operations
+from scheduler.control.pricing import Pricing
 from scheduler.control.service import Service
+from scheduler.ledger.statement import to_fen
 from scheduler.report import figures, timeline
+from scheduler.report import money as told
 from scheduler.report import usage as sums
-from scheduler.web import drawing
+from scheduler.web import drawing, statement
 
 JOBS_SHOWN = 60
 OUTPUTS_SHOWN = 12
@@ -31,6 +35,16 @@ class Doors(Protocol):
     @property
     def operations(self) -> Operations:
         """Nodes, status, keys."""
+        ...
+
+    @property
+    def money(self) -> Money:
+        """Statements and vouchers."""
+        ...
+
+    @property
+    def pricing(self) -> Pricing:
+        """What jobs cost."""
         ...
 
     @property
@@ -69,6 +83,7 @@ class Reader:
             "job": job_line(job, now_ms),
             "times": [(name, job[f"{name}_ms"]) for name in ("submitted", "started", "finished", "deadline")],
             "detail": job,
+            "cost": self._cost(caller, job_id),
             "steps": [step_view(step, states.get(step["name"], {}), job_id) for step in job["steps"]],
             "waits": [w for w in waits if w["reasons"]],
             "attempts": [attempt_view(a, now_ms) for a in reversed(job["attempts"])],
@@ -76,6 +91,16 @@ class Reader:
             "more_outputs": max(0, len(job["outputs"]) - OUTPUTS_SHOWN),
             **self._history(caller, job, now_ms),
         }
+
+    def statement(self, caller: Caller, month: str) -> dict[str, Any]:
+        """A month's statements and the vouchers."""
+        return statement.gather(self.doors.money, caller, month, self.doors.cycle.now_ms())
+
+    def _cost(self, caller: Caller, job_id: str) -> dict[str, Any]:
+        """So far: what is booked and to be paid, and what runs now, to the fen so that the page keeps still."""
+        cost = self.doors.pricing.cost(caller, job_id)
+        so_far = cost["sealed_due_micro_yuan"] + cost["running_micro_yuan"]
+        return {"yuan": told.fen(to_fen(so_far)), "example": cost["example"]}
 
     def _task_states(self, caller: Caller, job_id: str) -> dict[str, dict[int, str]]:
         """State by task index, of steps small enough to draw; waiting tasks are left out."""

@@ -180,6 +180,25 @@ def test_two_ranks_of_a_gang_may_share_a_node(reader):
     assert reader.end_of(orders[0].lease_id).state is AttemptState.SUCCEEDED
 
 
+def test_all_ranks_of_a_gang_know_where_to_meet_and_a_repeated_order_says_the_same(site, own):
+    order = gang(next(numbers), ("printenv", "MASTER_ADDR", "MASTER_PORT"))
+    own[-1].executor.start(order)
+    own[-1].executor.start(order)
+    end = own[-1].end_of(order[0].lease_id)
+    assert end.state is AttemptState.SUCCEEDED, end.message
+    attempt = order[0].tasks[0].attempt_id
+    told = [own[-1].executor.read_log(o.node, attempt, 0, 1_000, o.rank).text for o in order]
+    assert told[0] == told[1]
+    host, port = told[0].split()
+    assert host
+    assert 0 < int(port) < 65_536
+    own.append(reconnect(site, own[-1]))
+    own[-1].executor.start(order)
+    own[-1].end_of(order[0].lease_id)
+    again = own[-1].executor.read_log("beta", attempt, 0, 1_000, 1).text
+    assert again == told[1], "the orders of a gang that began are settled"
+
+
 def test_the_first_failing_rank_ends_the_gang(reader):
     orders = gang(next(numbers), ("sleep", "1000"), ("/bin/false",))
     reader.executor.start(orders)

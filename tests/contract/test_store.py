@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import threading
 import types
 import typing
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler.control import ports
+from scheduler.model import codec
 from scheduler.model.errors import NotFound, StaleEpoch, StoreError, Unauthorized
 from scheduler.model.event import JobCancelled, JobHeld, JobSubmitted, LeaseGranted, QueueSet, UsageSealed
 from scheduler.model.job import Job, JobKind, JobRecord, JobState, Step, StepKind, StepRecord
@@ -106,7 +108,7 @@ def unprotect(store: SqlStore) -> None:
 # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("port", [ports.Store, ports.History, ports.KeyRing])
+@pytest.mark.parametrize("port", [ports.Store, ports.History, ports.KeyRing, ports.Outbox])
 def test_fits_the_port(port):
     for name, wanted in inspect.getmembers(port, inspect.isfunction):
         if name.startswith("_"):
@@ -191,7 +193,7 @@ def test_a_large_job_file_is_stored_once(store):
 
 def test_text_no_database_can_hold_survives(store):
     record = replace(job_record(name=WEIRD, request_id=WEIRD, source=WEIRD), reason=WEIRD)
-    ended = attempt(state=AttemptState.FAILED, reason=WEIRD, outputs=(WEIRD,), facts=WEIRD)
+    ended = attempt(state=AttemptState.FAILED, reason=WEIRD, outputs=(WEIRD,), facts=WEIRD, checkpoint_ms=7)
     used = usage(free_reason=WEIRD, evidence=WEIRD)
     store.commit(
         store.acquire_epoch(WEIRD), [submitted(record), sealed(used)], changes(jobs=(record,), attempts=(ended,))
@@ -332,6 +334,20 @@ def test_a_usage_record_is_never_sealed_with_other_content(store, together):
         store.commit(epoch, ([sealed(usage())] if together else []) + [sealed(other)], changes(next_job=77))
     assert store.usage() == before
     assert store.load().next_job != 77
+
+
+def test_outbox_rows_name_the_row_before_them(store):
+    hold, odd = JobHeld(at_ms=1, job_id="j1"), sealed(usage(1, evidence=json.dumps({"note": WEIRD})))
+    events = [hold, odd, hold, sealed(usage(2)), sealed(usage(3))]
+    store.commit(store.acquire_epoch("me"), events, changes())
+    rows = store.outbox_rows(0, 10)
+    assert [(row.seq, row.prev) for row in rows] == [(2, 0), (4, 2), (5, 4)]
+    assert {row.kind for row in rows} == {"UsageSealed"}
+    assert codec.loads(UsageSealed, rows[0].body) == odd
+    assert store.outbox_rows(2, 1) == rows[1:2]
+    assert store.outbox_rows(5, 10) == ()
+    assert [store.outbox_holds(seq) for seq in (0, 1, 2, 5, 6)] == [False, False, True, True, False]
+    assert [store.outbox_backlog(after) for after in (0, 2, 5, 99)] == [3, 2, 0, 0]
 
 
 def test_the_outbox_is_read_in_pages(store):

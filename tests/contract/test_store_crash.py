@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from scheduler.control.keeper import Keeper
 from scheduler.control.replay import first_difference
 from scheduler.model.event import JobSubmitted, UsageSealed
 from scheduler.store import open_store
@@ -34,6 +35,9 @@ def check(url: str, reported: int) -> None:
     sealed = [event for event in events if isinstance(event, UsageSealed)]
     assert [event for _, event in store.outbox(limit=10_000)] == sealed
     assert [event.record for event in sealed] == list(store.usage())
+    assert Keeper(store, store.acquire_epoch("check")).catch_up().cursor <= len(numbers)
+    assert {t.idem for t in store.txns() if t.kind == "usage"} == {f"usage:{event.record.id}" for event in sealed}
+    assert first_difference(store) == ""
     assert len(store.load().jobs) == sum(isinstance(event, JobSubmitted) for event in events)
     store.close()
 

@@ -14,6 +14,7 @@ from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind, TaskOrder
+from workers.environment import of_attempt
 from workers.gang import STOP_REASON, Gang, Outcome, split
 
 
@@ -26,10 +27,15 @@ class Run:
     exit_code: int | None = 0
     log: str = ""
     outputs: tuple[str, ...] = ()
+    result: str = ""
+    checkpoint_ms: int = 0
 
 
 def interpret(task: TaskOrder) -> Run:
-    """``true``, ``false``, ``sleep SECONDS`` and ``echo WORDS`` as one knows them; anything else succeeds at once."""
+    """``true``, ``false``, ``sleep SECONDS`` and ``echo WORDS`` as one knows them; anything else succeeds at once.
+
+    ``printenv`` knows where a gang meets: see :meth:`FakeFarm._next_task`.
+    """
     name, *rest = task.argv
     match name.rpartition("/")[2]:
         case "false":
@@ -72,7 +78,8 @@ class FakeAgent:
     held: dict[tuple[str, int], Held] = field(default_factory=dict)
     gone: set[tuple[str, int]] = field(default_factory=set)
     reports: dict[int, Report] = field(default_factory=dict)
-    logs: dict[str, str] = field(default_factory=dict)
+    logs: dict[tuple[str, int], str] = field(default_factory=dict)
+    """By attempt and rank."""
     told: int = 0
     """Last report passed to the present executor."""
 
@@ -152,7 +159,11 @@ class FakeFarm:
         held = agent.held[key]
         if held.left:
             task, run = held.left[0], self.run(held.left[0])
-            agent.logs[task.attempt_id] = run.log
+            log = run.log
+            if task.argv[0].endswith("printenv"):
+                known = of_attempt(held.order, task, {}, "/work")
+                log = "".join(f"{known[name]}\n" for name in task.argv[1:])
+            agent.logs[task.attempt_id, held.order.rank] = log
             self._report(agent, held, ReportKind.STARTED, task)
             held.running = next(self._numbers)
             heapq.heappush(self._ends, (self.clock.ms + run.ms, held.running, agent, key, run))
@@ -161,6 +172,7 @@ class FakeFarm:
         held = agent.held[key]
         task = held.left.pop(0)
         fields = {"state": run.state, "exit_code": run.exit_code, "outputs": run.outputs, "message": message}
+        fields |= {"result": run.result, "checkpoint_ms": run.checkpoint_ms}
         self._report(agent, held, ReportKind.FINISHED, task, **fields)
 
     def _lose(self, agent: FakeAgent, key: tuple[str, int], reason: str) -> None:
@@ -219,6 +231,8 @@ class FakeExecutor:
                 self.farm.accept(order)
         for lease_id, ranks in gangs.items():
             gang = self.farm.gangs.setdefault(lease_id, Gang(ranks))
+            if not gang.rendezvous:
+                gang.meet(f"127.0.0.1:{20_000 + int(lease_id[1:]) % 10_000}")
             if all(node in self.farm.nodes for node in gang.nodes):
                 for order in gang.orders:
                     self.farm.accept(order)
@@ -251,10 +265,10 @@ class FakeExecutor:
             for part in parts:
                 self.farm.settle(part)
 
-    def read_log(self, node: str, attempt_id: str, offset: int, limit: int) -> LogChunk:
+    def read_log(self, node: str, attempt_id: str, offset: int, limit: int, rank: int = 0) -> LogChunk:
         for (name, _), agent in self.farm.agents.items():
-            if name == node and attempt_id in agent.logs:
-                data = agent.logs[attempt_id].encode()[offset : offset + limit]
+            if name == node and (attempt_id, rank) in agent.logs:
+                data = agent.logs[attempt_id, rank].encode()[offset : offset + limit]
                 runs = any(t.attempt_id == attempt_id for held in agent.held.values() for t in held.left)
                 return LogChunk(text=data.decode(), next_offset=offset + len(data), end=not runs and len(data) < limit)
         raise NotFound(f"no log of attempt {attempt_id!r} on node {node!r}")

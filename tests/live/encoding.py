@@ -78,8 +78,8 @@ class Encode:
         assert not self.out.parent.exists() or names(self.out.parent) == []
         return text
 
-    def with_ffmpeg(self, tmp_path, binary, body):
-        """An ffmpeg that passes the probe, then does ``body``: Python, with ``args`` and ``real(args)``."""
+    def with_ffmpeg(self, tmp_path, binary, body, *, probes=False):
+        """An ffmpeg that does ``body``: Python, with ``args`` and ``real(args)``; ``probes``: also when it is tried."""
         fake = tmp_path / "ffmpeg"
         fake.write_text(f"""#!{sys.executable}
 import os, signal, sys, time
@@ -87,7 +87,7 @@ args = sys.argv[1:]
 def real(args):
     sys.stdout.flush()
     os.execv({binary!r}, [{binary!r}, *args])
-if "lavfi" in args or "-version" in args:
+if ("lavfi" in args and not {probes}) or "-version" in args:
     real(args)
 {body}
 """)

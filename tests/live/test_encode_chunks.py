@@ -143,6 +143,20 @@ def test_film_without_sound_is_silent(tmp_path, binary, audio):
     assert Chunks(tmp_path / "film", "video", source, 2, audio=audio).film()["audio"] == ""
 
 
+@pytest.mark.parametrize("ending", ["mov", "mkv"])
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_every_container_takes_the_join(tmp_path, binary, ending, codec):
+    words = ("-c:a", "pcm_s16le", "-timecode", "10:00:00:00")
+    source = flash_and_beep(binary, tmp_path / "in.mov", 10, 33, words=words)
+    film = Chunks(tmp_path / "film", "video", source, 2, codec=codec, bits=10)
+    for number in range(2):
+        film.chunk(number)
+    film.sound()
+    told = film.join(out=str(tmp_path / f"film.{ending}"))
+    assert (told["frames"], told["audio"], told["pix_fmt"]) == (33, "aac", "yuv420p10le")
+    assert told["timecode"] == "10:00:00:00"
+
+
 def test_timecode_is_written_once_at_the_end(tmp_path, binary):
     source = make(binary, tmp_path / "in.mov", *picture("25", 30), "-timecode", "10:00:00:00")
     film = Chunks(tmp_path / "film", "video", source, 3)

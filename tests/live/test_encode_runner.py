@@ -8,7 +8,7 @@ import av
 import pytest
 from PIL import Image
 
-from tests.live.encoding import COUNT, Encode, make, names, write_frames
+from tests.live.encoding import COUNT, Encode, Here, make, names, write_frames
 from workers import ffmpeg_binary
 from workers.videocheck import video_facts
 
@@ -24,11 +24,12 @@ def shots(tmp_path):
 
 
 @pytest.fixture
-def encode(tmp_path):
-    return Encode(tmp_path)
+def encode(tmp_path, monkeypatch):
+    return Here(tmp_path, monkeypatch)
 
 
-def test_folder_becomes_a_film_with_exactly_its_frames(encode, shots):
+def test_folder_becomes_a_film_with_exactly_its_frames(tmp_path, shots):
+    encode = Encode(tmp_path)  # the program itself, as the agent starts it
     result = encode.done("folder", shots, expect_frames=COUNT)
     assert (result["frames"], result["duration"], result["fps"]) == (COUNT, "1", "24")
     assert (result["codec"], result["pix_fmt"], result["width"], result["height"]) == ("h264", "yuv420p", 64, 36)
@@ -125,7 +126,7 @@ def test_killed_encoder_is_told_and_leaves_no_file(encode, shots, tmp_path, bina
 
 def test_encoder_that_hangs_is_stopped(encode, shots, tmp_path, binary):
     encode.with_ffmpeg(tmp_path, binary, "print('frame=3', flush=True)\ntime.sleep(600)")
-    assert "encoded nothing for 1 s (at frame 3)" in encode.fail("folder", shots, stall_s=1)
+    assert "(at frame 3): stopped" in encode.fail("folder", shots, stall_s=1)
 
 
 def test_sigterm_stops_the_encoder_and_leaves_no_file(encode, shots, tmp_path, binary):

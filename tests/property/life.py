@@ -11,7 +11,7 @@ from scheduler.ledger.conservation import buckets, error, inventory
 from scheduler.ledger.meter import seal
 from scheduler.model.codec import dumps
 from scheduler.model.errors import Conflict
-from scheduler.model.event import AttemptsSeen, JobCancelled, JobHeld, JobReleased, JobRetried
+from scheduler.model.event import AttemptsSeen, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
 from scheduler.model.job import JobState, Resources, Step
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import Health, NodeState
@@ -112,7 +112,12 @@ class Life:
             if self._odds(0.2):
                 self.park.tell(AttemptsSeen(at_ms=self.park.now_ms, attempt_ids=(attempt.id,)))
             elif record.stopping:
-                self.park.end(attempt.id, AttemptState.CANCELLED)
+                saved_ms = self.random.choice((0, self.park.now_ms, self.park.now_ms - 15))
+                self.park.end(
+                    attempt.id,
+                    self.random.choice((AttemptState.CANCELLED, AttemptState.PREEMPTED)),
+                    checkpoint_ms=saved_ms,
+                )
             elif self._odds(0.8):
                 self.park.end(attempt.id)
             else:
@@ -128,6 +133,11 @@ class Life:
             self.attempt_verb(JobRetried(at_ms=at_ms, job_id=self.random.choice(ended)))
             return
         indices = tuple(self.random.sample(range(6), 2))
+        for record in [r for r in self.park.engine.leases() if r.lease.job_id == job_id and self._odds(0.3)]:
+            stop = LeaseStopping(
+                at_ms=at_ms, lease_id=record.lease.id, reason="preempted by an operator", charged=self._odds(0.5)
+            )
+            self.park.tell(stop, stop)
         self.attempt_verb(
             self.random.choice(
                 (

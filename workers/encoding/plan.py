@@ -20,8 +20,8 @@ from workers.mediacheck import BadMedia
 from workers.videocheck import FirstFrame, Index, VideoFacts, first_frame, video_index
 
 HDR_NAMES = {"hlg": "HLG", "pq": "PQ"}
-KEYFRAMES_BACK = 2
-"""Decoding begins this many keyframes before a part: pictures at the begin of an open group need the one before."""
+KEYFRAMES_BACK = 1
+"""Decoding begins so many keyframes before the last that would do: demuxers that seek by decoding time land late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

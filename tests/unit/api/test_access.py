@@ -48,6 +48,7 @@ def test_expired_and_revoked_keys_open_nothing(service):
         ("POST", "/jobs/j1/hold"),
         ("POST", "/jobs/j1/release"),
         ("POST", "/jobs/j1/retry"),
+        ("POST", "/jobs/j1/preempt"),
     ],
 )
 def test_another_tenants_job_does_not_exist(service, method, path):

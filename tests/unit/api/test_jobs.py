@@ -67,6 +67,18 @@ def test_cancel_ends_a_job_and_retry_runs_it_again(service):
     assert service.finish(job)["state"] == "succeeded"
 
 
+def test_a_preempted_job_is_held_or_runs_again(service):
+    job = service.submit().json()["id"]
+    assert service.post(f"/jobs/{job}/preempt", {"hold": True}).status_code == 200
+    service.settle()
+    assert service.get(f"/jobs/{job}").json()["state"] == "held"
+    again = service.post(f"/jobs/{job}/preempt")
+    assert (again.status_code, again.json()["error"]["message"]) == (409, f"nothing of job {job} runs now")
+    service.post(f"/jobs/{job}/release")
+    assert service.finish(job)["state"] == "succeeded"
+    assert [a["state"] for a in service.get(f"/jobs/{job}/attempts").json()["attempts"]] == ["preempted", "succeeded"]
+
+
 def test_a_finished_job_cannot_be_cancelled(service):
     job = service.submit().json()["id"]
     service.finish(job)
@@ -129,6 +141,7 @@ def test_logs_are_read_in_pieces_and_followed_to_the_end(service):
         ({"task": "nope.0"}, "task: unknown step 'nope' (valid: command)"),
         ({"task": "command.x"}, "task: 'command.x' is not STEP.INDEX, such as command.0"),
         ({"task": "command.0", "attempt": 7}, "no attempt 'j1.command.0.a7'"),
+        ({"task": "command.0", "rank": 1}, "rank: j1.command.0.a1 has ranks 0 to 0, not 1"),
         ({"offset": -1}, "offset: input should be greater than or equal to 0"),
     ],
 )

@@ -167,6 +167,13 @@ def test_retry_sends_step_and_tasks(shisuan, api):
     assert result.out == "j17 waits to run again (now waiting)\n"
 
 
+def test_preempt_says_whether_to_hold(shisuan, api):
+    api.answers["POST /jobs/j17/preempt"] = job("held")
+    result = shisuan("preempt", "j17", "--hold")
+    assert api.bodies("POST", "/jobs/j17/preempt") == [{"hold": True}]
+    assert result.out == "j17 is being preempted (now held)\n"
+
+
 def test_nodes_mark_simulated_cards(shisuan, api):
     api.answers["GET /nodes"] = {"nodes": [NODE]}
     out = shisuan("nodes").out
@@ -292,3 +299,45 @@ def test_watch_gives_up_on_a_job_that_is_not_there(shisuan, api):
     api.answers["GET /jobs/j99"] = error("NotFound", "no job 'j99'", 404)
     result = shisuan("watch", "j99")
     assert (result.code, result.err) == (2, "error: no job 'j99'\n")
+
+
+def test_status_says_where_usage_goes_and_how_far_behind_it_is(shisuan, api):
+    feed = {"url": "https://ledger.park/in", "state": "retrying", "message": "no answer: refused",
+            "cursor": 24, "lag": 3, "delivered": 8, "failures": 5, "next_try_ms": NOW_MS}  # fmt: skip
+    api.answers["GET /status"] = {"version": "1", "runtime": {"state": "up", "message": ""}, "counts": {}, "feed": feed}
+    out = shisuan("status").out
+    for words in ("retrying", "https://ledger.park/in", "up to entry 24", "3 records behind", "no answer: refused"):
+        assert words in out
+    api.answers["GET /status"]["feed"] = None
+    assert "ledger" not in shisuan("status").out
+
+
+def measured(**more):
+    rank = {"node": "n1", "rank": 0, "source": "process", "cpu_ms": 19_000, "until_ms": [], "cpu_series_milli": [],
+            "devices": []}  # fmt: skip
+    return {"source": "process", "cpu_ms": 19_000, "rss_peak_mib": 1_200, "gpu_milli": None, "ranks": [rank], **more}
+
+
+def test_describe_shows_what_an_attempt_used(shisuan, api):
+    one = attempt(started_ms=NOW_MS - 50_000, measured=measured(gpu_milli=870))
+    api.answers["GET /jobs/j17"] = job(attempts=[one])
+    api.answers["GET /jobs/j17/explain"] = {"waits": []}
+    assert "1.9 CPUs, 1.2 GiB, GPU 87 %" in shisuan("describe", "j17").out
+
+
+def test_utilisation_adds_up_per_device_and_draws(shisuan, api, tmp_path):
+    lease = {"id": "l1", "job_id": "j17", "step": "render", "granted_ms": NOW_MS - 50_000, "closed_ms": NOW_MS - 40_000,
+             "attempts": ["j17.render.0.a1"],
+             "allocations": [{"node": "n1", "devices": ["SIM-0"], "cpu_milli": 4_000, "card_milli": 0}]}  # fmt: skip
+    api.answers["GET /leases"] = {"leases": [lease]}
+    api.answers["GET /jobs/j17/attempts"] = {
+        "attempts": [attempt(started_ms=NOW_MS - 50_000, measured=measured(), finished_ms=NOW_MS - 40_000)]
+    }
+    api.answers["GET /nodes"] = {"nodes": [NODE]}
+    chart = tmp_path / "busy.png"
+    out = shisuan("utilisation", "j17", "--png", str(chart)).out
+    for words in ("8 CPUs", "50 %", "47 %", "process", "SIMULATED", "not measured"):
+        assert words in out
+    assert chart.stat().st_size > 1_000
+    api.answers["GET /leases"] = {"leases": []}
+    assert "Nothing was held" in shisuan("utilisation", "j17").out

@@ -1,13 +1,18 @@
+import json
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+
 from scheduler.control.observe import REMIND_MS
 from scheduler.control.replay import first_difference
+from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import AttemptsSeen, JobCancelled
 from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptState
+from scheduler.model.measured import DeviceUse, Measured, MeasuredBy, RankUse
 from scheduler.model.order import Report, ReportKind
-from tests.unit.control.world import CARDS, NODE, OPERATOR, World, step
+from tests.unit.control.world import CARDS, NODE, OPERATOR, RIVAL, STUDIO, World, step
 
 
 def test_a_submitted_task_is_ordered_in_the_same_cycle(world):
@@ -30,6 +35,25 @@ def test_usage_covers_the_lease_without_gap(world):
         assert parts[0][0] == lease.lease.granted_ms
         assert parts[-1][1] == lease.closed_ms
         assert all(a[1] == b[0] for a, b in pairwise(parts))
+
+
+def test_what_a_worker_measured_is_recorded_shown_and_told_as_evidence(world):
+    job = world.submit()
+    (attempt,) = world.workers.ran
+    card = DeviceUse(device="GPU-0", samples=2, gpu_milli=500, series_milli=(None, 500))
+    use = RankUse(node="n1", source=MeasuredBy.NVML, cpu_ms=700, until_ms=(900, 1_800), cpu_series_milli=(1, 2),
+                  rss_series_mib=(3, 4), devices=(card,))  # fmt: skip
+    world.workers.begin(attempt)
+    world.clock.now += 2_000
+    world.workers.finish(attempt, measured=Measured(ranks=(use,)))
+    world.turn(2)
+    assert world.store.attempt(attempt).measured == Measured(ranks=(use,))
+    (view,) = world.service.attempts(OPERATOR, job)
+    assert (view["measured"]["source"], view["measured"]["cpu_ms"], view["measured"]["gpu_milli"]) == ("nvml", 700, 500)
+    assert view["measured"]["ranks"][0]["devices"][0]["series_milli"] == [None, 500]
+    evidence = json.loads(world.store.usage(job_id=job)[-1].evidence)
+    assert (evidence["source"], evidence["attempts"][0]["measured"]["cpu_ms"]) == ("nvml", 700)
+    assert first_difference(world.store) == ""
 
 
 def test_steps_run_in_order_of_their_needs(world):
@@ -309,3 +333,59 @@ def test_signs_of_life_are_recorded_now_and_then(world):
     world.turn()
     charged = [r.end_ms for r in world.store.usage() if r.bucket.value == "held_charged"]
     assert charged == [world.clock.now - 60_000]
+
+
+def test_preempted_it_waits_again_uncounted_and_is_free_from_its_checkpoint_on(world):
+    job = world.submit(step(retries=0))
+    first = f"{job}.run.0.a1"
+    world.workers.begin(first)
+    world.turn()
+    saved_ms = world.clock.now + 400
+    world.workers.stop = lambda lease_ids, reason: world.workers.stopped.append((tuple(lease_ids), reason))
+    world.in_thread(lambda: world.service.preempt(OPERATOR, job))
+    (lease,) = world.open_leases()
+    assert (lease.stopping, lease.stop_reason, lease.stop_charged) == (True, "preempted by an operator", False)
+    assert world.workers.stopped == [((lease.lease.id,), "preempted by an operator")]
+    world.clock.now += 1_000
+    world.workers.finish(first, AttemptState.PREEMPTED, checkpoint_ms=saved_ms)
+    world.turn()
+    assert world.workers.ran == [first, f"{job}.run.0.a2"]
+    assert world.store.attempt(first).checkpoint_ms == saved_ms
+    parts = [(r.bucket.value, r.end_ms - r.start_ms) for r in world.store.usage(job_id=job)]
+    assert parts == [("held_charged", 400), ("held_free", 600)]
+    assert first_difference(world.store) == ""
+    assert world.run_to_end(job).state is JobState.SUCCEEDED
+
+
+def test_who_preempts_his_own_job_pays_to_its_end(world):
+    job = world.submit()
+    world.workers.begin(f"{job}.run.0.a1")
+    world.turn()
+    world.clock.now += 1_000
+    world.in_thread(lambda: world.service.preempt(STUDIO, job, hold=True))
+    world.turn()
+    assert world.job(job).state is JobState.HELD
+    assert {r.bucket.value for r in world.store.usage(job_id=job)} == {"held_charged"}
+    assert world.store.attempt(f"{job}.run.0.a1").state is AttemptState.PREEMPTED
+    world.in_thread(lambda: world.service.release(STUDIO, job))
+    assert world.run_to_end(job).state is JobState.SUCCEEDED
+
+
+def test_a_job_of_which_nothing_runs_cannot_be_preempted(world):
+    job = world.submit(held=True)
+    for caller, expected in ((STUDIO, Conflict), (RIVAL, NotFound)):
+        with pytest.raises(expected):
+            world.in_thread(lambda who=caller: world.service.preempt(who, job))
+
+
+def test_a_service_that_dies_after_a_preemption_was_recorded_still_stops_it(world):
+    job = world.submit()
+    world.workers.begin(f"{job}.run.0.a1")
+    world.turn()
+    real_stop, world.workers.stop = world.workers.stop, lambda *_: None
+    world.in_thread(lambda: world.service.preempt(OPERATOR, job))
+    world.workers.stop = lambda lease_ids, reason: (world.workers.stopped.append(reason), real_stop(lease_ids, reason))
+    world.boot()
+    world.turn(2)
+    assert "preempted by an operator" in world.workers.stopped
+    assert world.store.attempt(f"{job}.run.0.a1").state is AttemptState.PREEMPTED

@@ -102,7 +102,7 @@ class Workers:
         for cursor in cursors:
             self.unacknowledged.pop(cursor, None)
 
-    def read_log(self, node, attempt_id, offset, limit):
+    def read_log(self, node, attempt_id, offset, limit, rank=0):
         if attempt_id not in self.ran:
             raise NotFound(f"no log of {attempt_id}")
         text = f"hello from {attempt_id}\n"
@@ -216,6 +216,16 @@ class World:
         self.cycle._commands.put(Command(decide, done))
         self.cycle.once(0)
         return done.result(timeout=0)
+
+    def in_thread(self, verb):
+        """A service's verb, with the cycle turning until it is answered; its answer."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(verb)
+            while not answer.done():
+                self.cycle.once(1)
+        return answer.result()
 
     def submit(self, *steps, tenant="studio", held=False, **more):
         """Record a job of these steps; its id."""

@@ -7,6 +7,7 @@ from scheduler.model.catalogue import BY_ID, features
 COMMAND = "apiVersion: shisuan/v1\nkind: CommandJob\nname: hello\nrun: echo hello\n"
 RENDER = "apiVersion: shisuan/v1\nkind: RenderJob\nname: film\nscene: shot.blend\nframes: 1-24\n"
 TRANSCODE = "apiVersion: shisuan/v1\nkind: TranscodeJob\nname: film\ninput: take.mov\n"
+TRAIN = "apiVersion: shisuan/v1\nkind: TrainJob\nname: gpt\n"
 PIPELINE = "apiVersion: shisuan/v1\nkind: Pipeline\nname: film\nsteps:\n"
 STEP_FIELDS = (
     "array, env, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, resources, retries, run, timeout"
@@ -20,6 +21,29 @@ RENDER_FIELDS = (
 RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
 
 ROWS = {
+    "a training of nothing": (TRAIN, "script: say what to train: either script or module"),
+    "a training of two things": (
+        TRAIN + "script: train.py\nmodule: train",
+        "script: say what to train: either script or module",
+    ),
+    "a training script that is none": (TRAIN + "script: shot.blend", "script: 'shot.blend' is not a Python file"),
+    "no such training script": (TRAIN + "script: gpt.py", "script: 'gpt.py': there is no file /films/gpt.py"),
+    "a module that is a file": (
+        TRAIN + "module: a/b.py",
+        "module: must be a module name such as torchtune.train, got 'a/b.py'",
+    ),
+    "arguments as one text": (
+        TRAIN + "module: a\nargs: --steps 5",
+        "args: must be a list of texts and numbers, got '--steps 5'",
+    ),
+    "a Python that is not there": (
+        TRAIN + "module: a\npython: venv/bin/python",
+        "python: 'venv/bin/python': there is no file /films/venv/bin/python",
+    ),
+    "too many training processes": (
+        TRAIN + "module: a\nprocesses_per_node: 257",
+        "processes_per_node: must be a whole number from 1 to 256, got 257",
+    ),
     "unknown codec": (
         TRANSCODE + "codec: h265",
         "codec: unknown codec 'h265'; did you mean 'h264'? (valid: h264, hevc)",

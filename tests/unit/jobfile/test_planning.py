@@ -11,6 +11,7 @@ from scheduler.jobfile.hardware import matching
 from scheduler.jobfile.quantity import Malformed
 from scheduler.jobfile.text import parse
 from scheduler.model.job import Resources, StepKind
+from tests.unit.jobfile.conftest import NOW_MS
 
 ROOT = Path(__file__).parents[3]
 COMMAND = "apiVersion: shisuan/v1\nkind: CommandJob\nname: hello\nrun: echo hello\n"
@@ -37,6 +38,38 @@ def test_examples_are_accepted(studio, path):
     draft = studio.read(text)
     assert draft.source == text
     assert all(order(draft.job("j1", ""), step, 0, 1).attempt_id for step in draft.steps)
+
+
+def test_a_training_is_a_gang_with_checkpoints_of_its_own(studio):
+    studio.file("code/train.py")
+    draft = studio.read(
+        "apiVersion: shisuan/v1\nkind: TrainJob\nname: gpt {work}\nscript: code/train.py\n"
+        "args: [--steps, 200, '{work}']\n"
+        "env: {SEED: 7}\nnum_nodes: 2\noutputs: gpt\nresources: {accelerators: H100:8}\n"
+    )
+    (made,) = draft.steps
+    assert (made.name, made.kind, made.ranks, made.resources.cards) == ("train", StepKind.TRAIN, 2, 8)
+    assert (made.grace_ms, made.retries) == (60_000, 2)
+    task = order(draft.job("j7", ""), made, 0, 3)
+    asked = json.loads(task.argv[-1])
+    assert task.argv[:2] == ("{python}", "{train_runner}")
+    assert asked["args"] == ["--steps", "200", "{work}"]
+    assert "{work}" not in task.argv[-1], "a user's words are not the agent's placeholders"
+    assert asked["env"] == {"SEED": "7", "SHISUAN_JOB_NAME": "gpt {work}"}
+    assert (asked["python"], asked["processes"]) == ("{train_python}", 0)
+    assert task.checkpoints == f"{studio.home}/gpt/checkpoints/j7-{NOW_MS}"
+    assert task.reads == (f"{studio.films}/code",)
+    assert task.first_rank_publishes
+
+
+def test_a_virtual_environment_is_read_whole_and_its_python_is_not_resolved(studio):
+    (studio.films / "venv/bin").mkdir(parents=True)
+    (studio.films / "venv/bin/python").symlink_to("/usr/bin/env")
+    text = "apiVersion: shisuan/v1\nkind: TrainJob\nname: a\nmodule: pack.train\npython: "
+    task = orders(studio, text + "venv/bin/python")["train", 0]
+    assert json.loads(task.argv[-1])["python"] == f"{studio.films}/venv/bin/python"
+    assert task.reads == (f"{studio.films}/venv",)
+    assert orders(studio, text + "/usr/bin/python3")["train", 0].reads == ()
 
 
 def test_film_runs_scene_then_frames_then_encode(studio):

@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.ledger.meter import seal, segments, usage_until
 from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, Lease, LeaseRecord
+from scheduler.model.measured import DeviceUse, Measured, MeasuredBy, RankUse
 from scheduler.model.usage import Quantity, Sku
 from tests.builders import a_card, a_mig
 
@@ -30,7 +31,8 @@ def a_lease(closed_ms, attempts=1, granted_ms=0, allocations=ONE):
     return LeaseRecord(lease=lease, closed_ms=closed_ms)
 
 
-def an_attempt(index, state, started_ms, finished_ms, heartbeat_ms=0, *, checkpoint_ms=0):
+def an_attempt(index, state, started_ms, finished_ms, *later_ms):
+    heartbeat_ms, checkpoint_ms = (*later_ms, 0, 0)[:2]
     return AttemptRecord(
         id=f"j1.work.{index}.a1",
         lease_id="l1",
@@ -182,3 +184,34 @@ def test_who_preempts_his_own_job_is_charged_to_its_end():
 def test_the_checkpoint_is_in_the_evidence():
     (_, charged, free) = seal(a_lease(50), [an_attempt(0, PREEMPTED, 10, 50, 50, 35)], DEVICES)
     assert {json.loads(r.evidence)["attempts"][0]["checkpoint_ms"] for r in (charged, free)} == {35}
+
+
+def seen(cpu_ms, source=MeasuredBy.PROCESS, devices=(), rank=0):
+    use = RankUse(node="n1", rank=rank, source=source, cpu_ms=cpu_ms, rss_peak_mib=7, read_bytes=1,
+                  written_bytes=2, samples=3, until_ms=(1, 2), cpu_series_milli=(1, 2), rss_series_mib=(7, 7),
+                  devices=devices)  # fmt: skip
+    return Measured(ranks=(use,))
+
+
+def test_evidence_carries_what_was_measured_once_and_names_its_source():
+    """An attempt that touches three records is told in each, and its measurement in the one in which it ended."""
+    card = DeviceUse(device="GPU-n1-0", samples=4, gpu_milli=870, energy_mj=12, series_milli=(1, None))
+    attempts = [
+        replace(an_attempt(0, DONE, 10, 30, 30), measured=seen(500)),
+        replace(an_attempt(1, DONE, 40, 60, 60), measured=seen(300, MeasuredBy.NVML, (card,))),
+        an_attempt(2, LOST, 60, 90, 70),
+    ]
+    records = [json.loads(r.evidence) for r in seal(a_lease(90, 3), attempts, DEVICES)]
+    told = [(a["id"], a["measured"]["cpu_ms"]) for r in records for a in r["attempts"] if "measured" in a]
+    assert told == [("j1.work.0.a1", 500), ("j1.work.1.a1", 300)]
+    assert [r["source"] for r in records] == ["lease", "process", "lease", "nvml", "lease"]
+    (device,) = records[3]["attempts"][0]["measured"]["devices"]
+    assert (device["gpu_milli"], device["energy_mj"], device["gaps"]) == (870, 12, 0)
+    assert "series" not in json.dumps(records)
+
+
+def test_what_was_measured_changes_no_amount():
+    plain = [an_attempt(0, DONE, 10, 30, 30), an_attempt(1, PREEMPTED, 40, 60, 60)]
+    measured = [replace(attempt, measured=seen(99_999, MeasuredBy.NVML)) for attempt in plain]
+    pairs = zip(seal(a_lease(60, 2), plain, DEVICES), seal(a_lease(60, 2), measured, DEVICES), strict=True)
+    assert all(replace(a, evidence="") == replace(b, evidence="") for a, b in pairs)

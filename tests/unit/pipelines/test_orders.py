@@ -15,6 +15,7 @@ from pipelines.plan import PLANNERS, order
 from pipelines.render import RenderSpec, SceneSpec
 from pipelines.request import Template, line
 from pipelines.tiles import Cut
+from pipelines.train import TrainSpec
 from pipelines.transcode import Source, TranscodeSpec
 from scheduler.model import codec
 from scheduler.model.job import Job, JobKind, Resources, Step, StepKind
@@ -73,6 +74,18 @@ STEPS = {
             reads=("/films/jobs/j7/scene",),
         ),
         25,
+    ),
+    "train": step(
+        StepKind.TRAIN,
+        TrainSpec(
+            script="/films/code/train.py",
+            args=("--steps", "200", "{work}"),
+            env=(("SEED", "7"),),
+            processes=8,
+            output_dir="/films/gpt",
+            reads=("/films/code",),
+        ),
+        ranks=2,
     ),
     "tile": step(
         StepKind.RENDER,

@@ -64,6 +64,7 @@ def test_a_card_is_busy_where_the_driver_said_so():
     assert (found.label, found.held_milli, found.busy_milli, found.measured_milli) == ("card 0 L40S", 1_000, 900, 250)
     assert found.cells == ("n1", "card 0 L40S", "100 %", "90 %", "25 %", "nvml", "2.00 Wh")
     assert (found.busy[0], found.busy[-1]) == (900, 0)
+    assert found.sentence == "n1 card 0 L40S: held 100 %, busy 90 % of that (nvml)"
 
 
 def test_two_attempts_on_one_card_are_not_added_up():
@@ -78,6 +79,7 @@ def test_what_nobody_measured_is_told():
     _, found = rows([lease(devices=["SIM-b"])], [attempt()])
     assert (found.is_simulated, found.busy_milli, found.measured_milli, found.sources) == (True, None, 0, ())
     assert found.cells[3:6] == ("–", "0 %", "not measured")
+    assert found.sentence == "n1 card 1 L40S (SIMULATED): held 100 %, not measured"
 
 
 def test_ranks_are_drawn_on_their_own_nodes():

@@ -34,7 +34,7 @@ def reader(browser, service):
 
 def test_nothing_is_shown_without_a_key(browser, service):
     job = service.submit().json()["id"]
-    for path in ("/", f"/jobs/{job}"):
+    for path in ("/", f"/jobs/{job}", "/statement"):
         answer = browser.get(path)
         assert answer.status_code == 401
         assert "Sign in" in answer.text
@@ -92,7 +92,7 @@ def test_names_from_job_files_are_escaped(reader, service):
 
 def test_the_policy_allows_only_this_service_and_no_inline_code(reader, service):
     job = service.submit().json()["id"]
-    for path in ("/", f"/jobs/{job}", "/parts/overview", "/static/page.css"):
+    for path in ("/", f"/jobs/{job}", "/statement", "/parts/overview", "/static/page.css"):
         answer = reader.get(path)
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'")
@@ -151,3 +151,29 @@ def test_the_job_page_shows_the_whole_story(reader, service):
     text = reader.get(f"/jobs/{job}").text
     for words in ("succeeded", f"{job}.", "Who held what when", "slot 0", "vCPU-hours", "error 0 ms", "file:///out/"):
         assert words in text, words
+
+
+def test_the_statement_explains_itself_in_both_languages(reader, service):
+    job = service.submit().json()["id"]
+    service.finish(job)
+    month = "2027-01"  # of the fake clock
+    text = reader.get("/statement").text
+    for words in ("Statement", month, job, "EXAMPLE PRICES", "vCPU-hours", "free: being started", "Ledger up to"):
+        assert words in text, words
+    assert f"/jobs/{job}" in text
+    assert "Cost so far" in reader.get(f"/jobs/{job}").text
+    reader.get("/zh", params={"back": "/statement"})
+    text = reader.get("/statement", params={"month": month}).text
+    for words in ("账单", "示例价格", "应付", "免费：启动中"):
+        assert words in text, words
+    assert "本月没有入账" in reader.get("/statement", params={"month": "2026-12"}).text
+    assert reader.get("/statement", params={"month": "x"}).status_code == 400
+
+
+def test_every_reason_and_state_has_its_words():
+    from scheduler.model.money import Limit
+
+    silent = {Limit.RATIO, Limit.FREE, Limit.NO_PRICE}  # shown as amounts, or as the reason for free time
+    assert {f"limit_{one.value}" for one in Limit if one not in silent} <= set(WORDS)
+    for state in ("active", "not_yet", "expired", "revoked", "used_up", "not_funded", "draft"):
+        assert f"voucher_{state}" in WORDS

@@ -275,7 +275,9 @@ def test_two_ranks_of_a_gang_may_share_a_node(run):
     one.submit([lease(said, rank=0, ranks=2), lease(said, rank=1, ranks=2)])
     until(lambda: reader.read() and len([r for r in reader.all if r.kind is ReportKind.FINISHED]) == 2, "both ranks")
     assert {r.rank for r in reader.all if r.kind is ReportKind.FINISHED} == {0, 1}
-    assert one.read_log("j1.s.0.a1").text == "rank 0 of 2\n"
+    assert [one.read_log("j1.s.0.a1", rank=rank).text for rank in (0, 1)] == ["rank 0 of 2\n", "rank 1 of 2\n"]
+    with pytest.raises(NotFound):
+        one.read_log("j1.s.0.a1", rank=2)
 
 
 def test_the_work_folder_is_gone_afterwards(run, home):

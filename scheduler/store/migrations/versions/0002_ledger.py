@@ -28,6 +28,8 @@ def upgrade() -> None:
         sa.Column("start_ms", WHOLE, nullable=False),
         sa.Column("end_ms", WHOLE, nullable=False),
         sa.Column("journal_seq", WHOLE, nullable=False),
+        sa.Column("gross_micro_yuan", WHOLE, nullable=False),
+        sa.Column("due_micro_yuan", WHOLE, nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("prev_hash", sa.LargeBinary(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
