@@ -2,7 +2,8 @@
 
 Run by ``make bench-main`` or alone: ``python -P -m benchmarks.render``. Ours takes the product's own path: a job file,
 its planners' orders, the agent with its sandbox, publishing included. The peers are the same Blender, scene and
-settings driven by a script of a few lines. All three give the same pixels, or the benchmark fails.
+settings driven by a script of a few lines. Each frame is rendered all three ways in turn, so that a machine that is
+busy meanwhile is busy for all of them. They give the same pixels, or the benchmark fails.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,10 @@ def build(seed, args):
         camera.keyframe_insert("location", frame=frame)
 '''
 PLAIN = """
-import json, os, sys, time
+import os, sys
 import bpy
 words = sys.argv[sys.argv.index("--") + 1:] if "--" in sys.argv else sys.argv[1:]
-blend, out, width, height, samples, threads, *frames = words
+blend, out, width, height, samples, threads = words
 bpy.ops.wm.open_mainfile(filepath=blend)
 scene = bpy.context.scene
 render = scene.render
@@ -66,10 +66,11 @@ render.threads_mode, render.threads = "FIXED", int(threads)
 scene.cycles.samples = int(samples)
 render.image_settings.file_format, render.image_settings.color_depth = "OPEN_EXR", "32"
 render.image_settings.color_mode = "RGB"
-for frame in frames:
-    scene.frame_set(int(frame))
-    render.filepath = f"{out}/plain.{int(frame):04d}.exr"
+for line in sys.stdin:
+    scene.frame_set(int(line))
+    render.filepath = f"{out}/plain.{int(line):04d}.exr"
     bpy.ops.render.render(write_still=True)
+    os.write(2, b"rendered" + bytes([10]))
 os._exit(0)
 """
 JOB = """
@@ -85,21 +86,20 @@ steps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """Seconds of each way, and where the frames lie."""
+    """Seconds of each frame, each way, and where the frames lie."""
 
-    ours_s: float
-    process_s: float
-    warm_s: float
+    ours_s: tuple[float, ...]
+    process_s: tuple[float, ...]
+    warm_s: tuple[float, ...]
     root: Path
-    facts: Sequence[dict[str, object]]
+    facts: tuple[dict[str, object], ...]
     """Of our frames."""
 
 
 def measure(folder: Path, *, heads: int = HEADS, levels: int = 2, threads: int = 2) -> Rendered:
-    """Render the frames all three ways, one after the other. Raises AssertionError when pixels differ."""
-    script = folder / "heavy.py"
+    """Render the frames all three ways, in turn. Raises AssertionError when pixels differ."""
+    script, root = folder / "heavy.py", folder / "storage"
     script.write_text(SCENE, encoding="utf-8")
-    root = folder / "storage"
     root.mkdir()
     what = (
         f"scene: {{script: {script}, seed: 7, args: {{heads: {heads}, levels: {levels}, frames: {FRAMES}}}}}, "
@@ -107,24 +107,73 @@ def measure(folder: Path, *, heads: int = HEADS, levels: int = 2, threads: int =
         f"resources: {{cpus: {threads}, memory: 2GiB}}"
     )
     farm = Farm(folder, root, JOB.format(what=what, frames=FRAMES))
+    ours_s, process_s, warm_s, facts = [], [], [], []
     try:
         farm.run("frames-scene")
-        began = time.monotonic()
-        facts = farm.run("frames")
-        ours_s = time.monotonic() - began
+        blend = next(root.glob("jobs/*/frames-scene/*.blend"))
+        with Plain(blend, folder / "warm", threads) as warm:
+            for frame in range(1, FRAMES + 1):  # the first frame's time includes each way's start
+                began = time.monotonic()
+                facts += farm.run("frames", frame - 1)
+                ours_s.append(time.monotonic() - began)
+                warm_s.append(warm.render(frame))
+                began = time.monotonic()
+                with Plain(blend, folder / "process", threads) as process:
+                    process.render(frame)
+                process_s.append(time.monotonic() - began)
         for step in ("tiles-scene", "tiles-tiles", "tiles", "slices-scene", "slices-tiles", "slices"):
             farm.run(step)
     finally:
         farm.close()
-    blend = next(root.glob("jobs/*/frames-scene/*.blend"))
-    process_s = sum(_plain(blend, folder / "process", [frame], threads) for frame in range(1, FRAMES + 1))
-    warm_s = _plain(blend, folder / "warm", range(1, FRAMES + 1), threads)
     for frame in range(1, FRAMES + 1):
         mine = root / "frames" / f"bench.{frame:04d}.exr"
         for peer in ("process", "warm"):
             difference = greatest_difference(mine, folder / peer / f"plain.{frame:04d}.exr")
             assert difference == 0, f"frame {frame} differs from the {peer} render by {difference}"
-    return Rendered(ours_s=ours_s, process_s=process_s, warm_s=warm_s, root=root, facts=facts)
+    return Rendered(
+        ours_s=tuple(ours_s), process_s=tuple(process_s), warm_s=tuple(warm_s), root=root, facts=tuple(facts)
+    )
+
+
+class Plain:
+    """A Blender that renders the frames whose numbers it is given, without anything of ours."""
+
+    def __init__(self, blend: Path, out: Path, threads: int) -> None:
+        tools = find_tools()
+        out.mkdir(exist_ok=True)
+        script = out / "plain.py"
+        script.write_text(PLAIN, encoding="utf-8")
+        words = [str(script), *([] if tools.blender_is_python else ["--"]), str(blend), str(out)]
+        words += map(str, (*SIZE, SAMPLES, threads))
+        start = ["-P"] if tools.blender_is_python else ["-b", "--factory-startup", "-P"]
+        self._process = subprocess.Popen(
+            [tools.blender, *start, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def render(self, frame: int) -> float:
+        """Seconds until this frame's file is there. Raises AssertionError when Blender ends instead."""
+        began = time.monotonic()
+        assert self._process.stdin is not None
+        assert self._process.stderr is not None
+        self._process.stdin.write(f"{frame}\n")
+        self._process.stdin.flush()
+        said: list[str] = []
+        for line in self._process.stderr:
+            if line == "rendered\n":
+                return time.monotonic() - began
+            said.append(line)
+        raise AssertionError(f"Blender ended: {''.join(said[-5:])}")
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 class Farm:
@@ -139,14 +188,15 @@ class Farm:
         self._agent = Agent(node="n1", tenant="bench", home=folder / "home", confinement="auto")
         self._cursor = ""
 
-    def run(self, name: str) -> list[dict[str, object]]:
-        """Facts of the step's tasks, in their order. Raises AssertionError when one fails."""
+    def run(self, name: str, only: int | None = None) -> list[dict[str, object]]:
+        """Facts of the step's tasks, or of one of them, in their order. Raises AssertionError when one fails."""
         step = next(step for step in self._job.steps if step.name == name)
+        indices = range(step.count) if only is None else (only,)
         lease = LeaseOrder(
-            lease_id=f"l-{name}",
+            lease_id=f"l-{name}-{indices[0]}",
             tenant="bench",
             node="n1",
-            tasks=tuple(order(self._job, step, index, 1) for index in range(step.count)),
+            tasks=tuple(order(self._job, step, index, 1) for index in indices),
             cpu_milli=step.resources.cpu_milli,
             memory_mib=step.resources.memory_mib,
             warm_key=step.warm_key,
@@ -154,7 +204,7 @@ class Farm:
         )
         self._agent.submit([lease])
         ends: list[Report] = []
-        while len(ends) < step.count:
+        while len(ends) < len(indices):
             reports = self._agent.poll(self._cursor, 1_000)
             self._cursor = next((r.cursor for r in reversed(reports) if r.cursor), self._cursor)
             ends += [r for r in reports if r.kind is ReportKind.FINISHED and r.lease_id == lease.lease_id]
@@ -165,23 +215,6 @@ class Farm:
     def close(self) -> None:
         """End the agent and its Blender."""
         self._agent.close()
-
-
-def _plain(blend: Path, out: Path, frames: Iterable[int], threads: int) -> float:
-    """Seconds one Blender takes for these frames without anything of ours."""
-    tools = find_tools()
-    out.mkdir(exist_ok=True)
-    script = out / "plain.py"
-    script.write_text(PLAIN, encoding="utf-8")
-    words = [str(blend), str(out), *map(str, (*SIZE, SAMPLES, threads)), *map(str, frames)]
-    argv = (
-        [tools.blender, "-P", str(script), *words]
-        if tools.blender_is_python
-        else [tools.blender, "-b", "--factory-startup", "-P", str(script), "--", *words]
-    )
-    began = time.monotonic()
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - began
 
 
 def greatest_difference(one: Path, other: Path) -> float:
@@ -207,11 +240,12 @@ def figures(folder: Path) -> list[Figure]:
     """Everything measured in one run. Raises AssertionError when a render fails or pixels differ."""
     found = measure(folder)
     whole = found.root / "frames" / "bench.0001.exr"
-    seconds = {"frames_process_each_seconds": (found.process_s,), "frames_plain_warm_seconds": (found.warm_s,)}
+    ours_s, process_s, warm_s = sum(found.ours_s), sum(found.process_s), sum(found.warm_s)
+    seconds = {"frame_process_each_seconds": found.process_s, "frame_plain_warm_seconds": found.warm_s}
     return [
-        Figure(name="render_warm_speedup", runs=(found.process_s / found.ours_s,), least=WARM_LEAST),
-        Figure(name="render_persistent_speedup", runs=(found.warm_s / found.ours_s,), least=PERSISTENT_LEAST),
-        Figure(name="render_frames_seconds", runs=(found.ours_s,), anchors=seconds),
+        Figure(name="render_warm_speedup", runs=(process_s / ours_s,), least=WARM_LEAST),
+        Figure(name="render_persistent_speedup", runs=(warm_s / ours_s,), least=PERSISTENT_LEAST),
+        Figure(name="render_frame_seconds", runs=found.ours_s, anchors=seconds),
         Figure(
             name="tiles_max_pixel_difference",
             runs=(greatest_difference(found.root / "tiles" / "bench.0001.exr", whole),),

@@ -206,7 +206,13 @@ def retry(
         raise CliError("--redo needs --step: say what is to be made again")
     if index and not step:
         raise CliError("--index needs --step: task numbers belong to a step")
-    _each(session(ctx), jobs, "retry", "waits to run again", {"step": step, "indices": index or []} | ({"redo": True} if redo else {}))
+    _each(
+        session(ctx),
+        jobs,
+        "retry",
+        "waits to run again",
+        {"step": step, "indices": index or []} | ({"redo": True} if redo else {}),
+    )
 
 
 def _each(here: Session, jobs: list[str], action: str, done: str, body: dict[str, Any] | None = None) -> None:
