@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python -P
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup demo test lint soak test-gpu bench-loop lock clean
+.PHONY: help setup demo test lint soak test-gpu bench-loop bench-main pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,14 @@ soak: ## the heavy counts (up to 25 minutes on 2 cores)
 test-gpu: ## what needs a real NVIDIA card
 	@bin/setup test
 	@$(PYTEST) -m gpu
+
+pictures: ## draw the pictures of the guides anew from build/demo, whose service must still run
+	@bin/setup test
+	@$(PY) -m tests.e2e.pictures build/demo
+
+bench-main: ## renders, transcodes, trainings and the demo beside their peers -> build/bench/main.json (about 20 minutes)
+	@bin/setup test
+	@$(PY) -m benchmarks.main
 
 bench-loop: ## overhead per task, submit speed, memory -> build/bench/loop.json
 	@bin/setup test

@@ -21,6 +21,8 @@ _SEALING_LIMIT_S = 15
 _SHEET_FROM = 2
 """A contact sheet of fewer frames shows nothing that the frame does not."""
 _DEVICES_TOLD = 8
+SMALL = ".small.jpg"
+"""Ending of the picture that a large still is looked at by."""
 _FILMS = (".mp4", ".mov", ".mkv")
 
 
@@ -127,19 +129,18 @@ def _pictures(books: Books, job: Json, step: Json, folder: Path) -> Iterator[Art
 
 
 def previews(attempts: Iterable[Json]) -> list[tuple[str, Path]]:
-    """``(number, PNG)`` of every frame in order of task; thumbnails of large frames stand for them."""
+    """``(number, picture)`` of every frame in order of task; the small picture of a large frame stands for it."""
     found: dict[str, Path] = {}
     for path in _outputs(attempts):
-        if path.suffix.lower() == ".png":
-            number = frame_number(path)
-            if number not in found or ".thumb" in path.name:
-                found[number] = path
+        is_small = path.name.endswith(SMALL)
+        if is_small or (path.suffix.lower() == ".png" and frame_number(path) not in found):
+            found[frame_number(path)] = path
     return list(found.items())
 
 
 def frame_number(path: Path) -> str:
-    """``0012`` for ``film.0012.png`` and ``film.0012.thumb.png``; the whole name where it ends in no number."""
-    stem = path.stem.removesuffix(".thumb")
+    """``0012`` for ``film.0012.png`` and ``film.0012.small.jpg``; the whole name where it ends in no number."""
+    stem = path.name.removesuffix(SMALL).removesuffix(path.suffix)
     found = re.search(r"\d+$", stem)
     return found[0] if found else stem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 import scheduler
 from scheduler.cli import doctor
@@ -17,6 +19,7 @@ from scheduler.cli.artefacts import Artefact, Books, make, read
 from scheduler.cli.cluster import show_usage
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.lifecycle import start
+from scheduler.cli.money import show_statements, show_verdict, show_voucher_list
 from scheduler.cli.report import show
 from scheduler.cli.session import Session, coloured
 from scheduler.cli.submit import read_job_file
@@ -25,9 +28,9 @@ from scheduler.report import figures
 
 _SHOWN_LOG_LINES = 15
 _EXAMPLES = Path(scheduler.__file__).parents[1] / "examples"
-_PARK = _EXAMPLES / "park" / "park.yaml"
+_PARK = _EXAMPLES / "config" / "park.yaml"
 STUDIO, LAB = "studio", "lab"
-"""The tenants of ``examples/park/park.yaml``."""
+"""The tenants of ``examples/config/park.yaml``."""
 
 
 @verb("demo", panel=SERVICE, example="shisuan demo")
@@ -60,8 +63,17 @@ def demo(
     with _stage(here, "Draw what happened"):
         books = read(here, ids)
         made = make(books, folder, here.now_ms())
+    with _stage(here, "Make the bills and verify the ledger"):
+        bills = _bills(here, ids)
+        made = (*made, _write(bills, folder))
     took = figures.duration(here.now_ms() - began_ms)
-    here.show(_json(books, made, url), lambda _: _tell(here, books, made, url, took))
+
+    def tell(out: Console) -> None:
+        _tell(out, books, made, took)
+        _tell_money(out, bills)
+        _tell_where(here, out, url)
+
+    here.show(_json(books, made, bills, url), tell)
 
 
 @contextmanager
@@ -109,17 +121,37 @@ def _require_success(here: Session, job: dict[str, Any]) -> None:
     raise CliError("\n".join(lines), Exit.FAILED)
 
 
-def _json(books: Books, made: Sequence[Artefact], url: str) -> dict[str, Any]:
+def _bills(here: Session, ids: Sequence[str]) -> dict[str, Any]:
+    """Each job's statement, the vouchers, and the proof that the ledger is what the journal says. Raises CliError."""
+    client = here.client()
+    bills = {
+        "statements": [client.get("/statement", job=job_id) for job_id in ids],
+        "vouchers": client.get("/vouchers")["vouchers"],
+        "policies": client.get("/policies")["policies"],
+        "verification": client.get("/ledger/verify"),
+    }
+    if not bills["verification"]["ok"]:
+        raise CliError(f"the ledger does not verify: {bills['verification']['difference']}")
+    return bills
+
+
+def _write(bills: dict[str, Any], folder: Path) -> Artefact:
+    path = folder / "bills.json"
+    path.write_text(json.dumps(bills, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return Artefact(kind="bills", name="bills", path=path, lines=("statements, vouchers, the ledger's verification",))
+
+
+def _json(books: Books, made: Sequence[Artefact], bills: dict[str, Any], url: str) -> dict[str, Any]:
     return {
         "jobs": {job["tenant"]: job["id"] for job in books.jobs},
         "artefacts": [one.json() for one in made],
         "usage_error_ms": books.check.error_ms,
+        "bills": bills,
         "url": url,
     }
 
 
-def _tell(here: Session, books: Books, made: Sequence[Artefact], url: str, took: str) -> None:
-    out = here.out
+def _tell(out: Console, books: Books, made: Sequence[Artefact], took: str) -> None:
     out.print()
     for job in books.jobs:
         out.print(f"[bold]{job['id']} {job['name']} of {job['tenant']} {coloured(job['state'])}[/]")
@@ -128,6 +160,19 @@ def _tell(here: Session, books: Books, made: Sequence[Artefact], url: str, took:
     show_usage(out, list(books.records), list(books.leases))
     out.print()
     show(out, made)
+
+
+def _tell_money(out: Console, bills: dict[str, Any]) -> None:
+    out.print()
+    for value in bills["statements"]:
+        show_statements(out, value)
+        out.print()
+    show_voucher_list(out, bills["vouchers"], bills["policies"])
+    out.print()
+    show_verdict(out, bills["verification"])
+
+
+def _tell_where(here: Session, out: Console, url: str) -> None:
     out.print()
     out.print(f"{'page':<14}{url}   (sign in with the key in {here.home}/key)", soft_wrap=True)
     out.print(f"{'go on':<14}{here.command('get')}", soft_wrap=True)

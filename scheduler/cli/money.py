@@ -37,10 +37,11 @@ def statement(
     key = job_id(job) if job else ""
     query = {"month": month, "job": key, "tenant": tenant, "lines": "true" if lines else ""}
     value = here.client().get("/statement", **query)
-    here.show(value, lambda out: _statements(out, value, month))
+    here.show(value, lambda out: show_statements(out, value, month))
 
 
-def _statements(out: Console, value: dict[str, Any], month: str) -> None:
+def show_statements(out: Console, value: dict[str, Any], month: str = "") -> None:
+    """Each tenant's statement: rows with their reasons, then the totals."""
     if not value["statements"]:
         out.print("Nothing was booked in this time.")
     for number, one in enumerate(value["statements"]):
@@ -167,10 +168,11 @@ def show_vouchers(here: Session) -> None:
     """The list, with the policies that the vouchers stand under."""
     value = here.client().get("/vouchers")
     policies = [] if here.is_json else here.client().get("/policies")["policies"]
-    here.show(value, lambda out: _vouchers(out, value["vouchers"], policies))
+    here.show(value, lambda out: show_voucher_list(out, value["vouchers"], policies))
 
 
-def _vouchers(out: Console, listed: list[dict[str, Any]], policies: list[dict[str, Any]]) -> None:
+def show_voucher_list(out: Console, listed: list[dict[str, Any]], policies: list[dict[str, Any]]) -> None:
+    """Vouchers and what is left of them, after the policies they stand under."""
     if policies:
         out.print(_policies(policies))
         out.print()
@@ -277,7 +279,7 @@ def verify(
     """
     here = session(ctx)
     value = _offline(database) if database else here.client().get("/ledger/verify")
-    here.show(value, lambda out: _verdict(out, value))
+    here.show(value, lambda out: show_verdict(out, value))
     if not value["ok"]:
         raise typer.Exit(Exit.FAILED)
 
@@ -298,7 +300,8 @@ def _offline(url: str) -> dict[str, Any]:
         raise CliError(str(error), Exit.FAILED) from error
 
 
-def _verdict(out: Console, value: dict[str, Any]) -> None:
+def show_verdict(out: Console, value: dict[str, Any]) -> None:
+    """What the ledger's verification found."""
     if value["ok"]:
         out.print(f"{value['ledger_seq']} transactions: each comes from the journal, sums to zero and is unchanged.")
     else:

@@ -25,7 +25,7 @@ _TRIES = 3
 
 @verb(
     "submit",
-    example="shisuan submit examples/film.yaml --watch\n"
+    example="shisuan submit examples/shot.yaml --watch\n"
     "shisuan submit --cpus 2 --array 40 --watch -- sh -c 'echo frame $SHISUAN_TASK_INDEX'",
 )
 def submit(
@@ -163,7 +163,7 @@ def _accepted(here: Session, out: Console, job: dict[str, Any]) -> None:
     out.print(f"follow it: {here.command('watch ' + job['id'])}", soft_wrap=True)
 
 
-@verb("plan", example="shisuan plan examples/film.yaml")
+@verb("plan", example="shisuan plan examples/shot.yaml")
 def plan(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Job file; - reads standard input.")],

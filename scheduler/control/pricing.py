@@ -56,8 +56,7 @@ class Pricing:
             devices = {
                 (Sku.MIG, f"{d.model}/{d.profile}") if d.kind is DeviceKind.MIG else (Sku.CARD, d.model)
                 for node in engine.nodes()
-                for d in node.devices
-                if not d.simulated
+                for d in node.devices  # simulated ones too: they stand for cards that would cost this
             }
         with self._keeper.book() as book:
             card = book.tariff.card_at(self._cycle.now_ms())

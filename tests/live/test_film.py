@@ -55,7 +55,7 @@ def test_the_example_becomes_a_film(tmp_path, confinement):
     root.mkdir()
     tenant = Tenant(name="studio", storage_roots=(str(root), str(EXAMPLES)))
     draft = jobfile.read(
-        small((EXAMPLES / "film.yaml").read_text()),
+        small((EXAMPLES / "shot.yaml").read_text()),
         tenant=tenant,
         queues=(Queue(name="default"),),
         base_dir=str(EXAMPLES),
@@ -70,6 +70,6 @@ def test_the_example_becomes_a_film(tmp_path, confinement):
             assert [end.state for end in ends] == ["succeeded"] * step.count, [end.message for end in ends]
     finally:
         agent.close()
-    facts = video_facts(root / "film" / "film.mp4")
+    facts = video_facts(root / "shot" / "shot.mp4")
     assert (facts.frames, facts.width, facts.height, str(facts.duration_s)) == (3, 96, 54, "1/8")
-    assert check_exr(root / "film" / "frames" / "film.0003.exr").width == 96
+    assert check_exr(root / "shot" / "frames" / "shot.0003.exr").width == 96

@@ -99,7 +99,7 @@ def test_the_configuration_makes_tenants_queues_and_private_keys(tmp_path):
 
 
 def test_roots_of_the_configuration_may_be_relative_or_the_tenants_own(tmp_path):
-    file = tmp_path / "park" / "park.yaml"
+    file = tmp_path / "config" / "park.yaml"
     file.parent.mkdir()
     file.write_text("tenants: [{name: a, roots: [own, films, .]}, {name: b, roots: [./own]}]")
     made = Installation(tmp_path, config=str(file))

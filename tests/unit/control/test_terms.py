@@ -28,7 +28,7 @@ def test_the_documented_sections_are_accepted():
 
 
 def test_the_example_file_is_marked_as_one_and_its_draft_never_pays():
-    config = read_config(str(ROOT / "examples" / "config" / "money.yaml"))
+    config = read_config(str(ROOT / "examples" / "config" / "park.yaml"))
     assert all(rate.example for rate in config.rates)
     assert all(policy.example for policy in config.policies)
     drafts = [p for p in config.policies if p.id.startswith("guizhou")]

@@ -72,9 +72,9 @@ def test_a_virtual_environment_is_read_whole_and_its_python_is_not_resolved(stud
     assert orders(studio, text + "/usr/bin/python3")["train", 0].reads == ()
 
 
-def test_film_runs_scene_then_frames_then_encode(studio):
+def test_a_shot_runs_scene_then_frames_then_encode(studio):
     studio.file("scenes/heads.py")
-    draft = studio.read((ROOT / "examples/film.yaml").read_text(encoding="utf-8"))
+    draft = studio.read((ROOT / "examples/shot.yaml").read_text(encoding="utf-8"))
     assert [(s.name, s.kind, s.count, s.needs) for s in draft.steps] == [
         ("render-scene", StepKind.SCENE, 1, ()),
         ("render", StepKind.RENDER, 24, ("render-scene",)),
@@ -87,16 +87,30 @@ def test_film_runs_scene_then_frames_then_encode(studio):
         == f"{scene.output_dir}/{scene.outputs[0]}"
         == f"{studio.home}/jobs/j7/render-scene/heads.blend"
     )
-    assert frame.outputs == ("film.0024.exr", "film.0024.png")
-    assert request(film)["input"] == f"{frame.output_dir}/film.####.png"
+    assert frame.outputs == ("shot.0024.exr", "shot.0024.png")
+    assert request(film)["input"] == f"{frame.output_dir}/shot.####.png"
     assert (request(film)["first"], request(film)["last"], request(film)["expect_frames"]) == (1, 24, 24)
-    assert (film.output_dir, film.outputs) == (f"{studio.home}/film", ("film.mp4",))
+    assert (film.output_dir, film.outputs) == (f"{studio.home}/shot", ("shot.mp4",))
 
 
 def test_frames_of_one_scene_share_a_warm_blender(studio):
     studio.file("scenes/heads.py")
-    steps = studio.read((ROOT / "examples/film.yaml").read_text(encoding="utf-8")).job("j7", "").steps
+    steps = studio.read((ROOT / "examples/shot.yaml").read_text(encoding="utf-8")).job("j7", "").steps
     assert [step.warm_key for step in steps] == ["", f"{studio.home}/jobs/j7/render-scene/heads.blend", ""]
+
+
+def test_the_demos_film_is_frames_two_masters_and_a_still_in_tiles(studio):
+    studio.file("scenes/heads.py")
+    draft = studio.read((ROOT / "examples/film.yaml").read_text(encoding="utf-8"))
+    assert [(s.name, s.kind.value, s.count) for s in draft.steps] == [
+        ("frames-scene", "scene", 1), ("frames", "render", 48), ("h264", "transcode", 1), ("hevc-chunks", "chunk", 2),
+        ("hevc", "join", 1), ("still-scene", "scene", 1), ("still-tiles", "render", 16), ("still", "merge", 1),
+    ]  # fmt: skip
+    made = orders(studio, draft.source)
+    assert request(made["h264", 0])["expect_frames"] == request(made["hevc", 0])["expect_frames"] == 48
+    assert {
+        (request(made["still-tiles", i])["samples"], request(made["still-tiles", i])["width"]) for i in range(16)
+    } == {(4, 7680)}
 
 
 STILL = (
