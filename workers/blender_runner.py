@@ -227,10 +227,9 @@ class Runner:
         if request["engine"] != "CYCLES":
             raise Refused(f"unknown engine {request['engine']!r} (valid: CYCLES)")
         own, render, cycles = self._own, scene.render, scene.cycles
-        render.engine = "CYCLES"
-        render.use_persistent_data = True
-        render.use_file_extension = False
-        render.threads_mode, render.threads = "FIXED", max(1, int(request["threads"]))
+        # Blender throws the prepared scene away when some of these are set, even to what they were.
+        _put(render, engine="CYCLES", use_persistent_data=True, use_file_extension=False)
+        _put(render, threads_mode="FIXED", threads=max(1, int(request["threads"])))
         width, height, seed = int(request["width"]), int(request["height"]), int(request["seed"])
         size = (width, height, 100) if width and height else own["size"]
         render.resolution_x, render.resolution_y, render.resolution_percentage = size
@@ -399,6 +398,13 @@ def _is_needed(kind: str, block: Any) -> bool:
     return kind != "image" or block.source in ("FILE", "MOVIE")  # the path of sequences and UDIM tiles is a pattern
 
 
+def _put(owner: Any, **values: Any) -> None:
+    """Set only what differs."""
+    for name, value in values.items():
+        if getattr(owner, name) != value:
+            setattr(owner, name, value)
+
+
 def _own_settings(scene: Any) -> dict[str, Any]:
     render, cycles = scene.render, scene.cycles
     return {
@@ -555,11 +561,11 @@ def _device(scene: Any, wanted: str) -> tuple[str, list[str]]:
     for kind in kinds if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else ():
         names = _use_cards(kind)
         if names:
-            scene.cycles.device = "GPU"
+            _put(scene.cycles, device="GPU")
             return kind.lower(), names
     if wanted not in ("auto", "cpu"):
         raise Refused(f"no {wanted} device is visible to Blender on this node (valid: auto, cpu, cuda, optix)")
-    scene.cycles.device = "CPU"
+    _put(scene.cycles, device="CPU")
     return "cpu", []
 
 
