@@ -3,20 +3,25 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python -P
 PYTEST := $(PY) -m pytest
+# Whole installations, killed and watched: they wait more than they compute, so they run beside the rest.
+SLOW := tests/kills tests/e2e tests/live
 
 .PHONY: help setup demo test lint soak test-gpu bench-loop bench-main pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ## render a film on this machine and show what happened (about 6 minutes after downloads)
+demo: ## a film, its masters and a training run on this machine, and what happened (5-10 minutes after downloads)
 	@bin/setup
 	@.venv/bin/shisuan demo
 
 test: ## lint, types, import contracts and the test suite (up to 15 minutes on 2 cores)
 	@bin/setup test
 	@$(MAKE) --no-print-directory lint
-	@$(PYTEST) -m "not soak and not gpu"
+	@mkdir -p build
+	@$(PYTEST) -m "not soak and not gpu" $(SLOW) >build/test-slow.log 2>&1 & slow=$$!; \
+	$(PYTEST) -m "not soak and not gpu" $(foreach folder,$(SLOW),--ignore=$(folder)); others=$$?; \
+	wait $$slow; whole=$$?; cat build/test-slow.log; exit $$((others + whole))
 
 lint:
 	@.venv/bin/ruff check .

@@ -124,7 +124,7 @@ def test_each_fault_fails_its_job_with_a_reason_and_publishes_nothing(studio):
 def test_a_gap_in_a_sequence_is_refused_before_anything_is_stored(studio):
     before = len(studio.api("GET", "/jobs")["jobs"])
     answer = submit(studio, "kind: TranscodeJob\nname: gap\ninput: gap/gap.####.png\nfps: 24\n")
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     message = answer.json()["error"]["message"]
     assert "input" in message
     assert "3" in message, "the missing frame is named"

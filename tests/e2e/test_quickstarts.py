@@ -82,7 +82,7 @@ def test_a_guide_runs_as_it_stands(checkout, name):
     assert expected[name] <= seen
     told = {
         "studio": ["EXAMPLE", "to pay", "succeeded"],
-        "ai-team": ["attempt 2", "preempted", "v-lab-example"],
+        "ai-team": [".a2", "preempted", "v-lab-example"],
         "operator": ["SIMULATED", "transactions: each comes from the journal"],
     }
     assert [words for words in told[name] if words not in done.stdout + done.stderr] == []
