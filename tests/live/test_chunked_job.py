@@ -6,9 +6,9 @@ import pytest
 
 from pipelines.plan import order
 from scheduler import jobfile
-from scheduler.model.order import LeaseOrder, ReportKind
 from scheduler.model.queue import Queue, Tenant
 from tests.live.encoding import make
+from tests.live.stepping import run_step
 from workers import ffmpeg_binary
 from workers.agent import Agent
 from workers.videocheck import audio_samples, video_facts
@@ -36,27 +36,6 @@ def root(tmp_path):
     return root
 
 
-def ends(agent, step, orders, root):
-    """How all tasks of a step ended."""
-    lease = LeaseOrder(
-        lease_id=f"l-{step.name}",
-        tenant="studio",
-        node="n1",
-        tasks=orders,
-        cpu_milli=1_000,
-        memory_mib=step.resources.memory_mib,
-        roots=(str(root),),
-    )
-    agent.submit([lease])
-    found, cursor = [], ""
-    while len(found) < len(orders):
-        for report in agent.poll(cursor, 1_000):
-            cursor = report.cursor or cursor
-            if report.kind is ReportKind.FINISHED and report.lease_id == lease.lease_id:
-                found.append(report)
-    return found
-
-
 def test_a_video_becomes_a_master_in_three_chunks(tmp_path, root):
     tenant = Tenant(name="studio", storage_roots=(str(root),))
     draft = jobfile.read(JOB, tenant=tenant, queues=(Queue(name="default"),), base_dir="", now_ms=0)
@@ -66,7 +45,7 @@ def test_a_video_becomes_a_master_in_three_chunks(tmp_path, root):
     try:
         for step in job.steps:
             orders = tuple(order(job, step, index, 1) for index in range(step.count))
-            reports = ends(agent, step, orders, root)
+            reports = run_step(agent, step, orders, (str(root),))
             assert [end.state for end in reports] == ["succeeded"] * step.count, [end.message for end in reports]
             facts[step.name] = [json.loads(end.result) for end in reports]
     finally:

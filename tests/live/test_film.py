@@ -4,9 +4,9 @@ import pytest
 
 from pipelines.plan import order
 from scheduler import jobfile
-from scheduler.model.order import LeaseOrder, ReportKind
 from scheduler.model.queue import Queue, Tenant
 from tests.live.blender import ROOT, command
+from tests.live.stepping import run_step
 from workers.agent import Agent
 from workers.mediacheck import check_exr
 from workers.videocheck import video_facts
@@ -27,28 +27,6 @@ def small(text):
     return text
 
 
-def run(agent, step, orders, root):
-    """Ends of all tasks, in the order they came."""
-    lease = LeaseOrder(
-        lease_id=f"l-{step.name}",
-        tenant="studio",
-        node="n1",
-        tasks=orders,
-        cpu_milli=2_000,
-        memory_mib=step.resources.memory_mib,
-        warm_key=step.warm_key,
-        roots=(str(root), str(EXAMPLES)),
-    )
-    agent.submit([lease])
-    ends, cursor = [], ""
-    while len(ends) < len(orders):
-        for report in agent.poll(cursor, 1_000):
-            cursor = report.cursor or cursor
-            if report.kind is ReportKind.FINISHED and report.lease_id == lease.lease_id:
-                ends.append(report)
-    return ends
-
-
 @pytest.mark.parametrize("confinement", ["auto", "none"])
 def test_the_example_becomes_a_film(tmp_path, confinement):
     root = tmp_path / "storage"
@@ -66,7 +44,7 @@ def test_the_example_becomes_a_film(tmp_path, confinement):
     try:
         for step in job.steps:
             orders = tuple(order(job, step, index, 1) for index in range(step.count))
-            ends = run(agent, step, orders, root)
+            ends = run_step(agent, step, orders, (str(root), str(EXAMPLES)), cpu_milli=2_000)
             assert [end.state for end in ends] == ["succeeded"] * step.count, [end.message for end in ends]
     finally:
         agent.close()

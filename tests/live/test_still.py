@@ -9,9 +9,9 @@ from PIL import Image
 
 from pipelines.plan import order
 from scheduler import jobfile
-from scheduler.model.order import LeaseOrder, ReportKind
 from scheduler.model.queue import Queue, Tenant
 from tests.live.blender import ROOT, command
+from tests.live.stepping import run_step
 from workers.agent import Agent
 
 EXAMPLES = ROOT / "examples"
@@ -32,28 +32,6 @@ pytestmark = [
     pytest.mark.blender,
     pytest.mark.skipif(command() is None, reason="no Blender here: run make, or set SHISUAN_BLENDER"),
 ]
-
-
-def run(agent, step, orders, roots):
-    """Ends of all tasks, in the order they came."""
-    lease = LeaseOrder(
-        lease_id=f"l-{step.name}",
-        tenant="studio",
-        node="n1",
-        tasks=orders,
-        cpu_milli=1_000,
-        memory_mib=step.resources.memory_mib,
-        warm_key=step.warm_key,
-        roots=roots,
-    )
-    agent.submit([lease])
-    ends, cursor = [], ""
-    while len(ends) < len(orders):
-        for report in agent.poll(cursor, 1_000):
-            cursor = report.cursor or cursor
-            if report.kind is ReportKind.FINISHED and report.lease_id == lease.lease_id:
-                ends.append(report)
-    return ends
 
 
 def channels(path):
@@ -79,7 +57,7 @@ def made(tmp_path_factory):
     try:
         for step in job.steps:
             orders = tuple(order(job, step, index, 1) for index in range(step.count))
-            ends = run(agent, step, orders, roots)
+            ends = run_step(agent, step, orders, roots)
             assert [end.state for end in ends] == ["succeeded"] * step.count, [end.message for end in ends]
             facts[step.name] = [json.loads(end.result) for end in ends]
     finally:
