@@ -106,7 +106,12 @@ def build(
     thread.start()
     operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
     money = Money(cycle, keeper, store)
-    bootstrap.apply(settings, cycle, operations, store, home, money)
+    try:
+        bootstrap.apply(settings, cycle, operations, store, home, money)
+    except ShisuanError:
+        cycle.stop()
+        thread.join(STOP_LIMIT_S)
+        raise
     for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
         threading.Thread(target=work.run, name=name, daemon=True).start()
     service = Service(cycle, store, executor)

@@ -71,8 +71,23 @@ def park(api, tmp_path):
         "GET /leases": [{"leases": leases(made)}, {"leases": leases(trained)}],
         "GET /usage": [{"records": records(made)}, {"records": records(trained)}],
         "GET /nodes": {"nodes": []},
+        "GET /statement": [bill("studio", "j17"), bill("lab", "j18")],
+        "GET /vouchers": {"vouchers": []},
+        "GET /policies": {"policies": []},
+        "GET /ledger/verify": VERIFIED,
     })  # fmt: skip
     return tmp_path
+
+
+VERIFIED = {
+    "ok": True, "difference": "", "ledger_seq": 9, "ledger_hash": "ab" * 32, "journal_seq": 90, "ledger_cursor": 90,
+}  # fmt: skip
+
+
+def bill(tenant, job_id):
+    """A statement with nothing on it."""
+    one = {"tenant": tenant, "job_id": job_id, "example": True, "rows": [], "lines": []}
+    return {"statements": [one], "ledger_seq": 9, "ledger_hash": "ab" * 32}
 
 
 def leases(attempts):
@@ -119,6 +134,20 @@ def test_the_demo_leaves_its_artefacts_and_says_where(shisuan, park, running_ser
     assert "error 0 ms" in result.out
     assert f"shisuan --home {out}/home down" in result.out
     assert running_service == [(out / "home", ["--config", str(park / "park.yaml")])]
+
+
+def test_the_demo_shows_both_bills_and_the_ledgers_verification(shisuan, api, park, running_service):
+    result = run_demo(shisuan)
+    assert "studio, job j17" in result.out
+    assert "lab, job j18" in result.out
+    assert "9 transactions: each comes from the journal" in result.out
+    assert json.loads((park / "out" / "bills.json").read_text())["verification"] == VERIFIED
+
+
+def test_a_ledger_that_does_not_verify_fails_the_demo(shisuan, api, park, running_service):
+    api.answers["GET /ledger/verify"] = VERIFIED | {"ok": False, "difference": "transaction 7 has another hash"}
+    result = run_demo(shisuan)
+    assert (result.code, "transaction 7 has another hash" in result.err) == (1, True)
 
 
 def test_each_tenant_submits_its_own_job_and_the_demo_can_be_run_again(shisuan, api, park, running_service):
