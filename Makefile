@@ -42,7 +42,7 @@ test-gpu: ## what needs a real NVIDIA card
 
 pictures: ## draw the pictures of the guides anew from build/demo, whose service must still run
 	@bin/setup test
-	@$(PY) -m tests.e2e.pictures build/demo
+	@.venv/bin/python -m tests.e2e.pictures build/demo
 
 bench-main: ## renders, transcodes, trainings and the demo beside their peers -> build/bench/main.json (about 20 minutes)
 	@bin/setup test

@@ -12,9 +12,15 @@ from scheduler.report.timeline import Bar, Row, Timeline, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
-# Okabe and Ito's palette: told apart by colour-blind readers too (https://jfly.uni-koeln.de/color/).
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B59F00", "#7F7F7F")
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), then four of Paul Tol's muted one: told apart by
+# colour-blind readers too.
+PALETTE = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B59F00", "#7F7F7F"),
+    *("#332288", "#882255", "#44AA99", "#999933"),
+)
+_LEGEND_COLUMNS = 6
 _BAD = ("failed", "timed_out", "lost", "cancelled", "preempted")
 INK = "#24292f"
 MUTED = "#57606a"
@@ -35,14 +41,17 @@ def _draw(timeline: Timeline, target: Path, title: str) -> Path:
     from matplotlib.figure import Figure
 
     rows = timeline.rows[:_ROWS_MAX]
-    height = 1.9 + 0.42 * max(1, len(rows))
+    keys = _keys(timeline)
+    legend_rows = math.ceil(len(keys) / _LEGEND_COLUMNS)
+    below = 0.60 + 0.25 * legend_rows
+    height = 1.05 + below + 0.42 * max(1, len(rows))
     figure = Figure(figsize=(12, height), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.12, 0.85 / height, 0.86, 1 - 1.75 / height))
+    axes = figure.add_axes((0.12, below / height, 0.86, 1 - (below + 0.90) / height))
     for y, row in enumerate(rows):
         _draw_row(axes, timeline, row, y)
     _frame(axes, timeline, rows)
-    _legend(axes, timeline)
+    _legend(axes, timeline, keys)
     figure.text(0.012, 1 - 0.30 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
     figure.text(0.012, 1 - 0.60 / height, _subtitle(timeline), fontsize=9.5, color=MUTED, va="center")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +92,7 @@ def _frame(axes: Axes, timeline: Timeline, rows: tuple[Row, ...]) -> None:
         side.set_visible(False)
 
 
-def _legend(axes: Axes, timeline: Timeline) -> None:
+def _keys(timeline: Timeline) -> list[Patch]:
     from matplotlib.patches import Patch
 
     one_job = len({job for job, _ in timeline.series}) == 1
@@ -94,12 +103,16 @@ def _legend(axes: Axes, timeline: Timeline) -> None:
     keys.append(Patch(facecolor="#f6f8fa", edgecolor=MUTED, hatch="////", label="starting"))
     if any(bar.state in _BAD for row in timeline.rows for bar in row.bars):
         keys.append(Patch(facecolor="white", edgecolor="#cf222e", label="failed, lost or stopped"))
+    return keys
+
+
+def _legend(axes: Axes, timeline: Timeline, keys: list[Patch]) -> None:
     axes.legend(
         handles=keys,
         loc="upper left",
         bbox_to_anchor=(0, -0.36 / max(1.0, 0.42 * len(timeline.rows))),
         frameon=False,
-        ncols=min(len(keys), 6),
+        ncols=min(len(keys), _LEGEND_COLUMNS),
         borderaxespad=0.6,
         handlelength=1.4,
         labelcolor=INK,

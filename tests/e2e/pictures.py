@@ -42,7 +42,8 @@ def main(demo):
     film = max(demo.glob(DRAWN["contact-sheet"]), key=lambda path: path.stat().st_mtime).name.split("-")[0]
     with tempfile.TemporaryDirectory() as folder:
         for name, (path, language) in PAGES.items():
-            browser = Chromium(Path(folder), language=language)
+            (profile := Path(folder, name)).mkdir()
+            browser = Chromium(profile, language=language)
             try:
                 browser.open(url + path.format(film=film))
                 browser.run(
