@@ -88,11 +88,14 @@ class Installation:
         """The job as the API shows it."""
         return self.api("GET", f"/jobs/{job_id}")
 
-    def wait(self, job_id: str, *, deadline_s: float = 120) -> dict[str, Any]:
-        """Wait for a final state; raises AssertionError unless the job succeeded."""
+    def wait(self, job_id: str, *, deadline_s: float = 120, every_s: float = 0.05) -> dict[str, Any]:
+        """Wait for a final state, asking every ``every_s``; raises AssertionError unless the job succeeded."""
         final = ("succeeded", "failed", "cancelled")
         job = wait_for(
-            f"{job_id} final", lambda: (j := self.job(job_id))["state"] in final and j, deadline_s=deadline_s
+            f"{job_id} final",
+            lambda: (j := self.job(job_id))["state"] in final and j,
+            deadline_s=deadline_s,
+            every_s=every_s,
         )
         assert job["state"] == "succeeded", f"{job_id} {job['state']}: {job['reason']}\n{self.log_tail()}"
         return job

@@ -28,7 +28,7 @@ from scheduler.model.queue import Queue, Tenant
 from workers.agent import Agent
 from workers.tools import find_tools
 
-FRAMES, HEADS = 5, 60
+FRAMES, HEADS = 8, 60
 SIZE = (320, 180)
 SAMPLES = 4
 WARM_LEAST, PERSISTENT_LEAST = 2.5, 2.0
