@@ -91,3 +91,29 @@ def test_verify_of_a_folder_without_an_installation_says_so(tmp_path, monkeypatc
     assert wiring.main(["--home", str(tmp_path / "typo"), "--verify"]) == wiring.EXIT_REFUSED
     assert "holds no database" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_blender_that_lacks_a_library_says_which_and_what_to_install(monkeypatch):
+    from scheduler.cli import doctor
+    from workers import tools
+
+    words = "ImportError: libXrender.so.1: cannot open shared object file: No such file or directory"
+    found = tools.Tools(python="python", blender="/opt/bpy/bin/python", blender_runner="r", encode_runner="e")
+    monkeypatch.setattr(tools, "find_tools", lambda: found)
+    monkeypatch.setattr(tools, "blender_version", lambda _: "")
+    monkeypatch.setattr(tools, "why_no_blender", lambda _: words)
+    finding = doctor.check_blender(None)
+    assert (finding.verdict, words in finding.found) == (doctor.Verdict.MISSING, True)
+    assert "libxrender1" in finding.advice
+
+
+def test_why_a_blender_does_not_start_is_its_own_last_word(tmp_path):
+    from workers import tools
+
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 'Traceback'\necho 'ImportError: libX11.so.6: cannot open' >&2\nexit 1\n")
+    program.chmod(0o755)
+    broken = tools.Tools(python="python", blender=str(program), blender_runner="r", encode_runner="e")
+    assert tools.why_no_blender(broken) == "ImportError: libX11.so.6: cannot open"
+    program.write_text("not a program")
+    assert "Exec format error" in tools.why_no_blender(broken)
