@@ -1,6 +1,6 @@
 """A small film and a training run side by side, and anything killed at seeded moments: nothing is lost or doubled.
 
-A seed fixes who dies and when. ``make test`` has 5 runs of 2 kills each, ``make soak`` 15 of 4.
+A seed fixes who dies and when. ``make test`` has 5 runs of 2 kills each, ``make soak`` 12 of 5.
 Each is held against one run that nobody disturbed: the same pixels, the same film, the same weights to the last bit.
 """
 
@@ -37,7 +37,7 @@ tenants:
   - {{name: lab, queues: [training], roots: [own, {EXAMPLES}]}}
 """
 FINAL = ("succeeded", "failed", "cancelled")
-MOMENTS = {2: (range(8), range(9, 17)), 4: (range(6), range(6, 11), range(11, 16), range(16, 21))}
+MOMENTS = {2: (range(8), range(9, 17)), 5: tuple(range(first, first + 4) for first in range(0, 20, 4))}
 """Signs of progress (attempts begun and ended, tenths of the training) after which so many kills come."""
 
 
@@ -202,8 +202,8 @@ def test_film_and_training_survive_two_kills(installation, undisturbed, seed):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", [pytest.param(s, id=f"{('left', 'right')[s % 2]}-{s}") for s in range(5, 20)])
+@pytest.mark.parametrize("seed", [pytest.param(s, id=f"{('left', 'right')[s % 2]}-{s}") for s in range(5, 17)])
 def test_film_and_training_survive_kills_often(installation, undisturbed, seed):
-    run_and_kill(installation, seed, undisturbed, 4)
-    if seed >= 18:
+    run_and_kill(installation, seed, undisturbed, 5)
+    if seed >= 15:
         invariants.check_journal(installation)
