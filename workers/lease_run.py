@@ -175,6 +175,7 @@ class LeaseRun:
         resident = self._residents.lend(order, Wanted.of(order, task, claimed.reads))
         work = resident.work_of(attempt_name(task.attempt_id, order.rank))
         make_work(work, site.confinement)
+        healthy = False
         try:
             listener = self._listen(task)
             resident.child.base = resident.base
@@ -187,12 +188,11 @@ class LeaseRun:
             if outcome.state is AttemptState.SUCCEEDED and not listener.result:
                 reason = "the runner ended without a result"
                 outcome = Outcome(state=AttemptState.FAILED, exit_code=code, reason=reason)
-            self._residents.give_back(
-                resident, healthy=outcome.state is AttemptState.SUCCEEDED, memory_mib=order.memory_mib
-            )
+            healthy = outcome.state is AttemptState.SUCCEEDED
             return await self._publish(task, work, outcome)
         finally:
-            self._residents.give_back(resident, healthy=False)
+            # Not before: what is being published lies in its folder, and whoever borrows it next may be served by now.
+            self._residents.give_back(resident, healthy=healthy, memory_mib=order.memory_mib)
             await remove_work(site, work)
 
     def _judge(self, task: TaskOrder, child: Running, listener: Listener, code: int) -> Outcome:

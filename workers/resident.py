@@ -147,8 +147,8 @@ class Residents:
         return chosen
 
     def give_back(self, resident: Resident, *, healthy: bool, memory_mib: int = 0) -> None:
-        """The request is over. The process stays only if it is fit for another one. Giving back twice is harmless."""
-        if not resident.busy:
+        """The borrower needs it no more. The process stays only if it is fit for another request."""
+        if not resident.busy:  # it was closed meanwhile
             return
         resident.busy = False
         limit_mib = max(LEAST_RSS_LIMIT_MIB, 2 * memory_mib)
@@ -200,8 +200,8 @@ class Residents:
         return resident
 
     def _died(self, resident: Resident, exited: asyncio.Future[int]) -> None:
-        if resident.busy and hasattr(resident, "answered"):
-            resident.died(exited)
+        if hasattr(resident, "answered"):
+            resident.died(exited)  # whoever ended it: a request that waits for an answer must not wait for ever
         if not resident.busy:
             self._forget(resident)
 

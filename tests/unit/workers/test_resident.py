@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from scheduler.model.errors import ExecutorError
 from scheduler.model.lease import AttemptState
 from tests.unit.workers.helpers import ask, lease, until
 from workers import procfs, resident
+from workers.lease_run import LeaseRun
 
 RUNNER = Path(__file__).with_name("resident_runner.py")
 
@@ -143,3 +146,26 @@ def test_an_idle_process_goes_after_a_while(warm, monkeypatch, home):
 def test_a_large_request_arrives_whole(warm):
     [answer] = say(*warm, {"pad": "x" * 300_000})
     assert answer["served"] == 1
+
+
+def test_a_process_whose_result_is_still_being_published_is_nobody_elses(warm, monkeypatch):
+    """Given back at the answer, it was lent to another task and then ended by the first one's clean-up."""
+    one, reader = warm
+    real, publishing, goes_on = LeaseRun._publish, threading.Event(), threading.Event()
+
+    async def slow(self, task, work, outcome):
+        if task.attempt_id == "j1.s.0.a1":
+            publishing.set()
+            while not goes_on.is_set():
+                await asyncio.sleep(0.01)
+        return await real(self, task, work, outcome)
+
+    monkeypatch.setattr(LeaseRun, "_publish", slow)
+    one.submit([lease(ask("{}"), lease_id="l0", warm_key="scene")])
+    assert publishing.wait(30)
+    one.submit([lease(ask('{"do": "spin", "cpu_s": 0.3, "say": "second"}', index=1), lease_id="l1", warm_key="scene")])
+    reader.wait(lambda r: r.attempt_id == "j1.s.1.a1", "the second task has begun")
+    goes_on.set()
+    ends = [reader.finished(f"j1.s.{index}.a1") for index in range(2)]
+    assert [end.state for end in ends] == [AttemptState.SUCCEEDED] * 2
+    assert [json.loads(end.result)["served"] for end in ends] == [1, 1]
