@@ -40,7 +40,7 @@ from typing import Any
 
 bpy: Any = None  # set by main, after stdout is guarded
 LEAST_THREADS = 2
-"""With one, Cycles computes on one and TBB keeps a second one spinning: measured, half the speed for the same CPU time."""
+"""With one, TBB keeps a second one spinning: measured, half the speed for the same CPU time."""
 BLACK = 1e-4  # linear; a third of an 8-bit step: the denoiser leaves traces on a black frame
 _MATTES = ("object", "material", "asset")
 _PASSING_NODES = ("R_LAYERS", "COMPOSITE", "VIEWER", "OUTPUT_FILE", "GROUP_OUTPUT", "REROUTE", "FRAME")
