@@ -1,6 +1,6 @@
 """Child process: a real agent on the stub's cards runs one attempt. One JSON word in per step, one answer out.
 
-``wait``: until each card was read twice more; ``end``: let the attempt end, and tell its measurement and its state.
+``wait``: until each card was read twice more; ``asked``: until the driver was asked for its cards; ``end``: let the attempt end, and tell its measurement and its state.
 """
 
 import json
@@ -20,6 +20,12 @@ class Counted(NvmlTelemetry):
         super().__init__()
         self.readings: dict[str, int] = {}
         self.lock = threading.Lock()
+        self.looked = 0
+
+    def devices(self):
+        found = super().devices()
+        self.looked += 1
+        return found
 
     def sample_of(self, device_id):
         sample = super().sample_of(device_id)
@@ -40,6 +46,10 @@ for word in sys.stdin:
         end = reader.finished()
         print(json.dumps({"state": end.state, "measured": codec.encode(end.measured)}), flush=True)
         break
+    if word.strip() == "asked":
+        until(lambda: cards.looked, "the driver is asked")
+        print(json.dumps(cards.readings), flush=True)
+        continue
     before = dict(cards.readings)
     asked = word.split()[1:] or devices
     until(lambda: all(cards.readings.get(d, 0) >= before.get(d, 0) + 2 for d in asked), f"readings of {asked}")  # noqa: B023

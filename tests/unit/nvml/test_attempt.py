@@ -78,7 +78,8 @@ def test_a_counter_reset_loses_nothing_but_what_the_driver_lost(played):
     assert 0 < card.encoder_milli < 300
     assert card.samples >= 8
     assert len(card.series_milli) == len(seen.until_ms) > 0
-    assert max(card.series_milli) > min(card.series_milli)
+    told = [value for value in card.series_milli if value is not None]  # a busy machine may miss a reading
+    assert max(told) > min(told)
 
 
 def test_a_card_that_hangs_is_a_gap_and_delays_nothing(played):
@@ -123,6 +124,7 @@ def test_a_machine_without_a_driver_measures_the_processes_and_says_why(tmp_path
     made.become(clock_ms=0)
     try:
         made.start("GPU-that-was-declared")
+        made.ask("asked")
         seen = made.end()
     finally:
         made.close()
