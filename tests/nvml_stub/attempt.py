@@ -1,7 +1,7 @@
 """Child process: a real agent on the stub's cards runs one attempt. One JSON word in per step, one answer out.
 
-``wait``: until each card was read twice more; ``asked``: until the driver was asked for its cards; ``end``: let the attempt
-end, and tell its measurement and its state.
+``wait``: until each card was read twice more; ``asked``: until the driver was asked for its cards; ``end``: let the
+attempt end, and tell its measurement and its state.
 """
 
 import json
