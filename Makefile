@@ -11,7 +11,7 @@ SLOW := tests/kills tests/e2e tests/live
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ## a film, its masters and a training run on this machine, and what happened (5-10 minutes after downloads)
+demo: ## a film, its masters and a training run on this machine, and what happened (4-10 minutes after downloads)
 	@bin/setup
 	@.venv/bin/shisuan demo
 
