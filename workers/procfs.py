@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 MARK = "SHISUAN_WORK"
@@ -77,12 +78,11 @@ class Accounts:
 def children(pid: int) -> tuple[int, ...]:
     """The process's living children as of now, whichever of its threads made them; none when it is gone."""
     found: list[int] = []
-    try:
+    with suppress(*_GONE):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            # One thread that ends meanwhile hides nothing of what the others made.
+            with suppress(*_GONE), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
-    except _GONE:
-        return ()
     return tuple(child for child in found if (fields := _stat(child)) and fields[0] not in "ZX")
 
 

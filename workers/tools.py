@@ -178,6 +178,12 @@ def _is_in_usr(path: str) -> bool:
 
 def version(argv: Sequence[str]) -> str:
     """First line a program prints about itself, or empty when it does not run."""
+    code, lines = _said(argv)
+    return lines[0] if lines and code == 0 else ""
+
+
+def _said(argv: Sequence[str]) -> tuple[int | None, list[str]]:
+    """A program's exit code (None: it does not run, or not to its end) and the lines it prints, empty ones left out."""
     try:
         done = subprocess.run(
             argv,
@@ -188,10 +194,9 @@ def version(argv: Sequence[str]) -> str:
             stdin=subprocess.DEVNULL,
             errors="replace",
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[0].strip() if lines and done.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, [str(error)]
+    return done.returncode, [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
 
 
 def blender_version(tools: Tools) -> str:
@@ -208,20 +213,8 @@ def why_no_blender(tools: Tools) -> str:
     if not tools.blender:
         return ""
     words = ["-P", "-c", "import bpy"] if tools.blender_is_python else ["--version"]
-    try:
-        done = subprocess.run(
-            [tools.blender, *words],
-            capture_output=True,
-            text=True,
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            errors="replace",
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[-1] if lines and done.returncode else f"exit code {done.returncode}"
+    code, lines = _said([tools.blender, *words])
+    return lines[-1] if lines and code != 0 else f"exit code {code}"
 
 
 def remove_tree(path: str) -> None:
