@@ -85,9 +85,9 @@ def build(
     from scheduler.web import pages
 
     home, limits, clock = Home.of(settings.home), Limits(), clock or SystemClock()
-    config = bootstrap.read_config(settings.config) if settings.config else None
+    config = bootstrap.read_config(settings.config)
     folder = Path(settings.config).absolute().parent
-    feed, delivery = open_feed(config and config.feed, folder, home, store, clock)
+    feed, delivery = open_feed(config.feed, folder, home, store, clock)
     tokens = Tokens(store.token_secret())
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
     keeper = Keeper(store, epoch)
@@ -107,7 +107,7 @@ def build(
     operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
     money = Money(cycle, keeper, store)
     try:
-        bootstrap.apply(settings, cycle, operations, store, home, money)
+        bootstrap.apply(settings, config, cycle, operations, store, home, money)
     except ShisuanError:
         cycle.stop()
         thread.join(STOP_LIMIT_S)

@@ -89,7 +89,9 @@ class Config(_Strict):
 
 
 def read_config(path: str) -> Config:
-    """The configuration file. Raises InvalidInput with every mistake."""
+    """The configuration file (an empty name: an empty one). Raises InvalidInput with every mistake."""
+    if not path:
+        return Config.model_validate({})
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -105,17 +107,16 @@ def read_config(path: str) -> Config:
 
 
 def apply(  # noqa: PLR0917 (each is a different thing)
-    settings: Settings, cycle: Cycle, operations: Operations, keys: KeyRing, home: Home, money: Money
+    settings: Settings, config: Config, cycle: Cycle, operations: Operations, keys: KeyRing, home: Home, money: Money
 ) -> None:
     """Bring tenants, queues and prices to what the settings say, then see that each tenant has a key.
 
     Raises InvalidInput.
     """
-    config = read_config(settings.config) if settings.config else Config.model_validate({})
     queues = [Queue(name=q.name, parent=q.parent, weight=q.weight) for q in config.queues]
     if all(q.name != DEFAULT for q in queues):
         queues.insert(0, Queue(name=DEFAULT))
-    tenants = [_tenant(t, Path(settings.config).absolute().parent, home) for t in config.tenants]
+    tenants = [_tenant(t, Path(settings.config).absolute().parent, operations) for t in config.tenants]
     if all(t.name != DEFAULT for t in tenants):
         tenants.insert(0, Tenant(name=DEFAULT, display_name="Default"))
     # Queues before tenants, so that a tenant may use a queue of the same file.
@@ -139,24 +140,20 @@ def _put_terms(config: Config, money: Money) -> None:
         money.set_voucher(voucher.voucher(), f"vouchers[{position}].")
 
 
-def _tenant(config: TenantConfig, folder: Path, home: Home) -> Tenant:
+def _tenant(config: TenantConfig, folder: Path, operations: Operations) -> Tenant:
     return Tenant(
         name=config.name,
         display_name=config.display_name,
         queues=tuple(config.queues),
-        storage_roots=tuple(_root(root, config.name, folder, home) for root in config.roots),
+        storage_roots=tuple(_root(root, config.name, folder, operations) for root in config.roots),
         subsidy_excluded=config.subsidy_excluded,
     )
 
 
-def _root(root: str, tenant: str, folder: Path, home: Home) -> str:
+def _root(root: str, tenant: str, folder: Path, operations: Operations) -> str:
     if "://" in root:
         return root
-    if root != OWN_FOLDER:
-        return str((folder / root).resolve())
-    own = home.storage(tenant)
-    own.mkdir(parents=True, exist_ok=True)
-    return str(own.resolve())
+    return operations.own_root(tenant) if root == OWN_FOLDER else str((folder / root).resolve())
 
 
 def _rooted(tenant: Tenant, settings: Settings, operations: Operations) -> Tenant:

@@ -190,13 +190,15 @@ class Operations:
 
     def with_root(self, tenant: Tenant) -> Tenant:
         """The tenant, with its folder under the home as storage root when it names none. Creates that folder."""
-        if tenant.storage_roots:
-            return tenant
-        if NAME.fullmatch(tenant.name) is None:
-            raise InvalidInput([Problem("name", f"{tenant.name!r} {NAME_RULE}")])
-        root = self._home.storage(tenant.name)
+        return tenant if tenant.storage_roots else replace(tenant, storage_roots=(self.own_root(tenant.name),))
+
+    def own_root(self, name: str) -> str:
+        """A tenant's folder under the home, which is made when it is not there. Raises InvalidInput."""
+        if NAME.fullmatch(name) is None:
+            raise InvalidInput([Problem("name", f"{name!r} {NAME_RULE}")])
+        root = self._home.storage(name)
         root.mkdir(parents=True, exist_ok=True)
-        return replace(tenant, storage_roots=(str(root.resolve()),))
+        return str(root.resolve())
 
     def _find_key(self, key_id: str) -> ApiKey:
         return next(k for k in self._keys.list_keys() if k.id == key_id)

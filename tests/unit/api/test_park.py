@@ -148,3 +148,11 @@ def test_status_says_how_things_are(service):
     assert status["counts"]["jobs"] == {"held": 1}
     assert status["counts"]["nodes"] == {"ready": 1}
     assert status["simulated"] is False
+
+
+def test_a_tenants_name_is_checked_before_its_own_folder_is_made(tmp_path):
+    file = tmp_path / "park.yaml"
+    file.write_text("tenants: [{name: ../../elsewhere, roots: [own]}]")
+    with pytest.raises(InvalidInput, match="elsewhere"):
+        Installation(tmp_path, config=str(file))
+    assert not (tmp_path / "elsewhere").exists()
