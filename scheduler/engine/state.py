@@ -5,6 +5,7 @@ Every index is a function of the records alone: a state built from a snapshot eq
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -14,7 +15,7 @@ from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
 from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
-from scheduler.placement.fit import Features
+from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.lifecycle import find_step
@@ -29,6 +30,7 @@ def number_of(key: str) -> int:
     return int(digits)
 
 
+K = TypeVar("K")
 N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
 
 
@@ -71,6 +73,14 @@ class State:
         """Open leases per job and step; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
+        self.kinds_held: dict[str, Amounts] = {}
+        """Likewise by kind of job."""
+        self.leases_on: dict[str, dict[str, None]] = {}
+        """Open leases on each node, in order of granting; absent means none."""
+        self.shapes_held: Counter[Demand] = Counter()
+        """Open leases by the demand of one rank."""
+        self.seats: Counter[str] = Counter()
+        """Licence seats in use."""
         self.touched = Touched()
         for job in snapshot.jobs:
             self.put_job(job)
@@ -178,9 +188,7 @@ class State:
             if view is not None:
                 self.shapes.set_held(view.take(allocation, lease.tenant))
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
-        step = (lease.job_id, lease.step)
-        self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
-        self.held[lease.queue] = plus(self.held.get(lease.queue, NONE), self._amounts(lease))
+        self._count(lease, 1)
 
     def attempts_of(self, lease: Lease) -> Iterator[AttemptRecord]:
         """Attempts of an open lease, in the order they run."""
@@ -198,17 +206,37 @@ class State:
         of_job.remove(lease.id)
         if not of_job:
             del self.leases_of_job[lease.job_id]
-        step = (lease.job_id, lease.step)
-        self.leases_of_step[step] -= 1
-        if not self.leases_of_step[step]:
-            del self.leases_of_step[step]
-        self.held[lease.queue] = minus(self.held[lease.queue], self._amounts(lease))
-        if self.held[lease.queue] == NONE:
-            del self.held[lease.queue]
+        self._count(lease, -1)
 
-    def _amounts(self, lease: Lease) -> Amounts:
-        step, _ = find_step(self.jobs[lease.job_id], lease.step)
-        return amounts_of(step.resources, step.ranks)
+    def _count(self, lease: Lease, sign: int) -> None:
+        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one."""
+        job = self.jobs[lease.job_id]
+        step, _ = find_step(job, lease.step)
+        ranks = len(lease.allocations)
+        amounts = amounts_of(step.resources, ranks)
+        change = plus if sign > 0 else minus
+        for sums, key in ((self.held, lease.queue), (self.kinds_held, job.job.kind.value)):
+            sums[key] = change(sums.get(key, NONE), amounts)
+            if sums[key] == NONE:
+                del sums[key]
+        _add(self.leases_of_step, (lease.job_id, lease.step), sign)
+        _add(self.shapes_held, demand_of(step, lease.tenant), sign)
+        for name, seats in step.resources.licences:
+            _add(self.seats, name, sign * seats * ranks)
+        for node in {allocation.node for allocation in lease.allocations}:
+            on = self.leases_on.setdefault(node, {})
+            if sign > 0:
+                on[lease.id] = None
+            else:
+                del on[lease.id]
+                if not on:
+                    del self.leases_on[node]
+
+
+def _add(counts: dict[K, int], key: K, amount: int) -> None:
+    counts[key] = counts.get(key, 0) + amount
+    if not counts[key]:
+        del counts[key]
 
 
 def _keep_leased(node: Node, before: NodeView) -> Node:
