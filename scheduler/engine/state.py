@@ -18,6 +18,7 @@ from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
+from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus
 
@@ -81,6 +82,8 @@ class State:
         """Open leases by the demand of one rank."""
         self.seats: Counter[str] = Counter()
         """Licence seats in use."""
+        self.durations = Durations()
+        """What finished tasks teach about those that have not."""
         self.touched = Touched()
         for job in snapshot.jobs:
             self.put_job(job)
@@ -157,6 +160,7 @@ class State:
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
         key = record.job.id
+        self.durations.put(self.jobs.get(key), record)
         self.jobs[key] = self.touched.jobs[key] = record
         if record.state.is_final:
             self.active.pop(key, None)
