@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 from scheduler.engine.state import State, number_of
@@ -13,14 +14,16 @@ from scheduler.model.policy import Policy
 from scheduler.model.queue import Amounts
 from scheduler.placement.fit import Demand, demand_of
 from scheduler.queueing.calendar import Bands
+from scheduler.queueing.durations import Estimate
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import Rank, amounts_of, rank_key
+from scheduler.queueing.order import amounts_of
+from scheduler.queueing.rank import Rank, rank_key
 from scheduler.queueing.tasks import is_done
 
 NO_JOBS: Mapping[str, JobRecord] = {}
 
 
-@dataclass(slots=True)
+@dataclass
 class Candidate:
     """A step that may start tasks now, and how far this plan has come with it."""
 
@@ -36,14 +39,36 @@ class Candidate:
     """Waiting tasks this plan has not leased."""
     parallel_left: int
     """Leases that may still be added under ``max_parallel``."""
-    median_ms: int
-    """How long one lease is expected to last, as likely as not."""
-    run_ms: int
-    """How long one lease is expected to last, carefully: nine of ten are shorter."""
+    state: State
     chunk: int = 0
     """Most tasks per lease; 0: not worked out yet."""
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
+
+    @property
+    def queue(self) -> str:
+        """Its job's."""
+        return self.job.queue
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """What one of its tasks takes."""
+        return self.state.durations.estimate(self.job, self.step, self.record)
+
+    @cached_property
+    def run_ms(self) -> int:
+        """How long one lease is expected to last, carefully: nine of ten are shorter."""
+        return max(1, self.estimate.p90_ms - self.kept_ms) * max(self.chunk, 1)
+
+    @property
+    def likely_ms(self) -> int:
+        """Likewise, as likely as not."""
+        return max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)
+
+    @property
+    def kept_ms(self) -> int:
+        """Work that the next task's checkpoints keep."""
+        return self.record.worked[0][1] if self.record.worked and self.step.count == 1 else 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -111,23 +136,19 @@ def _step_barred(record: JobRecord, step: Step) -> Iterator[Reason]:
             yield Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message)
 
 
-def _candidate(
-    state: State, record: JobRecord, step: Step, position: int, now_ms: int, policy: Policy
-) -> Candidate:
+def _candidate(state: State, record: JobRecord, step: Step, position: int, now_ms: int, policy: Policy) -> Candidate:
     job, done = record.job, record.steps[position]
     left = len(done.waiting)
     leased = state.leases_of_step.get((job.id, step.name), 0)
-    estimate = state.durations.estimate(step, job, done)
     return Candidate(
         job=job,
         step=step,
         record=done,
-        rank=rank_key(job, position, done, now_ms, policy, estimate.median_ms, number_of(job.id)),
+        rank=rank_key(record, number_of(job.id), position, now_ms, policy),
         demand=demand_of(step, job.tenant),
         amounts=amounts_of(step.resources, step.ranks),
         tasks=iter(done.waiting),
         left=left,
         parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else left,
-        median_ms=estimate.median_ms,
-        run_ms=estimate.p90_ms,
+        state=state,
     )

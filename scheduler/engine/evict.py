@@ -11,9 +11,11 @@ from scheduler.model.job import Job, Step, StepRecord
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
+from scheduler.model.queue import Amounts
 from scheduler.placement.fit import capacity
 from scheduler.placement.view import NodeView
 from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.order import amounts_of
 from scheduler.queueing.precedence import Standing, ahead
 from scheduler.queueing.preempt import Victim, choose
 from scheduler.queueing.quota import Quotas
@@ -48,6 +50,7 @@ class Evictor:
         found = sorted(self._possible(candidate, nodes), key=lambda v: (v.cost, v.lease_id))
         if not found:
             return ()
+
         def fits(leases: frozenset[str]) -> bool:
             return self._copies(candidate, copies, self._gone | leases) >= candidate.step.ranks
 
@@ -66,7 +69,7 @@ class Evictor:
         return (
             policy.preemption is Preemption.ALWAYS
             or candidate.job.priority - self._lowest_priority >= policy.preempt_gap
-            or self._quotas.entitled(candidate.job.queue, candidate.amounts)
+            or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
 
     @cached_property
@@ -74,8 +77,8 @@ class Evictor:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
     def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[Victim]:
-        entitled = self._quotas.entitled(candidate.job.queue, candidate.amounts)
-        mine = _standing(candidate.step, candidate.job, candidate.record, candidate.median_ms, 0)
+        entitled = self._quotas.entitled(candidate.queue, candidate.amounts)
+        mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
         for name in sorted(nodes):
             for lease_id in self._state.leases_on.get(name, ()):
                 record = self._state.leases[lease_id]
@@ -90,14 +93,14 @@ class Evictor:
         step, done = find_step(self._state.jobs[job.id], record.lease.step)
         if not step.preemptible or job.id == candidate.job.id or done.preempted >= self._policy.preempted_max:
             return False
-        if entitled and job.queue != candidate.job.queue and self._quotas.borrows(job.queue):
+        if entitled and self._quotas.may_reclaim(candidate.queue, candidate.amounts, job.queue, _holds(record, step)):
             return True
         if candidate.job.priority - job.priority >= self._policy.preempt_gap:
             return True
         if self._policy.preemption is not Preemption.ALWAYS or job.priority > candidate.job.priority:
             return False
         ran_ms = self._now_ms - record.lease.granted_ms
-        median_ms = self._state.durations.estimate(step, job, done).median_ms
+        median_ms = self._state.durations.estimate(job, step, done).median_ms
         return ahead(self._policy.sort, mine, _standing(step, job, done, median_ms, ran_ms))
 
     def _cost(self, record: LeaseRecord, step: Step) -> int:
@@ -122,6 +125,10 @@ class Evictor:
             copies += capacity(view, candidate.demand, features)
             copies -= capacity(self._views[name], candidate.demand, features)
         return copies
+
+
+def _holds(record: LeaseRecord, step: Step) -> Amounts:
+    return amounts_of(step.resources, len(record.lease.allocations))
 
 
 def _standing(step: Step, job: Job, done: StepRecord, median_ms: int, ran_ms: int) -> Standing:

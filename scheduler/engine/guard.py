@@ -162,4 +162,3 @@ class Guard:
                         view = view.take(allocation, other.tenant)
         needed = sum(allocation.node == name for allocation in promise.allocations)
         return capacity(view, promise.demand, self._features) >= needed
-

@@ -15,6 +15,7 @@ from scheduler.model.policy import Backfill, Floor, Policy
 from scheduler.model.queue import Amounts, Queue
 from scheduler.queueing.order import NONE, Order, amounts_of, plus
 from scheduler.queueing.quota import Quotas
+from scheduler.queueing.usage import now_used, with_past
 
 NO_QUEUES: Mapping[str, Queue] = {}
 
@@ -24,8 +25,8 @@ class Draft:
     """A plan being made."""
 
     trial: Trial
-    held: dict[str, Amounts]
-    """By queue, with what this plan starts."""
+    shares: dict[str, Amounts]
+    """By queue, what counts for its share: held, with what this plan starts, and used."""
     starts: list[Start] = field(default_factory=list)
     preempts: list[Preempt] = field(default_factory=list)
     left_over: list[Candidate] = field(default_factory=list)
@@ -47,15 +48,19 @@ def make_plan(
     # 2. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     entries, barred = sort_steps(state, now_ms, policy, jobs)
     # 3. What is left to take, and every limit on taking it.
-    quotas = Quotas(tree, state.held, state.totals)
-    draft = Draft(trial=Trial(state, now_ms, policy, quotas), held=dict(state.held))
+    counted = any(queue.jobs_max for queue in tree)
+    jobs_now = ((r.lease.queue, r.lease.job_id) for r in state.leases.values()) if counted else ()
+    quotas = Quotas(tree, state.held, state.totals, jobs_now)
+    used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
+    shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), shares=shares)
     # 4. Kinds of job below their floor go first, until they reach it.
     for floor in policy.floors:
         below = {queue: [c for c in cs if c.job.kind == floor.kind] for queue, cs in entries.items()}
-        _place_all(draft, Order(tree, state.totals, draft.held, below, state.uses, now_ms, policy), floor)
+        _place_all(draft, Order(tree, state.totals, draft.shares, below), floor)
     # 5. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     draft.left_over.clear()
-    _place_all(draft, Order(tree, state.totals, draft.held, entries, state.uses, now_ms, policy), None)
+    _place_all(draft, Order(tree, state.totals, draft.shares, entries), None)
     # 6. Say why everything else waits.
     waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves())
@@ -84,7 +89,7 @@ def _place_all(draft: Draft, order: Order[Candidate], floor: Floor | None) -> No
         if lease is not None:
             draft.starts.append(Start(lease=lease))
             amounts = amounts_of(candidate.step.resources, len(lease.allocations))
-            draft.held[lease.queue] = plus(draft.held.get(lease.queue, NONE), amounts)
+            draft.shares[lease.queue] = plus(draft.shares.get(lease.queue, NONE), amounts)
             order.charge(amounts)
             continue
         order.drop()

@@ -20,7 +20,8 @@ from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import NONE, amounts_of, minus, plus
+from scheduler.queueing.order import NONE, amounts_of, plus, times
+from scheduler.queueing.usage import add
 
 
 def number_of(key: str) -> int:
@@ -74,6 +75,8 @@ class State:
         """Open leases per job and step; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
+        self.held_since: dict[str, Amounts] = {}
+        """Sum over each queue's open leases of amounts x the instant of their grant: tells how long it has held."""
         self.kinds_held: dict[str, Amounts] = {}
         """Likewise by kind of job."""
         self.leases_on: dict[str, dict[str, None]] = {}
@@ -179,7 +182,7 @@ class State:
         """An open lease changed; one that closed gives its resources back and is forgotten, with its attempts."""
         self.touched.leases[record.lease.id] = record
         if record.closed_ms:
-            self._close(record.lease)
+            self._close(record)
         else:
             self.leases[record.lease.id] = record
 
@@ -194,11 +197,37 @@ class State:
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         self._count(lease, 1)
 
+    def leave(self, lease: Lease) -> None:
+        """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
+        del self.leases[lease.id]
+        for allocation in lease.allocations:
+            self.shapes.set_held(self.nodes[allocation.node].give_back(allocation))
+        self._count(lease, -1)
+
+    def enter(self, record: LeaseRecord) -> None:
+        """In a trial: what :meth:`leave` let go is held again."""
+        self.leases[record.lease.id] = record
+        for allocation in record.lease.allocations:
+            self.shapes.set_held(self.nodes[allocation.node].take(allocation, record.lease.tenant))
+        self._count(record.lease, 1)
+
+    def drop_node(self, name: str) -> None:
+        """In a trial: a node without leases was never there."""
+        self.shapes.drop_node(name)
+        self.totals = totals(view.node for view in self.nodes.values())
+
     def attempts_of(self, lease: Lease) -> Iterator[AttemptRecord]:
         """Attempts of an open lease, in the order they run."""
         return (self.attempts[attempt_id] for attempt_id in lease.attempts)
 
-    def _close(self, lease: Lease) -> None:
+    def models_of(self, lease: Lease) -> frozenset[str]:
+        """Models of the cards an open lease holds."""
+        devices = {device for allocation in lease.allocations for device in allocation.devices}
+        views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
+        return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
+
+    def _close(self, record: LeaseRecord) -> None:
+        lease = record.lease
         del self.leases[lease.id]
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
@@ -210,19 +239,22 @@ class State:
         of_job.remove(lease.id)
         if not of_job:
             del self.leases_of_job[lease.job_id]
-        self._count(lease, -1)
+        amounts = self._count(lease, -1)
+        held_ms, queue = record.closed_ms - lease.granted_ms, lease.queue
+        self.uses[queue] = self.touched.uses[queue] = add(
+            self.uses.get(queue), queue, amounts, held_ms, record.closed_ms
+        )
 
-    def _count(self, lease: Lease, sign: int) -> None:
-        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one."""
+    def _count(self, lease: Lease, sign: int) -> Amounts:
+        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What it holds."""
         job = self.jobs[lease.job_id]
         step, _ = find_step(job, lease.step)
         ranks = len(lease.allocations)
         amounts = amounts_of(step.resources, ranks)
-        change = plus if sign > 0 else minus
-        for sums, key in ((self.held, lease.queue), (self.kinds_held, job.job.kind.value)):
-            sums[key] = change(sums.get(key, NONE), amounts)
-            if sums[key] == NONE:
-                del sums[key]
+        since = times(amounts, lease.granted_ms)
+        _sum(self.held, lease.queue, times(amounts, sign))
+        _sum(self.held_since, lease.queue, times(since, sign))
+        _sum(self.kinds_held, job.job.kind.value, times(amounts, sign))
         _add(self.leases_of_step, (lease.job_id, lease.step), sign)
         _add(self.shapes_held, demand_of(step, lease.tenant), sign)
         for name, seats in step.resources.licences:
@@ -235,6 +267,13 @@ class State:
                 del on[lease.id]
                 if not on:
                     del self.leases_on[node]
+        return amounts
+
+
+def _sum(sums: dict[str, Amounts], key: str, amounts: Amounts) -> None:
+    sums[key] = plus(sums.get(key, NONE), amounts)
+    if sums[key] == NONE:
+        del sums[key]
 
 
 def _add(counts: dict[K, int], key: K, amount: int) -> None:

@@ -10,14 +10,16 @@ from scheduler.engine.chunk import chunk_size
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
-from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
+from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id, parse_attempt_id
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Floor, Policy
+from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import Windows
+from scheduler.queueing.durations import worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, plus
-from scheduler.queueing.quota import Quotas
+from scheduler.queueing.quota import Block, Quotas, Rule
 from scheduler.queueing.tasks import tries
 
 
@@ -42,6 +44,7 @@ class Trial:
         """Leases this plan preempts."""
         self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
         """By node: what this plan starts, with its expected end."""
+        self._shapes_started: set[Demand] = set()
         self._known_ends: dict[str, list[tuple[int, Allocation, str]]] = {}
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -55,12 +58,13 @@ class Trial:
         if not allocations:
             return None
         amounts = amounts_of(candidate.step.resources, len(allocations))
-        self.quotas.take(candidate.job.queue, amounts)
+        self.quotas.take(candidate.queue, amounts, candidate.job.id)
         self.kinds[candidate.job.kind] = plus(self.kinds.get(candidate.job.kind, NONE), amounts)
         for name, seats in candidate.step.resources.licences:
             self.seats[name] -= seats * len(allocations)
+        self._shapes_started.add(candidate.demand)
         for allocation in allocations:
-            end = (self.now_ms + candidate.run_ms, allocation, lease_id)
+            end = (self.now_ms + candidate.likely_ms, allocation, lease_id)
             self._started.setdefault(allocation.node, []).append(end)
         return self._lease(candidate, allocations, lease_id)
 
@@ -79,8 +83,8 @@ class Trial:
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
         least = candidate.step.ranks_min or candidate.step.ranks
-        block = self.quotas.block(candidate.job.queue, amounts_of(candidate.step.resources, least))
-        return Reason(kind=ReasonKind.QUOTA, resource=block.queue, message=block.message) if block else None
+        block = self.quotas.block(candidate.queue, amounts_of(candidate.step.resources, least), candidate.job.id)
+        return quota_reason(block) if block is not None else None
 
     def _place(self, candidate: Candidate) -> tuple[Allocation, ...]:
         step, job = candidate.step, candidate.job
@@ -111,7 +115,7 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         end_ms = self.now_ms + candidate.run_ms
         promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if self.promises else frozenset()
-        return promised | self.windows.closed(candidate.job.queue, end_ms)
+        return promised | self.windows.closed(candidate.queue, end_ms)
 
     def _lease(self, candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str) -> Lease:
         job, step = candidate.job, candidate.step
@@ -144,7 +148,8 @@ class Trial:
         may_stop = self.evictor.may_try(candidate)
         # One task of a shape that others of its shape hold needs no promise: the next of those to end makes room for
         # it, and the order gives it that room.
-        promised = candidate.step.ranks > 1 or not self.state.shapes_held.get(candidate.demand)
+        held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
+        promised = candidate.step.ranks > 1 or not held
         promised = promised and len(self.promises) < self.policy.promises_max
         if not (may_stop or promised):
             return ()
@@ -168,7 +173,7 @@ class Trial:
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
         shape = self.state.shapes.of(candidate.demand)
-        closed = self.windows.closed(candidate.job.queue, self.now_ms + candidate.run_ms)
+        closed = self.windows.closed(candidate.queue, self.now_ms + candidate.run_ms)
         return [name for name in self.state.shapes.potential(shape).empty if name not in closed]
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> None:
@@ -219,4 +224,24 @@ class Trial:
         step, done = find_step(job, record.lease.step)
         if record.stopping or record.lease.id in self.stopped:
             return self.now_ms + step.grace_ms
-        return self.state.durations.end_ms(record, step, job.job, done, self.now_ms)
+        estimate, ran_ms = self.state.durations.estimate(job.job, step, done), self.now_ms - record.lease.granted_ms
+        if len(record.lease.attempts) > 1:
+            return record.lease.granted_ms + max(ran_ms, estimate.median_ms * len(record.lease.attempts))
+        kept_ms = worked_ms(done, parse_attempt_id(record.lease.attempts[0])[2])
+        return self.now_ms + estimate.left(ran_ms + kept_ms)
+
+
+def quota_reason(block: Block) -> Reason:
+    """A block of the queue tree as a sentence with the numbers."""
+    name = f"queue {block.queue}" if block.queue else "the farm"
+    show = {"cpu": "vCPU", "memory": "MiB of memory", "card": "cards", "mig": "MIG instances"}.get(block.resource, "")
+    if block.rule is Rule.JOBS:
+        message = f"{name} runs {block.held} jobs at once, as many as it may"
+    else:
+        asked, held, most, kept = (
+            thousandths(n) if block.resource != "memory" else str(n)
+            for n in (block.asked, block.held, block.most, block.kept)
+        )
+        message = f"asks for {asked} {show} more; {name} holds {held} of at most {most}"
+        message += f", and other queues keep {kept} for themselves" if block.kept else ""
+    return Reason(kind=ReasonKind.QUOTA, resource=block.queue or block.resource, message=message)

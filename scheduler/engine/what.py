@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.engine.plan import make_plan
 from scheduler.engine.state import State
-from scheduler.model.job import JobRecord, Resources, Step
+from scheduler.model.job import JobRecord, Step
 from scheduler.model.lease import LeaseRecord
-from scheduler.model.node import Health, Node, NodeState
-from scheduler.model.plan import Change, ChangeKind, Reason, ReasonKind, Start
+from scheduler.model.node import Node
+from scheduler.model.plan import Start
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
-from scheduler.placement.view import healed, leasable
-from scheduler.queueing.preempt import Victim, choose
 
 NODES_MOST = 64
 """More nodes than this are not an answer anybody can use."""
@@ -64,18 +62,18 @@ class Trials:
 
     def starts_with_nodes(self, nodes: Iterable[Node]) -> bool:
         """Whether it would with these nodes, in place of those of the same names or in addition."""
-        new = list(nodes)
-        before = [(node.name, self.world.nodes[node.name].node if node.name in self.world.nodes else None) for node in new]
+        new, known = list(nodes), self.world.nodes
+        before = [known[node.name].node for node in new if node.name in known]
+        added = [node.name for node in new if node.name not in known]
         for node in new:
             self.world.put_node(node)
         try:
             return self.starts()
         finally:
-            for name, node in before:
-                if node is None:
-                    self.world.drop_node(name)
-                else:
-                    self.world.put_node(node)
+            for name in added:
+                self.world.drop_node(name)
+            for node in before:
+                self.world.put_node(node)
 
     def _started(
         self, record: JobRecord | None = None, policy: Policy | None = None, queues: Mapping[str, Queue] | None = None

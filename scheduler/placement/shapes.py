@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from scheduler.model.job import Together
 from scheduler.model.node import Node
 from scheduler.model.plan import Reason
-from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal
 from scheduler.placement import gang
+from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal
 from scheduler.placement.gang import NOWHERE
 from scheduler.placement.score import Score, score
 from scheduler.placement.view import NodeView, healed
@@ -115,6 +115,11 @@ class Shapes:
         self._bare[node.name] = (empty, empty if whole == node else NodeView.empty(whole))
         self._replaced.append(node.name)
         self.set_held(view)
+
+    def drop_node(self, name: str) -> None:
+        """A node was never there."""
+        del self.nodes[name], self._bare[name]
+        self._forget()
 
     def set_held(self, view: NodeView) -> None:
         """What is held on a known node changed."""

@@ -36,5 +36,5 @@ def ahead(sort: Sort, mine: Standing, theirs: Standing) -> bool:
     if sort is Sort.EXPECTED:
         return theirs.remaining_ms * theirs.cards > MARGIN * mine.remaining_ms * mine.cards + LEAST_GAIN_MS * mine.cards
     if sort is Sort.DEADLINE:
-        return 0 < mine.deadline_ms and (not theirs.deadline_ms or theirs.deadline_ms > mine.deadline_ms)
+        return mine.deadline_ms > 0 and (not theirs.deadline_ms or theirs.deadline_ms > mine.deadline_ms)
     return False

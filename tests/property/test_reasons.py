@@ -189,7 +189,7 @@ def test_what_could_be_placed_is_placed_when_nobody_is_ahead(seed):
     park = a_busy_park(rng)
     tenant, step = rng.choice(TENANTS), random_step(rng)
     job = a_job(1, step, tenant=tenant, priority=100)
-    first_in_line = not park.engine.plan(park.now_ms, park.policy).actions
+    first_in_line = not starts_of(park.plan())
     plan = park.engine.trial(job, park.now_ms, park.policy)
     if first_in_line:
         starts = [action for action in plan.actions if isinstance(action, Start)]
