@@ -18,7 +18,8 @@ from scheduler.placement.fit import Features
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import NONE, amounts_of, minus, plus
+from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
+from scheduler.queueing.usage import add
 
 
 def number_of(key: str) -> int:
@@ -71,6 +72,8 @@ class State:
         """Open leases per job and step; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
+        self.held_since: dict[str, Amounts] = {}
+        """Sum over each queue's open leases of amounts x the instant of their grant: tells how long it has held."""
         self.touched = Touched()
         for job in snapshot.jobs:
             self.put_job(job)
@@ -165,7 +168,7 @@ class State:
         """An open lease changed; one that closed gives its resources back and is forgotten, with its attempts."""
         self.touched.leases[record.lease.id] = record
         if record.closed_ms:
-            self._close(record.lease)
+            self._close(record.lease, record.closed_ms)
         else:
             self.leases[record.lease.id] = record
 
@@ -180,13 +183,22 @@ class State:
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         step = (lease.job_id, lease.step)
         self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
-        self.held[lease.queue] = plus(self.held.get(lease.queue, NONE), self._amounts(lease))
+        amounts = self._amounts(lease)
+        self.held[lease.queue] = plus(self.held.get(lease.queue, NONE), amounts)
+        since = times(amounts, lease.granted_ms)
+        self.held_since[lease.queue] = plus(self.held_since.get(lease.queue, NONE), since)
 
     def attempts_of(self, lease: Lease) -> Iterator[AttemptRecord]:
         """Attempts of an open lease, in the order they run."""
         return (self.attempts[attempt_id] for attempt_id in lease.attempts)
 
-    def _close(self, lease: Lease) -> None:
+    def models_of(self, lease: Lease) -> frozenset[str]:
+        """Models of the cards an open lease holds."""
+        devices = {device for allocation in lease.allocations for device in allocation.devices}
+        views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
+        return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
+
+    def _close(self, lease: Lease, closed_ms: int) -> None:
         del self.leases[lease.id]
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
@@ -202,13 +214,17 @@ class State:
         self.leases_of_step[step] -= 1
         if not self.leases_of_step[step]:
             del self.leases_of_step[step]
-        self.held[lease.queue] = minus(self.held[lease.queue], self._amounts(lease))
-        if self.held[lease.queue] == NONE:
-            del self.held[lease.queue]
+        queue, amounts = lease.queue, self._amounts(lease)
+        self.held[queue] = minus(self.held[queue], amounts)
+        self.held_since[queue] = minus(self.held_since[queue], times(amounts, lease.granted_ms))
+        if self.held[queue] == NONE:
+            del self.held[queue], self.held_since[queue]
+        held_ms = closed_ms - lease.granted_ms
+        self.uses[queue] = self.touched.uses[queue] = add(self.uses.get(queue), queue, amounts, held_ms, closed_ms)
 
     def _amounts(self, lease: Lease) -> Amounts:
         step, _ = find_step(self.jobs[lease.job_id], lease.step)
-        return amounts_of(step.resources, step.ranks)
+        return amounts_of(step.resources, len(lease.allocations))
 
 
 def _keep_leased(node: Node, before: NodeView) -> Node:
