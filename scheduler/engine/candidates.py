@@ -79,7 +79,7 @@ class Candidate:
 def sort_steps(
     state: State, now_ms: int, policy: Policy, changed: Mapping[str, JobRecord] = NO_JOBS
 ) -> tuple[dict[str, list[Candidate]], list[Wait]]:
-    """Candidates by queue, best first, and Waits for the others. ``changed`` stands in for, or joins, the state's jobs."""
+    """Candidates by queue, best first, and Waits for the others. ``changed``: jobs as they are here, or in addition."""
     entries: dict[str, list[Candidate]] = {}
     barred: list[Wait] = []
     bands = Bands(policy.bands)
@@ -96,7 +96,7 @@ def sort_steps(
             if reasons:
                 barred.append(waiting(record.job, step, len(done.waiting), 0, reasons))
             else:
-                candidate = _candidate(state, record, step, position, now_ms, policy)
+                candidate = _candidate(state, record, position, now_ms, policy)
                 entries.setdefault(record.job.queue, []).append(candidate)
     for queue in entries.values():
         queue.sort(key=lambda candidate: candidate.rank)
@@ -122,7 +122,7 @@ def _job_barred(state: State, record: JobRecord, now_ms: int, policy: Policy, ba
     if job.tenant in policy.unfunded:
         message = f"the budget of tenant {job.tenant} is used up"
         reasons.append(Reason(kind=ReasonKind.BUDGET, resource=job.tenant, message=message))
-    if job.band and not bands.open(job.band, now_ms):
+    if job.band and not bands.is_open(job.band, now_ms):
         message = f"starts in price band {job.band} only, which is closed now"
         reasons.append(Reason(kind=ReasonKind.CALENDAR, resource=job.band, message=message))
     return tuple(reasons)
@@ -136,8 +136,8 @@ def _step_barred(record: JobRecord, step: Step) -> Iterator[Reason]:
             yield Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message)
 
 
-def _candidate(state: State, record: JobRecord, step: Step, position: int, now_ms: int, policy: Policy) -> Candidate:
-    job, done = record.job, record.steps[position]
+def _candidate(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
+    job, step, done = record.job, record.job.steps[position], record.steps[position]
     left = len(done.waiting)
     leased = state.leases_of_step.get((job.id, step.name), 0)
     return Candidate(

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.state import State
-from scheduler.model.job import Job, Step, StepRecord
+from scheduler.engine.state import State, number_of
+from scheduler.model.job import Job, JobRecord, Step, StepRecord
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
-from scheduler.model.queue import Amounts
 from scheduler.placement.fit import capacity
 from scheduler.placement.view import NodeView
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import amounts_of
+from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.precedence import Standing, ahead
-from scheduler.queueing.preempt import Victim, choose
+from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
 from scheduler.queueing.quota import Quotas
+from scheduler.queueing.rank import weight_milli
 
 TRIES = 32
 """Searches for victims per plan: each looks at every lease on the nodes in question."""
@@ -77,40 +77,36 @@ class Evictor:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
     def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[Victim]:
-        entitled = self._quotas.entitled(candidate.queue, candidate.amounts)
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
-        for name in sorted(nodes):
-            for lease_id in self._state.leases_on.get(name, ()):
-                record = self._state.leases[lease_id]
-                if record.lease.allocations[0].node != name or record.stopping or lease_id in self._gone:
-                    continue  # a gang is looked at once, on its first node
-                if self._may_stop(candidate, mine, entitled, record):
-                    step, _ = find_step(self._state.jobs[record.lease.job_id], record.lease.step)
-                    yield Victim(lease_id=lease_id, cost=self._cost(record, step))
+        for lease_id in sorted({key for name in nodes for key in self._state.leases_on.get(name, ())}, key=number_of):
+            record = self._state.leases[lease_id]
+            job = self._state.jobs[record.lease.job_id]
+            step, done = find_step(job, record.lease.step)
+            own = job.job.id == candidate.job.id
+            if not own and lease_id not in self._gone and self._may_stop(candidate, mine, record, job, step, done):
+                yield self._victim(record, job, step)
 
-    def _may_stop(self, candidate: Candidate, mine: Standing, entitled: bool, record: LeaseRecord) -> bool:
-        job = self._state.jobs[record.lease.job_id].job
-        step, done = find_step(self._state.jobs[job.id], record.lease.step)
-        if not step.preemptible or job.id == candidate.job.id or done.preempted >= self._policy.preempted_max:
-            return False
-        if entitled and self._quotas.may_reclaim(candidate.queue, candidate.amounts, job.queue, _holds(record, step)):
-            return True
-        if candidate.job.priority - job.priority >= self._policy.preempt_gap:
-            return True
-        if self._policy.preemption is not Preemption.ALWAYS or job.priority > candidate.job.priority:
-            return False
+    def _may_stop(  # noqa: PLR0917 (all of them decide)
+        self, candidate: Candidate, mine: Standing, record: LeaseRecord, job: JobRecord, step: Step, done: StepRecord
+    ) -> bool:
+        queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
+        reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
+        why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)
+        if why is not Ground.AHEAD:
+            return why is not None
         ran_ms = self._now_ms - record.lease.granted_ms
-        median_ms = self._state.durations.estimate(job, step, done).median_ms
-        return ahead(self._policy.sort, mine, _standing(step, job, done, median_ms, ran_ms))
+        median_ms = self._state.durations.estimate(job.job, step, done).median_ms
+        return ahead(self._policy.sort, mine, _standing(step, job.job, done, median_ms, ran_ms))
 
-    def _cost(self, record: LeaseRecord, step: Step) -> int:
-        """Card milliseconds (vCPU milliseconds / 100 for work without cards) lost by stopping it now."""
-        since_ms = record.lease.granted_ms
-        if step.checkpoint_ms:
-            since_ms = max(since_ms, self._now_ms - step.checkpoint_ms)
-        lost_ms = self._now_ms - since_ms + step.restart_ms
-        weight = sum(len(a.devices) * (a.card_milli or 1_000) or a.cpu_milli // 100 for a in record.lease.allocations)
-        return max(1, lost_ms) * max(1, weight)
+    def _victim(self, record: LeaseRecord, job: JobRecord, step: Step) -> Victim:
+        entitled = self._quotas.borrowed(record.lease.queue) == NONE
+        attempts = self._state.attempts_of(record.lease)
+        cost = cost_of(step, record, attempts, self._now_ms, priority=job.job.priority, entitled=entitled)
+        allocations = record.lease.allocations
+        freed = weight_milli(step.resources) * len(allocations)
+        return Victim(
+            lease_id=record.lease.id, cost=cost, freed=freed, nodes=tuple(sorted({a.node for a in allocations}))
+        )
 
     def _copies(self, candidate: Candidate, copies: int, gone: Iterable[str]) -> int:
         """Copies that would fit if the leases ``gone`` had ended."""
@@ -125,10 +121,6 @@ class Evictor:
             copies += capacity(view, candidate.demand, features)
             copies -= capacity(self._views[name], candidate.demand, features)
         return copies
-
-
-def _holds(record: LeaseRecord, step: Step) -> Amounts:
-    return amounts_of(step.resources, len(record.lease.allocations))
 
 
 def _standing(step: Step, job: Job, done: StepRecord, median_ms: int, ran_ms: int) -> Standing:

@@ -71,7 +71,7 @@ class Guard:
         return sorted(found.values(), key=lambda p: (p.start_ms, p.job_id, p.step))
 
     def earliest(
-        self, demand: Demand, ranks: int, tenant: str, names: Iterable[str], now_ms: int, together: Together
+        self, demand: Demand, ranks: int, tenant: str, names: Iterable[str], now_ms: int, *, together: Together
     ) -> tuple[int, tuple[Allocation, ...]] | None:
         """When and where all ranks will fit, if what runs ends as expected; None when that would never do."""
         best: tuple[int, tuple[Allocation, ...]] | None = None

@@ -11,7 +11,7 @@ from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
 from scheduler.model.job import JobRecord
 from scheduler.model.plan import Action, Plan, Preempt, Start, Stop, Wait
-from scheduler.model.policy import Backfill, Floor, Policy
+from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue
 from scheduler.queueing.order import NONE, Order, amounts_of, plus
 from scheduler.queueing.quota import Quotas
@@ -55,12 +55,13 @@ def make_plan(
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), shares=shares)
     # 4. Kinds of job below their floor go first, until they reach it.
-    for floor in policy.floors:
-        below = {queue: [c for c in cs if c.job.kind == floor.kind] for queue, cs in entries.items()}
-        _place_all(draft, Order(tree, state.totals, draft.shares, below), floor)
+    if policy.floors:
+        kinds = {floor.kind for floor in policy.floors}
+        below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
+        _place_all(draft, Order(tree, state.totals, draft.shares, below), up_to_floors=True)
     # 5. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     draft.left_over.clear()
-    _place_all(draft, Order(tree, state.totals, draft.shares, entries), None)
+    _place_all(draft, Order(tree, state.totals, draft.shares, entries), up_to_floors=False)
     # 6. Say why everything else waits.
     waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves())
@@ -76,15 +77,14 @@ def _stops(state: State) -> Iterator[Stop]:
                 yield Stop(lease_id=lease_id, reason=record.reason)
 
 
-def _place_all(draft: Draft, order: Order[Candidate], floor: Floor | None) -> None:
-    """Leases for everything that fits. ``floor``: until its kind of job has reached it."""
+def _place_all(draft: Draft, order: Order[Candidate], *, up_to_floors: bool) -> None:
+    """Leases for everything that fits. ``up_to_floors``: only while its kind of job is below its floor."""
     trial = draft.trial
     while (candidate := order.peek()) is not None:
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
-        if floor is not None and (full or trial.floor_reached(floor)):
-            return
         lease = None
-        if candidate.left and not full:
+        wanted = not up_to_floors or trial.floors.is_below(candidate.job.kind, candidate.amounts)
+        if candidate.left and wanted and not full:
             lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
         if lease is not None:
             draft.starts.append(Start(lease=lease))
@@ -96,7 +96,7 @@ def _place_all(draft: Draft, order: Order[Candidate], floor: Floor | None) -> No
         if not candidate.left:
             continue
         draft.left_over.append(candidate)
-        if floor is None and not full:
+        if not (up_to_floors or full):
             draft.preempts += trial.pass_over(candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id

@@ -48,6 +48,7 @@ def _kept(trial: Trial, candidate: Candidate, barred: Collection[str]) -> Reason
         in_s = max(0, first.start_ms - trial.now_ms) // 1000
         message = f"would run into the start of job {first.job_id}, expected in {in_s} s on {first.nodes[0]}"
         return Reason(kind=ReasonKind.RESERVATION, resource=first.job_id, message=message)
-    window = trial.windows.first(barred, candidate.queue, trial.now_ms + candidate.run_ms)
-    message = f"could not end before reservation {window.name} takes its nodes"
-    return Reason(kind=ReasonKind.RESERVATION, resource=window.name, message=message)
+    windows = {window.name for node in sorted(barred) if (window := trial.window(candidate, node)) is not None}
+    name = min(windows)
+    message = f"could not end before reservation {name} takes its nodes"
+    return Reason(kind=ReasonKind.RESERVATION, resource=name, message=message)

@@ -12,14 +12,15 @@ from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id, parse_attempt_id
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
-from scheduler.model.policy import Floor, Policy
+from scheduler.model.policy import Policy
+from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
-from scheduler.queueing.calendar import Windows
+from scheduler.queueing.calendar import Calendar, Floors
 from scheduler.queueing.durations import worked_ms
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import NONE, amounts_of, plus
-from scheduler.queueing.quota import Block, Quotas, Rule
+from scheduler.queueing.order import amounts_of
+from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
 
@@ -32,10 +33,11 @@ class Trial:
         self.policy = policy
         self.search = Search(state.shapes)
         self.quotas = quotas
-        self.kinds = dict(state.kinds_held)
+        self.floors = Floors(policy.floors, state.kinds_held, state.totals)
         self.seats = {name: seats - state.seats.get(name, 0) for name, seats in policy.licences}
         self.guard = Guard(self.search.nodes, self._ends, state.shapes.features)
-        self.windows = Windows(state.reservations.values(), state.queues.values(), now_ms)
+        self.calendar = Calendar(state.reservations.values())
+        self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.evictor = Evictor(state, self.search.nodes, quotas, now_ms, policy)
         self.promises: list[Promise] = []
         self.shut = ""
@@ -59,7 +61,7 @@ class Trial:
             return None
         amounts = amounts_of(candidate.step.resources, len(allocations))
         self.quotas.take(candidate.queue, amounts, candidate.job.id)
-        self.kinds[candidate.job.kind] = plus(self.kinds.get(candidate.job.kind, NONE), amounts)
+        self.floors.take(candidate.job.kind, amounts)
         for name, seats in candidate.step.resources.licences:
             self.seats[name] -= seats * len(allocations)
         self._shapes_started.add(candidate.demand)
@@ -95,7 +97,7 @@ class Trial:
         barred = self.barred(candidate)
         for ranks in self._sizes(candidate):
             found = self.search.place(
-                candidate.demand, ranks, job.tenant, candidate.record.warm_nodes, barred, step.together
+                candidate.demand, ranks, job.tenant, candidate.record.warm_nodes, barred=barred, together=step.together
             )
             if found:
                 return found
@@ -115,7 +117,19 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         end_ms = self.now_ms + candidate.run_ms
         promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if self.promises else frozenset()
-        return promised | self.windows.closed(candidate.queue, end_ms)
+        return promised | self.closed(candidate) if self.calendar.nodes else promised
+
+    def closed(self, candidate: Candidate) -> frozenset[str]:
+        """Nodes whose reservation the candidate would run into."""
+        key = (candidate.queue, self.now_ms + candidate.run_ms)
+        if key not in self._closed:
+            self._closed[key] = frozenset(node for node in self.calendar.nodes if self.window(candidate, node))
+        return self._closed[key]
+
+    def window(self, candidate: Candidate, node: str) -> Reservation | None:
+        """The reservation that keeps the candidate off a node."""
+        queues = ancestors(self.state.queues, candidate.queue)
+        return self.calendar.closed(node, queues, self.now_ms, self.now_ms + candidate.run_ms)
 
     def _lease(self, candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str) -> Lease:
         job, step = candidate.job, candidate.step
@@ -132,12 +146,6 @@ class Trial:
             attempts=tuple(attempt_id(job.id, step.name, i, tries(candidate.record, i)[0] + 1) for i in indices),
             granted_ms=self.now_ms,
         )
-
-    def floor_reached(self, floor: Floor) -> bool:
-        """Whether a kind of job holds its floor, with what this plan starts."""
-        held, totals = self.kinds.get(floor.kind, NONE), self.state.totals
-        resource = 2 if totals[2] else 0
-        return held[resource] * 1_000 >= totals[resource] * floor.permille
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -173,12 +181,12 @@ class Trial:
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
         shape = self.state.shapes.of(candidate.demand)
-        closed = self.windows.closed(candidate.queue, self.now_ms + candidate.run_ms)
+        closed = self.closed(candidate)
         return [name for name in self.state.shapes.potential(shape).empty if name not in closed]
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> None:
         step, tenant = candidate.step, candidate.job.tenant
-        found = self.guard.earliest(candidate.demand, step.ranks, tenant, names, self.now_ms, step.together)
+        found = self.guard.earliest(candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together)
         if found is None:
             return
         start_ms, allocations = found

@@ -54,6 +54,7 @@ class Search:
         ranks: int,
         tenant: str,
         warm: Iterable[str] = (),
+        *,
         barred: Collection[str] = NOWHERE,
         together: Together = Together.ANYWHERE,
     ) -> tuple[Allocation, ...]:

@@ -1,7 +1,7 @@
 """Guarantees, limits and lending over the queue tree, by resource.
 
-A queue *holds* what the leases in it and below it hold. It *claims* the larger of what it keeps for itself (its guarantee
-less what it lends) and what it and its children hold and claim. The two rules are then one: on the way up from a
+A queue *holds* what the leases in it and below it hold. It *claims* the larger of what it keeps for itself (its
+guarantee less what it lends) and what it and its children hold and claim. The two rules are then one: going up from a
 queue no claim may grow beyond the limit, and at the top not beyond the farm. What stays free is so exactly the unlent
 part of idle guarantees.
 
@@ -140,7 +140,7 @@ class Quotas:
 
     def entitled(self, queue: str, amounts: Amounts) -> bool:
         """With ``amounts`` more it, or a queue above it, stays within its guarantee: it may take that back."""
-        return bool(self._covering(queue, amounts))
+        return bool(self.covered_by(queue, amounts))
 
     def borrowed(self, queue: str) -> Amounts:
         """What it and the queues below it hold beyond its guarantee."""
@@ -155,21 +155,24 @@ class Quotas:
         """
         giving = self._up(holder)
         above = {node.queue.name for node in giving}
-        if not any(node.queue.name not in above for node in self._covering(queue, amounts)):
+        if above.issuperset(self.covered_by(queue, amounts)):
             return False
         taking = {node.queue.name for node in self._up(queue)}
         return not any(_covers(node.held, lease, node) for node in giving if node.queue.name not in taking)
 
-    def _covering(self, queue: str, amounts: Amounts) -> list[_Node]:
-        """The queue and those above it whose guarantee covers ``amounts`` more beside what their children keep."""
-        found: list[_Node] = []
+    def covered_by(self, queue: str, amounts: Amounts) -> tuple[str, ...]:
+        """Of the queue and those above it the ones whose guarantee covers ``amounts`` more.
+
+        What the children of those above keep for themselves is not theirs to give.
+        """
+        found: list[str] = []
         growth = amounts
         for node in self._up(queue):
             below = plus(node.below, growth)
             growth = minus(_larger(node.keeps, below), node.claim)
             if _covers(below, amounts, node):
-                found.append(node)
-        return found
+                found.append(node.queue.name)
+        return tuple(found)
 
     def _over(self, node: _Node, amounts: Amounts, growth: Amounts, claim: Amounts) -> Block | None:
         top = node is self._root

@@ -16,7 +16,7 @@ CPU_PER_CARD = 16
 
 
 def rank_key(
-    record: JobRecord, number: int, position: int, now_ms: int, policy: Policy, work: int | None = None
+    record: JobRecord, number: int, position: int, now_ms: int, policy: Policy, *, work: int | None = None
 ) -> Rank:
     """Rank of the job's step at ``position``. ``number``: the job's.
 
