@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.engine import apply as facts
+from scheduler.engine import what
 from scheduler.engine.plan import make_plan
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
@@ -13,7 +14,7 @@ from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, Job
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
-from scheduler.model.plan import Plan, Preempt, Reason, Start, Stop, Wait
+from scheduler.model.plan import Change, Plan, Preempt, Reason, Start, Stop, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
@@ -82,6 +83,17 @@ class Engine:
         if job_id not in self._state.jobs:
             raise NotFound(f"no job {job_id!r}")
         return tuple(wait for wait in self.plan(now_ms, policy).waits if wait.job_id == job_id)
+
+    def changes(self, job_id: str, step: str, now_ms: int, policy: Policy) -> tuple[Change, ...]:
+        """Smallest changes that would each start the step's next task now; none known: it must wait. Raises NotFound.
+
+        Takes as long as some dozens of plans: for people, not for the cycle.
+        """
+        record = self._state.jobs.get(job_id)
+        if record is None:
+            raise NotFound(f"no job {job_id!r}")
+        _, done = lifecycle.find_step(record, step)
+        return what.changes(self._state, job_id, step, now_ms, policy) if done.waiting.spans else ()
 
     def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.
