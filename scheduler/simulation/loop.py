@@ -1,0 +1,394 @@
+"""The loop: take what happens at an instant, plan, carry the plan out, schedule what follows from it.
+
+What happens at one instant is ordered by class, rank and sequence, as in simpy: the order of the heap is total, so
+equal scenarios give equal runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from scheduler.engine import Engine
+from scheduler.model.event import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    JobSubmitted,
+    LeaseGranted,
+    LeaseStopping,
+    NodeLost,
+    NodeSeen,
+    QueueSet,
+    ReservationSet,
+    TenantSet,
+)
+from scheduler.model.job import Step
+from scheduler.model.lease import AttemptState, Lease, LeaseRecord, parse_attempt_id
+from scheduler.model.node import Node, NodeState
+from scheduler.model.plan import Convert, Plan, ReasonKind, Reserve, Start
+from scheduler.queueing.lifecycle import find_step
+from scheduler.simulation.book import Book
+from scheduler.simulation.instants import next_edge
+from scheduler.simulation.outcome import Run
+from scheduler.simulation.scenario import Scenario, Script, Starting
+
+Watch = Callable[[Engine, Plan], object]
+"""Called with each plan before it is carried out; must change nothing."""
+TIMED = frozenset({ReasonKind.RETRY_LATER, ReasonKind.CALENDAR, ReasonKind.RESERVATION})
+"""Waits that may end without an event."""
+FRUITLESS_MAX = 10_000
+"""Plans in a row that only waited for an instant and gave nothing: then nothing ever will."""
+
+
+class When(IntEnum):
+    """Order of what happens at one instant."""
+
+    OUTSIDE = 0
+    END = 1
+    START = 2
+    SUBMIT = 3
+    TICK = 4
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt between its grant and its end."""
+
+    lease: Lease
+    step: Step
+    script: Script
+    kept_ms: int
+    """Work that checkpoints had kept before it."""
+    started_ms: int
+    end_ms: int
+    state: AttemptState
+    reason: str
+    version: int = 0
+    """Of its entry in the heap: older ones are void."""
+
+
+class Simulation:
+    """One run of a scenario. ``keep``: also keep every event, for a journal."""
+
+    def __init__(self, scenario: Scenario, *, watch: Watch | None = None, keep: bool = False) -> None:
+        self.engine = Engine.from_snapshot(scenario.start, features=scenario.features)
+        self.events: list[Event] = []
+        self.now_ms = scenario.begin_ms
+        self._scenario = scenario
+        self._watch = watch
+        self._keep = keep
+        self._book = Book(scenario.begin_ms)
+        self._heap: list[tuple[int, int, int, int, Callable[[Any], None], Any]] = []
+        self._sequence = 0
+        self._running: dict[str, Running] = {}
+        self._kept: dict[tuple[str, str, int], int] = {}
+        self._queued: dict[str, list[str]] = {}
+        """Lease id to its attempts that have not begun, of leases with several."""
+        self._converting: dict[str, Convert] = {}
+        self._conversions = 0
+        self._reservations = {r.name: r for r in scenario.start.reservations}
+        self._stale = False
+        self._planned_ms = -1
+        self._fruitless = 0
+        self._ticks: set[int] = set()
+
+    def run(self) -> Run:
+        """To the end of the scenario."""
+        self._set_up()
+        until_ms, heap = self._scenario.until_ms, self._heap
+        while heap and not (until_ms and heap[0][0] > until_ms) and self._fruitless < FRUITLESS_MAX:
+            self.now_ms = heap[0][0]
+            while heap and heap[0][0] == self.now_ms:
+                _, _, _, _, happen, what = heapq.heappop(heap)
+                happen(what)
+            if self._stale:
+                self._plan_in_time()
+        return self._book.close(self.engine, max(self.now_ms, until_ms))
+
+    # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _set_up(self) -> None:
+        scenario = self._scenario
+        for view in self.engine.nodes():
+            self._book.node(view, self.now_ms)
+        for queue in scenario.queues:
+            self._apply(QueueSet(at_ms=self.now_ms, queue=queue))
+        for tenant in scenario.tenants:
+            self._apply(TenantSet(at_ms=self.now_ms, tenant=tenant))
+        for node in scenario.nodes:
+            self._apply(NodeSeen(at_ms=self.now_ms, node=node))
+        for job in scenario.jobs:
+            self._push(job.submitted_ms, When.SUBMIT, self._apply, JobSubmitted(at_ms=job.submitted_ms, job=job))
+        for event in scenario.outside:
+            self._push(event.at_ms, When.OUTSIDE, self._happen, event)
+        for at_ms in scenario.ticks_ms:
+            self._tick_at(at_ms)
+
+    def _push(self, at_ms: int, when: When, happen: Callable[[Any], None], what: Any, rank: int = 0) -> None:
+        self._sequence += 1
+        heapq.heappush(self._heap, (at_ms, when, rank, self._sequence, happen, what))
+
+    def _apply(self, event: Event) -> None:
+        self.engine.apply(event)
+        self._stale = True
+        if self._keep:
+            self.events.append(event)
+        if isinstance(event, JobSubmitted):
+            self._book.tasks(self.engine, event.job.id, self.now_ms)
+        elif isinstance(event, NodeSeen):
+            self._book.node(event.node, self.now_ms)
+        elif isinstance(event, ReservationSet):
+            self._reservations[event.reservation.name] = event.reservation
+
+    def _happen(self, event: Event) -> None:
+        """A fact from outside."""
+        if isinstance(event, NodeLost):
+            self._lose(event)
+        elif isinstance(event, LeaseStopping):
+            running = self._running.get(event.lease_id)
+            if running is not None:
+                self._stop(replace(event, lease_id=running.lease.id))
+        else:
+            self._apply(event)
+            job_id = getattr(event, "job_id", "")
+            if job_id:
+                self._book.tasks(self.engine, job_id, self.now_ms)
+
+    def _lose(self, event: NodeLost) -> None:
+        """What runs on the node ends, then the node is gone."""
+        for record in self._on_node(event.node):
+            self._queued.pop(record.lease.id, None)
+            for attempt_id in record.lease.attempts:
+                attempt = self.engine.attempt(attempt_id)
+                if attempt is None or attempt.state.is_final:
+                    continue
+                running = self._running.get(attempt_id)
+                if running is None:
+                    self._finish(attempt_id, self.now_ms, AttemptState.LOST, event.reason, 0)
+                else:
+                    running.end_ms, running.state, running.reason = self.now_ms, AttemptState.LOST, event.reason
+                    self._ended((attempt_id, running.version))
+        self._converting.pop(event.node, None)
+        self._apply(event)
+        self._book.node_lost(event.node, self.now_ms)
+
+    def _on_node(self, node: str) -> list[LeaseRecord]:
+        return [r for r in self.engine.leases() if any(a.node == node for a in r.lease.allocations)]
+
+    # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, lease: Lease, attempt_id: str, at_ms: int) -> None:
+        """The attempt is next on its lease at ``at_ms``."""
+        job_id, step_name, index, number = parse_attempt_id(attempt_id)
+        record = self.engine.job(job_id)
+        assert record is not None
+        step, _ = find_step(record, step_name)
+        kept_ms = self._kept.get((job_id, step_name, index), 0)
+        models = self._book.models(lease)
+        script = self._scenario.truth.script(
+            Starting(job=record.job, step=step, index=index, number=number, lease=lease, models=models, kept_ms=kept_ms)
+        )
+        started_ms = at_ms + script.start_ms
+        running = Running(
+            lease=lease,
+            step=step,
+            script=script,
+            kept_ms=kept_ms,
+            started_ms=started_ms,
+            end_ms=started_ms + script.run_ms,
+            state=script.state,
+            reason=script.reason,
+        )
+        self._running[attempt_id] = running
+        event = AttemptStarted(at_ms=started_ms, attempt_id=attempt_id)
+        told_ms = started_ms + script.start_told_ms
+        if told_ms <= self.now_ms:
+            self._started(event)
+        else:
+            self._push(told_ms, When.START, self._started, event, script.rank)
+        told_ms = max(running.end_ms + script.told_ms, self.now_ms)
+        self._push(told_ms, When.END, self._ended, (attempt_id, 0), script.rank)
+
+    def _started(self, event: AttemptStarted) -> None:
+        running = self._running.get(event.attempt_id)
+        if running is None or running.end_ms < event.at_ms:
+            return
+        stale = self._stale
+        self._apply(event)
+        self._stale = stale  # a start frees and takes nothing
+
+    def _ended(self, what: tuple[str, int]) -> None:
+        attempt_id, version = what
+        running = self._running.get(attempt_id)
+        if running is None or running.version != version:
+            return
+        del self._running[attempt_id]
+        end_ms = max(running.end_ms, running.lease.granted_ms)
+        saved_ms = self._settle(attempt_id, running, end_ms)
+        queued = self._queued.get(running.lease.id)
+        self._finish(attempt_id, end_ms, running.state, running.reason, saved_ms)
+        if queued:
+            self._begin(running.lease, queued.pop(0), end_ms)
+
+    def _settle(self, attempt_id: str, running: Running, end_ms: int) -> int:
+        """Note what the attempt kept and what was in vain; the instant of its last checkpoint, 0 for none."""
+        job_id, step, index, _ = parse_attempt_id(attempt_id)
+        if running.state is AttemptState.SUCCEEDED:
+            self._kept.pop((job_id, step, index), None)
+            self._book.lost(job_id, running.script.catch_up_ms * len(running.lease.allocations))
+            return 0
+        catch_up_ms, every_ms = running.script.catch_up_ms, running.step.checkpoint_ms
+        done_ms = max(end_ms - running.started_ms - catch_up_ms, 0)
+        saved_ms = done_ms // every_ms * every_ms if every_ms else 0
+        if saved_ms:
+            self._kept[job_id, step, index] = running.kept_ms + saved_ms * running.script.speed_permille // 1_000
+        self._book.lost(job_id, (end_ms - running.lease.granted_ms - saved_ms) * len(running.lease.allocations))
+        return running.started_ms + catch_up_ms + saved_ms if saved_ms else 0
+
+    def _finish(self, attempt_id: str, end_ms: int, state: AttemptState, reason: str, saved_ms: int) -> None:
+        self._apply(
+            AttemptFinished(at_ms=end_ms, attempt_id=attempt_id, state=state, reason=reason, checkpoint_ms=saved_ms)
+        )
+        job_id = attempt_id.partition(".")[0]
+        self._book.tasks(self.engine, job_id, self.now_ms)
+        if state is AttemptState.PREEMPTED:
+            self._book.preempted(job_id)
+        self._book.ended(self.engine, attempt_id, state, end_ms)
+        if self._converting:
+            self._convert_drained()
+
+    # ── plans ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _plan_in_time(self) -> None:
+        due_ms = self._planned_ms + self._scenario.cycle_ms
+        if self._planned_ms >= 0 and self.now_ms < due_ms:
+            self._tick_at(due_ms)
+            return
+        while self._stale:
+            self._stale = False
+            self._plan()
+            if self._scenario.cycle_ms:
+                break
+        if self._stale:
+            self._tick_at(self.now_ms + self._scenario.cycle_ms)
+
+    def _plan(self) -> None:
+        scenario = self._scenario
+        plan = self.engine.plan(self.now_ms, scenario.policy)
+        if any(start <= self.now_ms < end for start, end in scenario.pauses):
+            plan = replace(plan, actions=tuple(a for a in plan.actions if not isinstance(a, Start)))
+        self._planned_ms = self.now_ms
+        self._book.plans += 1
+        if self._watch is not None:
+            self._watch(self.engine, plan)
+        starts = 0
+        for event in self.engine.events_of(plan):
+            if isinstance(event, LeaseGranted):
+                starts += 1
+                self._grant(event)
+            elif isinstance(event, LeaseStopping):
+                self._stop(event)
+            else:
+                self._apply(event)
+        for action in plan.actions:
+            if isinstance(action, Convert):
+                self._convert(action)
+        self._stale = starts >= scenario.policy.starts_per_cycle  # a full plan may have more to give
+        self._wake(plan)
+
+    def _grant(self, event: LeaseGranted) -> None:
+        self._apply(event)
+        lease = event.lease
+        record = self.engine.job(lease.job_id)
+        assert record is not None
+        self._book.granted(record.job, lease)
+        self._book.tasks(self.engine, lease.job_id, self.now_ms)
+        if len(lease.attempts) > 1:
+            self._queued[lease.id] = list(lease.attempts[1:])
+        self._begin(lease, lease.attempts[0], self.now_ms)
+
+    def _stop(self, event: LeaseStopping) -> None:
+        """The attempt that runs ends after its grace, unless it ends before by itself; those behind it with it."""
+        self._apply(event)
+        record = self.engine.lease(event.lease_id)
+        if record is None:
+            return
+        job = self.engine.job(record.lease.job_id)
+        ending = job is not None and (job.cancelled or job.failing)
+        state = AttemptState.CANCELLED if ending else AttemptState.PREEMPTED
+        for attempt_id in self._queued.pop(event.lease_id, ()):
+            self._push(self.now_ms, When.END, self._never_began, (attempt_id, state, event.reason))
+        for attempt_id in record.lease.attempts:
+            running = self._running.get(attempt_id)
+            if running is None or running.end_ms <= self.now_ms + running.script.stop_ms:
+                continue
+            running.end_ms, running.state, running.reason = self.now_ms + running.script.stop_ms, state, event.reason
+            running.version += 1
+            what = (attempt_id, running.version)
+            self._push(running.end_ms + running.script.told_ms, When.END, self._ended, what, running.script.rank)
+
+    def _never_began(self, what: tuple[str, AttemptState, str]) -> None:
+        attempt_id, state, reason = what
+        attempt = self.engine.attempt(attempt_id)
+        if attempt is not None and not attempt.state.is_final:
+            self._finish(attempt_id, self.now_ms, state, reason, 0)
+
+    def _wake(self, plan: Plan) -> None:
+        """Plan again when something may start without an event."""
+        for action in plan.actions:
+            if isinstance(action, Reserve) and action.start_ms > self.now_ms:
+                self._tick_at(action.start_ms)
+        kinds = {reason.kind for wait in plan.waits for reason in wait.reasons}
+        self._fruitless = self._fruitless + 1 if kinds & TIMED and not plan.actions and not self._heap else 0
+        if not kinds & TIMED:
+            return
+        edge_ms = next_edge(self._scenario.policy.bands, self._reservations.values(), self.now_ms)
+        if edge_ms:
+            self._tick_at(edge_ms)
+        if ReasonKind.RETRY_LATER in kinds:
+            self._tick_at(self.now_ms + self._scenario.retry_ms)
+
+    def _tick_at(self, at_ms: int) -> None:
+        if at_ms not in self._ticks:
+            self._ticks.add(at_ms)
+            self._push(at_ms, When.TICK, self._ticked, at_ms)
+
+    def _ticked(self, at_ms: int) -> None:
+        self._ticks.discard(at_ms)
+        self._stale = True
+
+    # ── lanes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _convert(self, action: Convert) -> None:
+        """The node takes nothing new, drains, and comes back in the other lane after the change's true cost."""
+        if action.node in self._converting:
+            return
+        self._converting[action.node] = action
+        node = self._node(action.node)
+        reason = f"moving to lane {action.lane.value}"
+        self._apply(NodeSeen(at_ms=self.now_ms, node=replace(node, state=NodeState.CORDONED, state_reason=reason)))
+        self._convert_drained()
+
+    def _convert_drained(self) -> None:
+        for name, action in list(self._converting.items()):
+            if self._on_node(name):
+                continue
+            del self._converting[name]
+            low, high = self._scenario.convert_ms
+            self._conversions += 1
+            cost_ms = self._book.draw(self._scenario.seed, self._conversions, low, high)
+            node = replace(self._node(name), lane=action.lane, state=NodeState.READY, state_reason="")
+            seen = NodeSeen(at_ms=self.now_ms + cost_ms, node=node)
+            self._push(seen.at_ms, When.OUTSIDE, self._apply, seen)
+
+    def _node(self, name: str) -> Node:
+        return next(node for node in self.engine.nodes() if node.name == name)
+
+
+def simulate(scenario: Scenario, *, watch: Watch | None = None) -> Run:
+    """The scenario's run."""
+    return Simulation(scenario, watch=watch).run()
