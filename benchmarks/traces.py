@@ -16,6 +16,7 @@ from pathlib import Path
 from scheduler.model.job import Job, JobKind, Resources, Step, StepKind
 from scheduler.model.node import Device, Node
 from scheduler.model.queue import Queue
+from scheduler.model.units import WHOLE_CARD_MILLI
 
 CARDS_PER_NODE = 8
 SECOND_MS = 1_000
@@ -160,3 +161,65 @@ def genai(folder: Path, *, nodes: int = 4, cards: int = 8, card_milli: int = 0, 
         jobs=given,
         work_ms={job.id: run_ms[job.name] for job in given},
     )
+
+
+def openb(folder: Path, *, pods: str = "default", limit: int = 0) -> Trace:
+    """Alibaba's GPU cluster: pods as jobs of one task, created and deleted when the trace says.
+
+    Pods without both instants are left out, and so are those deleted at their creation.
+    """
+    jobs: list[Job] = []
+    run_ms: dict[str, int] = {}
+    for row in rows(folder / "openb" / f"openb_pod_list_{pods}.csv"):
+        if limit and len(jobs) >= limit:
+            break
+        if not row.get("creation_time") or not row.get("deletion_time"):
+            continue
+        run = int(row["deletion_time"]) - int(row["creation_time"])
+        if run <= 0:
+            continue
+        step = Step(name="pod", kind=StepKind.COMMAND, resources=openb_resources(row))
+        jobs.append(
+            Job(
+                id="",
+                name=row["name"],
+                tenant="default",
+                queue="default",
+                kind=JobKind.COMMAND,
+                steps=(step,),
+                submitted_ms=int(row["creation_time"]) * SECOND_MS,
+            )
+        )
+        run_ms[row["name"]] = run * SECOND_MS
+    given = numbered(jobs)
+    return Trace(
+        name=f"openb {pods}",
+        nodes=openb_nodes(folder),
+        jobs=given,
+        work_ms={job.id: run_ms[job.name] for job in given},
+    )
+
+
+def openb_resources(row: Mapping[str, str]) -> Resources:
+    """What a pod asks for."""
+    cards, milli = int(row["num_gpu"]), int(row["gpu_milli"])
+    shared = cards == 1 and milli < WHOLE_CARD_MILLI
+    return Resources(
+        cpu_milli=int(row["cpu_milli"]),
+        memory_mib=int(row["memory_mib"]),
+        cards=0 if shared else cards,
+        card_milli=milli if shared else 0,
+        card_models=tuple(sorted({model for model in (row.get("gpu_spec") or "").split("|") if model})),
+    )
+
+
+def openb_nodes(folder: Path) -> tuple[Node, ...]:
+    """The 1,213 nodes with cards."""
+    nodes: list[Node] = []
+    for row in rows(folder / "openb" / "openb_node_list_gpu_node.csv"):
+        name = row["sn"]
+        devices = tuple(Device(id=f"{name}-{at}", model=row["model"], index=at) for at in range(int(row["gpu"])))
+        nodes.append(
+            Node(name=name, cpu_milli=int(row["cpu_milli"]), memory_mib=int(row["memory_mib"]), devices=devices)
+        )
+    return tuple(nodes)
