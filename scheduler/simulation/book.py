@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from scheduler.engine import Engine
 from scheduler.model.job import Job
 from scheduler.model.lease import AttemptState, Lease
@@ -78,8 +76,8 @@ class Book:
             self._waiting.append((at_ms, record.job.queue, waiting - tally.waiting))
             tally.waiting = waiting
 
-    def granted(self, job: Job, lease: Lease) -> None:
-        """A lease opened."""
+    def granted(self, job: Job, lease: Lease, left: int) -> None:
+        """A lease opened, with ``left`` attempts that have not ended."""
         tally = self._tallies.setdefault(job.id, Tally())
         tally.granted_ms = tally.granted_ms or lease.granted_ms
         self._open[lease.id] = Open(
@@ -87,7 +85,7 @@ class Book:
             kind=job.kind.value,
             card_milli=sum(a.card_milli or len(a.devices) * WHOLE_CARD_MILLI for a in lease.allocations),
             cpu_milli=sum(a.cpu_milli for a in lease.allocations),
-            left=len(lease.attempts),
+            left=left,
         )
         for attempt_id in lease.attempts:
             self._lease_of[attempt_id] = lease.id
@@ -134,11 +132,6 @@ class Book:
     def lost(self, job_id: str, ms: int) -> None:
         """Time was in vain."""
         self._tallies[job_id].lost_ms += max(ms, 0)
-
-    @staticmethod
-    def draw(seed: int, number: int, low: int, high: int) -> int:
-        """An integer in ``[low, high]`` that depends on nothing but the arguments."""
-        return int(np.random.default_rng([seed, number]).integers(low, high + 1))
 
     def close(self, engine: Engine, end_ms: int) -> Run:
         """The run, with leases that are still open cut at ``end_ms``."""

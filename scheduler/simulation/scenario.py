@@ -52,8 +52,14 @@ class Script:
     """Part of ``run_ms`` at its beginning in which nothing new is done."""
     speed_permille: int = 1_000
     """Work done per time after that, in thousandths."""
-    rank: int = 0
-    """Order among attempts that end at the same instant, before the order in which they were granted."""
+    starts: bool = True
+    """Whether anybody hears of its start; without it the run counts from the grant."""
+    saved_ms: int = -1
+    """From its start to its last checkpoint, if it ends ``saved_after_ms`` after its start; negative: not known."""
+    saved_after_ms: int = 0
+    start_rank: int = -1
+    """Order of its start among what happens at one instant; negative: the usual one."""
+    end_rank: int = -1
 
 
 NOTHING = Snapshot()
@@ -82,8 +88,10 @@ class Scenario:
     """Further facts at their ``at_ms``: nodes lost (what runs there is lost with them) or back, users' verbs, held
     submissions, reservations. A LeaseStopping names an attempt in place of its lease and is dropped when that attempt
     does not run."""
+    outside_ranks: Sequence[int] = ()
+    """Order of each of them among what happens at one instant; empty: the usual one."""
     start: Snapshot = NOTHING
-    """Where the engine begins."""
+    """Where the engine begins. Of open leases, the first attempt that has not ended is taken to run since the grant."""
     begin_ms: int = 0
     """Instant of the nodes, queues and tenants above."""
     until_ms: int = 0

@@ -1,4 +1,4 @@
-"""Cluster + jobs → what happened when, in lines: ``5 start ATTEMPT on NODE``, ``9 ATTEMPT succeeded``, ``9 lost NODE``."""
+"""Cluster + jobs → what happened when, in lines: ``5 start ATTEMPT on NODE``, ``9 ATTEMPT succeeded``, ``9 lost n``."""
 
 from dataclasses import replace
 from itertools import pairwise
