@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.engine import Engine
-from scheduler.model.job import Job
+from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.node import DeviceKind, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -66,15 +66,23 @@ class Book:
     def tasks(self, engine: Engine, job_id: str, at_ms: int) -> None:
         """A job may have other tasks waiting than before."""
         record = engine.job(job_id)
-        if record is None:
-            return
-        tally = self._tallies.get(job_id)
+        if record is not None:
+            self._count(record, at_ms)
+
+    def _count(self, record: JobRecord, at_ms: int) -> None:
+        tally = self._tallies.get(record.job.id)
         if tally is None:
-            tally = self._tallies[job_id] = Tally()
+            tally = self._tallies[record.job.id] = Tally()
         waiting = sum(len(step.waiting) for step in record.steps)
         if waiting != tally.waiting:
             self._waiting.append((at_ms, record.job.queue, waiting - tally.waiting))
             tally.waiting = waiting
+
+    def known(self, record: JobRecord, at_ms: int) -> None:
+        """A job that was there at the beginning; one that has ended is left out."""
+        if not record.state.is_final:
+            self._tallies[record.job.id] = Tally(granted_ms=record.started_ms)
+            self._count(record, at_ms)
 
     def granted(self, job: Job, lease: Lease, left: int) -> None:
         """A lease opened, with ``left`` attempts that have not ended."""
@@ -138,7 +146,7 @@ class Book:
         for held in self._open.values():
             self._span(held, end_ms, None)
         return Run(
-            jobs=tuple(self._tallies.get(r.job.id, Tally()).outcome(r) for r in engine.jobs()),
+            jobs=tuple(self._tallies[r.job.id].outcome(r) for r in engine.jobs() if r.job.id in self._tallies),
             spans=tuple(sorted(self._spans, key=lambda span: int(span.lease_id[1:]))),
             waiting=tuple(self._waiting),
             park=tuple(self._park),

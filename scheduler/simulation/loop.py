@@ -7,6 +7,7 @@ the heap is total, so equal scenarios give equal runs.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
@@ -39,7 +40,7 @@ from scheduler.simulation.instants import next_edge
 from scheduler.simulation.lanes import Lanes, cordoned, on_node
 from scheduler.simulation.outcome import Run
 from scheduler.simulation.running import Running, ended
-from scheduler.simulation.scenario import Scenario, Starting
+from scheduler.simulation.scenario import Point, Scenario, Starting
 
 Watch = Callable[[Engine, Plan], object]
 """Called with each plan before it is carried out; must change nothing."""
@@ -115,10 +116,12 @@ class Simulation:
         ranks = scenario.outside_ranks or [Rank.OUTSIDE] * len(scenario.outside)
         for event, rank in zip(scenario.outside, ranks, strict=True):
             self._push(event.at_ms, rank, self._happen, event)
-        for record in self.engine.leases():
-            self._resume(record)
-        for at_ms in scenario.ticks_ms:
-            self._tick_at(at_ms)
+        for record in self.engine.jobs():
+            self._book.known(record, self.now_ms)
+        for lease in self.engine.leases():
+            self._resume(lease)
+        for at_ms, rank in scenario.plans:
+            self._push(at_ms, rank, self._plan, rank)
 
     def _push(self, at_ms: int, rank: int, happen: Callable[[Any], None], what: Any) -> None:
         self._sequence += 1
@@ -194,23 +197,32 @@ class Simulation:
             step=step,
             script=script,
             kept_ms=kept_ms,
+            began_ms=at_ms,
             started_ms=started_ms,
             end_ms=started_ms + script.run_ms,
             state=script.state,
             reason=script.reason,
         )
         self._running[attempt_id] = running
-        event = AttemptStarted(at_ms=started_ms, attempt_id=attempt_id)
-        told_ms = started_ms + script.start_told_ms
-        known = self.engine.attempt(attempt_id)
-        if not script.starts or (known is not None and known.state is not AttemptState.LEASED):
-            pass
-        elif told_ms <= self.now_ms:
+        stopping = self.engine.lease(lease.id)
+        if stopping is not None and stopping.stopping:
+            running.stop(at_ms + script.stop_behind_ms, self._stopped_as(job_id), stopping.stop_reason)
+        self._announce(attempt_id, running)
+        told_ms = max(running.end_ms + script.told_ms, self.now_ms)
+        self._push(told_ms, _ranked(script.end_rank, Rank.END), self._ended, (attempt_id, running.version))
+
+    def _announce(self, attempt_id: str, running: Running) -> None:
+        """Somebody hears of the start, unless it never comes or was heard of before the scenario began."""
+        script, known = running.script, self.engine.attempt(attempt_id)
+        stopped = running.end_ms <= running.started_ms and script.start_rank < 0
+        if not script.starts or stopped or (known is not None and known.state is not AttemptState.LEASED):
+            return
+        event = AttemptStarted(at_ms=running.started_ms, attempt_id=attempt_id)
+        told_ms = running.started_ms + script.start_told_ms
+        if told_ms <= self.now_ms and script.start_rank < 0:
             self._started(event)
         else:
-            self._push(told_ms, _ranked(script.start_rank, Rank.START), self._started, event)
-        told_ms = max(running.end_ms + script.told_ms, self.now_ms)
-        self._push(told_ms, _ranked(script.end_rank, Rank.END), self._ended, (attempt_id, 0))
+            self._push(max(told_ms, self.now_ms), _ranked(script.start_rank, Rank.START), self._started, event)
 
     def _resume(self, record: LeaseRecord) -> None:
         """A lease that was open when the scenario begins: the first attempt that has not ended runs."""
@@ -221,7 +233,9 @@ class Simulation:
         self._book.granted(job.job, record.lease, len(left))
         if left[1:]:
             self._queued[record.lease.id] = left[1:]
-        self._begin(record.lease, left[0], record.lease.granted_ms)
+        over = [self.engine.attempt(a) for a in record.lease.attempts if a not in left]
+        ended_ms = max((attempt.finished_ms for attempt in over if attempt is not None), default=0)
+        self._begin(record.lease, left[0], max(record.lease.granted_ms, ended_ms))
 
     def _is_over(self, attempt_id: str) -> bool:
         attempt = self.engine.attempt(attempt_id)
@@ -246,10 +260,14 @@ class Simulation:
         job_id, step, index, _ = parse_attempt_id(attempt_id)
         self._kept[job_id, step, index] = left.kept_ms
         self._book.lost(job_id, left.lost_ms)
-        queued = self._queued.get(running.lease.id)
         self._finish(attempt_id, end_ms, running.state, running.reason, left.saved_at_ms)
+        self._next(running.lease, end_ms)
+
+    def _next(self, lease: Lease, at_ms: int) -> None:
+        """The attempts behind one that ended: the next one begins, or all end when the lease is being stopped."""
+        queued = self._queued.get(lease.id)
         if queued:
-            self._begin(running.lease, queued.pop(0), end_ms)
+            self._begin(lease, queued.pop(0), at_ms)
 
     def _finish(self, attempt_id: str, end_ms: int, state: AttemptState, reason: str, saved_ms: int) -> None:
         self._apply(
@@ -271,16 +289,16 @@ class Simulation:
             return
         while self._stale:
             self._stale = False
-            self._plan()
+            self._plan(Rank.TICK)
             if self._scenario.cycle_ms:
                 break
         if self._stale:
             self._tick_at(self.now_ms + self._scenario.cycle_ms)
 
-    def _plan(self) -> None:
+    def _plan(self, rank: int) -> None:
         scenario = self._scenario
         plan = self.engine.plan(self.now_ms, scenario.policy)
-        if any(start <= self.now_ms < end for start, end in scenario.pauses):
+        if self._is_paused((self.now_ms, rank)):
             plan = replace(plan, actions=tuple(a for a in plan.actions if not isinstance(a, Start)))
         self._planned_ms = self.now_ms
         self._book.plans += 1
@@ -302,6 +320,11 @@ class Simulation:
         self._stale = starts >= scenario.policy.starts_per_cycle  # a full plan may have more to give
         self._wake(plan)
 
+    def _is_paused(self, point: Point) -> bool:
+        pauses = self._scenario.pauses
+        at = bisect_right(pauses, point, key=lambda pause: pause[0]) - 1
+        return at >= 0 and point < pauses[at][1]
+
     def _grant(self, event: LeaseGranted) -> None:
         self._apply(event)
         lease = event.lease
@@ -314,27 +337,23 @@ class Simulation:
         self._begin(lease, lease.attempts[0], self.now_ms)
 
     def _stop(self, event: LeaseStopping) -> None:
-        """The attempt that runs ends after its grace, unless it ends before by itself; those behind it with it."""
+        """The attempt that runs ends after its grace, unless it ends before by itself; those behind it end then."""
         self._apply(event)
         record = self.engine.lease(event.lease_id)
         if record is None:
             return
-        job = self.engine.job(record.lease.job_id)
-        ending = job is not None and (job.cancelled or job.failing)
-        state = AttemptState.CANCELLED if ending else AttemptState.PREEMPTED
-        for attempt_id in self._queued.pop(event.lease_id, ()):
-            self._push(self.now_ms, Rank.END, self._never_began, (attempt_id, state, event.reason))
+        state = self._stopped_as(record.lease.job_id)
         for attempt_id in record.lease.attempts:
             running = self._running.get(attempt_id)
-            if running is not None and running.stop(self.now_ms, state, event.reason):
+            if running is None:
+                continue
+            if running.stop(self.now_ms + running.script.stop_ms, state, event.reason):
                 rank = _ranked(running.script.end_rank, Rank.END)
                 self._push(running.end_ms + running.script.told_ms, rank, self._ended, (attempt_id, running.version))
 
-    def _never_began(self, what: tuple[str, AttemptState, str]) -> None:
-        attempt_id, state, reason = what
-        attempt = self.engine.attempt(attempt_id)
-        if attempt is not None and not attempt.state.is_final:
-            self._finish(attempt_id, self.now_ms, state, reason, 0)
+    def _stopped_as(self, job_id: str) -> AttemptState:
+        job = self.engine.job(job_id)
+        return AttemptState.CANCELLED if job is not None and (job.cancelled or job.failing) else AttemptState.PREEMPTED
 
     def _wake(self, plan: Plan) -> None:
         """Plan again when something may start without an event."""

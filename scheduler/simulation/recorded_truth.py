@@ -11,8 +11,6 @@ from scheduler.simulation.recording import Recording, Tried
 from scheduler.simulation.scenario import Script, Starting
 from scheduler.simulation.workload import WHOLE_PERMILLE, speed_permille
 
-NATURAL = (AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.TIMED_OUT, AttemptState.LOST)
-"""Ends that nobody decided."""
 DEFAULT_RUN_MS = 60_000
 """When the recording holds no task that ran to its end."""
 
@@ -53,15 +51,17 @@ class RecordedTruth:
             job_id, step, index, _ = parse_attempt_id(tried.id)
             task = (job_id, step, index)
             self._kept[tried.id] = kept.get(task, 0)
-            if tried.saved_at_ms and tried.started_ms:
-                kept[task] = kept.get(task, 0) + max(tried.saved_at_ms - tried.started_ms, 0)
+            if tried.saved_at_ms:
+                kept[task] = kept.get(task, 0) + max(tried.saved_at_ms - (tried.started_ms or tried.granted_ms), 0)
             if tried.stopped_ms and tried.finished_ms:
                 self._stop.add(max(tried.finished_ms - tried.stopped_ms, 0), 0)
             if tried.state is AttemptState.SUCCEEDED and tried.started_ms:
-                self._work[task] = kept.get(task, 0) + tried.finished_ms - tried.started_ms
+                self._work[task] = self._kept[tried.id] + tried.finished_ms - tried.started_ms
                 lag_ms = tried.started_ms - tried.granted_ms
                 for key in ((job_id, step), (step,), ()):
                     self._means.setdefault(key, Means()).add(self._work[task], lag_ms)
+            if tried.state is AttemptState.SUCCEEDED:
+                kept[task] = 0  # should it run again, it begins anew
 
     def _in_order(self) -> Iterable[Tried]:
         return sorted(self.recording.attempts.values(), key=lambda tried: (int(tried.lease.id[1:]), tried.granted_ms))
@@ -74,8 +74,7 @@ class RecordedTruth:
         if tried is None:
             return self._expected(starting, None)
         alike = self._speed(starting.step, tried) == self._speed_now(starting)
-        known = tried.state in NATURAL and not tried.node_lost and not tried.stopped_ms
-        if not (known and alike and self._kept[tried.id] == starting.kept_ms):
+        if not (_is_natural(tried) and alike and self._kept[tried.id] == starting.kept_ms):
             return self._expected(starting, tried)
         return self._scripted(tried, tried.finished_ms, tried.state or AttemptState.SUCCEEDED)
 
@@ -92,6 +91,8 @@ class RecordedTruth:
             start_told_ms=max(tried.start_told_ms - began_ms, 0) if tried.start_told_ms else 0,
             told_ms=max(tried.told_ms - finished_ms, 0) if tried.told_ms else 0,
             stop_ms=self._stop_ms(tried),
+            stop_behind_ms=max((tried.finished_ms or self.recording.end_ms + 1) - tried.granted_ms, 0),
+            stop_state=tried.state if tried.stopped_ms else None,
             saved_ms=tried.saved_at_ms - began_ms if tried.saved_at_ms else 0 if tried.finished_ms else -1,
             saved_after_ms=finished_ms - began_ms,
             start_rank=tried.start_rank,
@@ -108,14 +109,14 @@ class RecordedTruth:
             return Script(run_ms=max(left_ms, 1), start_ms=self._mean(starting).lag_ms, stop_ms=self._stop_ms(None))
         began_ms = tried.started_ms or tried.granted_ms
         ran_ms = (tried.finished_ms or self.recording.end_ms) - began_ms
-        if tried.state not in NATURAL or tried.node_lost:
+        if not _is_natural(tried):
             left_ms = max(left_ms, ran_ms + 1)  # it ran that long and was not done
         state = AttemptState.SUCCEEDED
         return self._scripted(tried, began_ms + left_ms, state)
 
     def _stop_ms(self, tried: Tried | None) -> int:
-        if tried is not None and tried.stopped_ms and tried.finished_ms:
-            return max(tried.finished_ms - tried.stopped_ms, 0)
+        if tried is not None and tried.stopped_ms:
+            return max((tried.finished_ms or self.recording.end_ms + 1) - tried.stopped_ms, 0)
         return self._stop.run_ms // self._stop.count if self._stop.count else 0
 
     def _mean(self, starting: Starting) -> Means:
@@ -132,3 +133,9 @@ class RecordedTruth:
     @staticmethod
     def _speed_now(starting: Starting) -> int:
         return speed_permille(starting.step, starting.models, len(starting.lease.allocations))
+
+
+def _is_natural(tried: Tried) -> bool:
+    """It ended, and nobody decided that."""
+    stopped = tried.stopped_ms and tried.state in (AttemptState.CANCELLED, AttemptState.PREEMPTED)
+    return tried.state is not None and not tried.node_lost and not stopped

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from scheduler.engine import Engine
 from scheduler.model.event import (
@@ -26,9 +27,10 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.lease import AttemptState, Lease
-from scheduler.model.plan import Plan, Start
+from scheduler.model.plan import Start
 from scheduler.model.policy import Policy
 from scheduler.model.snapshot import Snapshot
+from scheduler.simulation.scenario import Point
 
 OWN_INSTANT = (AttemptStarted, AttemptFinished, AttemptsSeen)
 """Events whose instant is not that of the cycle which heard of them."""
@@ -74,15 +76,12 @@ class Recording:
     outside_ranks: list[int] = field(default_factory=list)
     grants: list[LeaseGranted] = field(default_factory=list)
     attempts: dict[str, Tried] = field(default_factory=dict)
-    pauses: list[tuple[int, int]] = field(default_factory=list)
+    plans: list[Point] = field(default_factory=list)
+    """Where something was granted."""
+    pauses: list[tuple[Point, Point]] = field(default_factory=list)
     """Half-open intervals in which the engine would have started something and nothing was: the runtime was down."""
     planned_alike: int = 0
     """Grants that this engine's plan gives too, from the recorded state."""
-
-    @property
-    def ticks_ms(self) -> list[int]:
-        """Instants at which something was granted."""
-        return sorted({grant.at_ms for grant in self.grants})
 
 
 def cycle_instants(events: Sequence[Event]) -> list[int]:
@@ -119,14 +118,23 @@ class _Reader:
         self._engine = Engine.from_snapshot(start, features=features)
         self._instants = cycle_instants(events)
         self._models = {d.id: d.model for node in start.nodes for d in node.devices}
-        self._paused_ms = -1
+        self._paused: Point | None = None
         self._stale = False
+        self._lost: dict[str, int] = {}
+        """When each node was lost last."""
+        self._lost_now: list[Tried] = []
+        """Attempts lost in this cycle."""
         self.found = Recording(snapshot=start, begin_ms=self._instants[0] if events else start.at_ms)
         for record in self._engine.leases():
             self._lease(record.lease)
         for attempt in start.attempts:
             tried = self.found.attempts[attempt.id]
-            tried.started_ms = attempt.started_ms
+            tried.started_ms, tried.finished_ms = attempt.started_ms, attempt.finished_ms
+            tried.state = attempt.state if attempt.state.is_final else None
+        for record in self._engine.leases():
+            for before, behind in pairwise(record.lease.attempts):
+                ended_ms = self.found.attempts[before].finished_ms
+                self.found.attempts[behind].granted_ms = ended_ms or record.lease.granted_ms
 
     def read(self) -> Recording:
         at, events = 0, self._events
@@ -135,12 +143,13 @@ class _Reader:
             end = self._facts(at, now_ms)
             at = self._decisions(end, now_ms) if self._stale else end
         self.found.end_ms = self._instants[-1] if events else self.found.begin_ms
-        if self._paused_ms >= 0:
-            self.found.pauses.append((self._paused_ms, self.found.end_ms + 1))
+        if self._paused is not None:
+            self.found.pauses.append((self._paused, (self.found.end_ms + 1, 0)))
         return self.found
 
     def _facts(self, at: int, now_ms: int) -> int:
         """Take in what a cycle heard; the position of its first decision, or of the next cycle."""
+        self._lost_now.clear()
         while at < len(self._events) and self._instants[at] == now_ms:
             event = self._events[at]
             if isinstance(event, LeaseGranted) or (
@@ -169,7 +178,7 @@ class _Reader:
         elif not isinstance(event, NOT_ENGINE):
             self._outside(event, rank)
         self._engine.apply(event)
-        self._stale = self._stale or not isinstance(event, AttemptsSeen | AttemptStarted)
+        self._stale = self._stale or not isinstance(event, (*NOT_ENGINE, AttemptStarted))
         self._engine.take_changes()
 
     def _outside(self, event: Event, rank: int) -> None:
@@ -177,10 +186,9 @@ class _Reader:
         self.found.outside_ranks.append(rank)
         node = getattr(event, "node", None)
         if isinstance(event, NodeLost):
-            for tried in self.found.attempts.values():
-                on_it = any(held.node == event.node for held in tried.lease.allocations)
-                if on_it and tried.state is AttemptState.LOST and tried.told_ms == event.at_ms:
-                    tried.node_lost = True
+            self._lost[event.node] = event.at_ms
+            for tried in self._lost_now:
+                tried.node_lost = tried.node_lost or self._with_node(tried)
         elif node is not None:
             self._models.update({device.id: device.model for device in node.devices})
 
@@ -191,9 +199,15 @@ class _Reader:
         tried.finished_ms = max(event.at_ms, tried.lease.granted_ms, tried.started_ms)
         tried.told_ms, tried.end_rank, tried.state, tried.reason = now_ms, rank, event.state, event.reason
         tried.saved_at_ms = event.checkpoint_ms
+        if event.state is AttemptState.LOST:
+            self._lost_now.append(tried)
+            tried.node_lost = self._with_node(tried)
         behind = tried.lease.attempts.index(tried.id) + 1
         if behind < len(tried.lease.attempts):
             self.found.attempts[tried.lease.attempts[behind]].granted_ms = tried.finished_ms
+
+    def _with_node(self, tried: Tried) -> bool:
+        return any(self._lost.get(held.node) == tried.told_ms for held in tried.lease.allocations)
 
     def _stopping(self, event: LeaseStopping, now_ms: int) -> str:
         """Note the stop; the attempt that runs on the lease, empty when there is none."""
@@ -204,34 +218,41 @@ class _Reader:
             tried.stopped_ms = tried.stopped_ms or now_ms
         return left[0].id if left else ""
 
-    def _decisions(self, at: int, now_ms: int) -> int:
+    def _decisions(self, first: int, now_ms: int) -> int:
         """Compare what the cycle decided with what this engine would; the position after its decisions."""
         self._stale = False
         plan = self._engine.plan(now_ms, self._policy)
+        wanted = {action.lease for action in plan.actions if isinstance(action, Start)}
+        stops = {getattr(action, "lease_id", "") for action in plan.actions}
         granted: list[LeaseGranted] = []
-        while at < len(self._events) and isinstance(event := self._events[at], LeaseGranted | LeaseStopping):
-            if event.at_ms != now_ms:
-                break
+        at = first
+        while at < len(self._events) and self._events[at].at_ms == now_ms:
+            event = self._events[at]
             if isinstance(event, LeaseGranted):
+                if granted and granted[-1].lease in wanted and event.lease not in wanted:
+                    break  # of a second cycle at the same instant
                 self._lease(event.lease)
                 granted.append(event)
-            else:
+            elif isinstance(event, LeaseStopping) and event.lease_id in stops and not granted:
                 self._stopping(event, now_ms)
+            else:
+                break
             self._engine.apply(event)
             at += 1
         self._engine.take_changes()
-        self._compare(plan, granted, now_ms)
-        return at
-
-    def _compare(self, plan: Plan, granted: Sequence[LeaseGranted], now_ms: int) -> None:
-        wanted = {action.lease for action in plan.actions if isinstance(action, Start)}
         self.found.planned_alike += sum(event.lease in wanted for event in granted)
         self.found.grants += granted
-        if granted and self._paused_ms >= 0:
-            self.found.pauses.append((self._paused_ms, now_ms))
-            self._paused_ms = -1
-        elif wanted and not granted and self._paused_ms < 0:
-            self._paused_ms = now_ms
+        if granted:
+            self.found.plans.append((now_ms, first))
+            self._resumed((now_ms, first))
+        if self._paused is None and (len(granted) >= self._policy.starts_per_cycle or (wanted and not granted)):
+            self._paused = (now_ms, at)
+        return at
+
+    def _resumed(self, point: Point) -> None:
+        if self._paused is not None:
+            self.found.pauses.append((self._paused, point))
+            self._paused = None
 
     def _lease(self, lease: Lease) -> None:
         models = tuple(self._models.get(held.devices[0], "") for held in lease.allocations if held.devices)

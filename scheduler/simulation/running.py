@@ -20,6 +20,8 @@ class Running:
     script: Script
     kept_ms: int
     """Work that checkpoints had kept before it."""
+    began_ms: int
+    """When it could begin: its lease's grant, or the end of the attempt before it."""
     started_ms: int
     end_ms: int
     state: AttemptState
@@ -27,11 +29,12 @@ class Running:
     version: int = 0
     """Of its entry in the heap: older ones are void."""
 
-    def stop(self, now_ms: int, state: AttemptState, reason: str) -> bool:
-        """A stop was decided: it ends after its grace. False: it ends before that by itself."""
-        if self.end_ms <= now_ms + self.script.stop_ms:
+    def stop(self, end_ms: int, state: AttemptState, reason: str) -> bool:
+        """It is to end at ``end_ms``. False: it ends before that by itself."""
+        if self.end_ms <= end_ms:
             return False
-        self.end_ms, self.state, self.reason = now_ms + self.script.stop_ms, state, reason
+        self.end_ms, self.reason = end_ms, reason
+        self.state = self.script.stop_state or state
         self.version += 1
         return True
 
@@ -57,7 +60,7 @@ def ended(running: Running, end_ms: int) -> Ended:
     began_ms = running.started_ms + script.catch_up_ms
     return Ended(
         kept_ms=running.kept_ms + saved_ms * script.speed_permille // WHOLE_PERMILLE,
-        lost_ms=max(end_ms - running.lease.granted_ms - saved_ms, 0) * ranks,
+        lost_ms=max(end_ms - running.began_ms - saved_ms, 0) * ranks,
         saved_at_ms=began_ms + saved_ms if saved_ms else 0,
     )
 

@@ -48,6 +48,10 @@ class Script:
     """From its end to the cycle that hears of it."""
     stop_ms: int = 0
     """From a stop to its end."""
+    stop_behind_ms: int = 0
+    """From when it could begin to its end, when its lease is being stopped by then."""
+    stop_state: AttemptState | None = None
+    """How it ends after a stop; None: cancelled when its job is, else preempted."""
     catch_up_ms: int = 0
     """Part of ``run_ms`` at its beginning in which nothing new is done."""
     speed_permille: int = 1_000
@@ -63,6 +67,8 @@ class Script:
 
 
 NOTHING = Snapshot()
+Point = tuple[int, int]
+"""``(instant, rank)``: a place in the order of everything that happens."""
 
 
 class Truth(Protocol):
@@ -100,9 +106,9 @@ class Scenario:
     """Least time between two plans; 0: a plan at every instant at which something changed."""
     retry_ms: int = 60_000
     """While a step waits for an instant that the plan does not name, plan again after this."""
-    ticks_ms: Sequence[int] = ()
-    """Further instants at which a plan is made."""
-    pauses: Sequence[tuple[int, int]] = ()
+    plans: Sequence[Point] = ()
+    """Further points at which a plan is made."""
+    pauses: Sequence[tuple[Point, Point]] = ()
     """Half-open intervals in which nothing is started: the runtime was down."""
     convert_ms: tuple[int, int] = (20_000, 120_000)
     """Least and greatest true length of a lane change, drawn evenly."""
