@@ -26,6 +26,7 @@ from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
 from scheduler.queueing import tasks
+from scheduler.queueing.rate import work_done
 
 
 def submitted(job: Job, *, held: bool) -> JobRecord:
@@ -147,6 +148,33 @@ def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: 
         )
     failed = _with_step(record, step.name, lambda s: tasks.fail(s, index, counted=counted))
     return _job_failing(failed, attempt)
+
+
+def work_kept(
+    record: JobRecord, attempt: AttemptRecord, ranks: int, models: frozenset[str], *, by_park: bool
+) -> JobRecord:
+    """What an attempt that ended leaves to its step beside its task's state: committed work, and that it was preempted.
+
+    ``ranks`` on cards of ``models`` made it; ``by_park``: a preemption was not its owner's wish.
+    """
+    if attempt.state is AttemptState.SUCCEEDED:
+        return record
+    step, done = find_step(record, attempt.step)
+    resumed = tasks.worked_ms(done, attempt.index) > 0
+    ms = work_done(step, ranks, models, attempt.started_ms, attempt.checkpoint_ms, resumed=resumed)
+    preempted = by_park and attempt.state is AttemptState.PREEMPTED
+    if ms:
+        record = _with_step(record, step.name, lambda s: tasks.keep_work(s, attempt.index, ms))
+    if preempted:
+        record = _with_step(record, step.name, lambda s: replace(s, preempted=s.preempted + 1))
+    return record
+
+
+def served(record: JobRecord, closed: LeaseRecord) -> JobRecord:
+    """A lease closed: its length times its ranks is service its step got."""
+    lease = closed.lease
+    ms = (closed.closed_ms - lease.granted_ms) * len(lease.allocations)
+    return _with_step(record, lease.step, lambda s: replace(s, served_ms=s.served_ms + ms))
 
 
 def _job_failing(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
