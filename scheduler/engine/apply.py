@@ -26,6 +26,7 @@ from scheduler.model.event import (
     PolicySet,
     QueueSet,
     RateCardSet,
+    ReservationSet,
     TenantSet,
     UsageSealed,
     VoucherGranted,
@@ -61,6 +62,10 @@ def verb(state: State, event: JobHeld | JobReleased | JobCancelled | JobRetried)
 
 def _queue_set(state: State, event: QueueSet) -> None:
     state.put_queue(event.queue)
+
+
+def _reservation_set(state: State, event: ReservationSet) -> None:
+    state.put_reservation(event.reservation)
 
 
 def _tenant_set(state: State, event: TenantSet) -> None:
@@ -220,6 +225,7 @@ def _put_changed(state: State, record: JobRecord) -> None:
 
 HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
     QueueSet: _queue_set,
+    ReservationSet: _reservation_set,
     TenantSet: _tenant_set,
     NodeSeen: _node_seen,
     NodeLost: _node_lost,

@@ -12,11 +12,12 @@ from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.plan import Action, Plan, Reason, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Policy
+from scheduler.model.queue import Amounts
 from scheduler.placement.fit import Demand, demand_of
 from scheduler.placement.search import Search
 from scheduler.placement.why import why_not
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import Amounts, Order, amounts_of
+from scheduler.queueing.order import Order, amounts_of
 from scheduler.queueing.tasks import is_done, tries
 
 

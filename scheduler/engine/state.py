@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from scheduler.model.job import JobRecord
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Features
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import NONE, Amounts, amounts_of, minus, plus
+from scheduler.queueing.order import NONE, amounts_of, minus, plus
 
 
 def number_of(key: str) -> int:
@@ -28,11 +29,16 @@ def number_of(key: str) -> int:
     return int(digits)
 
 
+N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
+
+
 @dataclass(slots=True)
 class Touched:
     """Records changed since the last take, newest version of each."""
 
     queues: dict[str, Queue] = field(default_factory=dict)
+    uses: dict[str, QueueUse] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     jobs: dict[str, JobRecord] = field(default_factory=dict)
@@ -49,6 +55,8 @@ class State:
         self.next_job = snapshot.next_job
         self.next_lease = snapshot.next_lease
         self.queues = {queue.name: queue for queue in snapshot.queues}
+        self.uses = {use.name: use for use in snapshot.uses}
+        self.reservations = {reservation.name: reservation for reservation in snapshot.reservations}
         self.tenants = {tenant.name: tenant for tenant in snapshot.tenants}
         self.jobs: dict[str, JobRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
@@ -82,8 +90,10 @@ class State:
             next_job=self.next_job,
             next_lease=self.next_lease,
             queues=_by_name(self.queues.values()),
-            tenants=tuple(sorted(self.tenants.values(), key=lambda tenant: tenant.name)),
-            nodes=tuple(sorted((view.node for view in self.nodes.values()), key=lambda node: node.name)),
+            uses=_by_name(self.uses.values()),
+            reservations=_by_name(self.reservations.values()),
+            tenants=_by_name(self.tenants.values()),
+            nodes=_by_name(view.node for view in self.nodes.values()),
             jobs=_jobs_in_order(self.jobs.values()),
             leases=_leases_in_order(self.leases.values()),
             attempts=_attempts_in_order(self.attempts.values()),
@@ -97,8 +107,10 @@ class State:
             next_job=self.next_job,
             next_lease=self.next_lease,
             queues=_by_name(touched.queues.values()),
-            tenants=tuple(sorted(touched.tenants.values(), key=lambda tenant: tenant.name)),
-            nodes=tuple(sorted(touched.nodes.values(), key=lambda node: node.name)),
+            uses=_by_name(touched.uses.values()),
+            reservations=_by_name(touched.reservations.values()),
+            tenants=_by_name(touched.tenants.values()),
+            nodes=_by_name(touched.nodes.values()),
             jobs=_jobs_in_order(touched.jobs.values()),
             leases=_leases_in_order(touched.leases.values()),
             attempts=_attempts_in_order(touched.attempts.values()),
@@ -107,6 +119,10 @@ class State:
     def put_queue(self, queue: Queue) -> None:
         """A queue was created or changed."""
         self.queues[queue.name] = self.touched.queues[queue.name] = queue
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        """A reservation was made, changed or cancelled."""
+        self.reservations[reservation.name] = self.touched.reservations[reservation.name] = reservation
 
     def put_tenant(self, tenant: Tenant) -> None:
         """A tenant was created or changed."""
@@ -204,8 +220,8 @@ def _keep_leased(node: Node, before: NodeView) -> Node:
     return replace(node, devices=(*node.devices, *gone))
 
 
-def _by_name(queues: Iterable[Queue]) -> tuple[Queue, ...]:
-    return tuple(sorted(queues, key=lambda queue: queue.name))
+def _by_name(records: Iterable[N]) -> tuple[N, ...]:
+    return tuple(sorted(records, key=lambda record: record.name))
 
 
 def _jobs_in_order(jobs: Iterable[JobRecord]) -> tuple[JobRecord, ...]:

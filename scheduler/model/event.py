@@ -12,7 +12,7 @@ from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.measured import Measured
 from scheduler.model.money import PolicyVersion, RateCard, Voucher
 from scheduler.model.node import Node
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.usage import UsageRecord
 
 EVENT_VERSION = 1
@@ -24,6 +24,16 @@ class QueueSet:
 
     at_ms: int
     queue: Queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationSet:
+    """A reservation was made, changed or cancelled."""
+
+    at_ms: int
+    reservation: Reservation
+    by: str = ""
+    """Id of the operator's key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +219,7 @@ class ChargeReversed:
 
 Event = (
     QueueSet
+    | ReservationSet
     | TenantSet
     | NodeSeen
     | NodeLost

@@ -57,6 +57,15 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
+class Together(StrEnum):
+    """How near to each other the ranks of a gang must be."""
+
+    ANYWHERE = "anywhere"
+    """As near as they fit, but not a condition."""
+    RACK = "rack"
+    NODE = "node"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What one task, or one rank of a gang, holds while it runs. ``cards`` and ``card_milli`` exclude each other."""
@@ -79,6 +88,8 @@ class Resources:
     tolerations: tuple[str, ...] = ()
     same_island: bool = False
     """All cards of a rank in one NVLink island."""
+    licences: tuple[tuple[str, int], ...] = ()
+    """Floating seats held while it runs, by licence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +102,8 @@ class Step:
     """Number of tasks; indices are ``0 … count-1``."""
     ranks: int = 1
     """1: tasks. More: each task is a gang whose ranks start together on separate allocations, or not at all."""
+    ranks_min: int = 0
+    """Elastic gang: it may run with this many to ``ranks``, resized at checkpoints. 0: always ``ranks``."""
     resources: Resources = Resources()
     needs: tuple[str, ...] = ()
     """Steps of the same job that must have succeeded entirely."""
@@ -107,6 +120,21 @@ class Step:
     lane: str = "pool"
     warm_key: str = ""
     """Tasks of equal key gain from a process that already served one (a resident Blender with the scene loaded)."""
+    together: Together = Together.ANYWHERE
+    """How near to each other the ranks of a gang must be."""
+    run_ms_expected: int = 0
+    """What its owner expects one task to take with all ranks on the fastest card it may use; 0: not said."""
+    preemptible: bool = True
+    """May be stopped for someone more entitled."""
+    checkpoint_ms: int = 0
+    """A task commits its progress about this often; 0: only at its end, so a stop loses all of it."""
+    restart_ms: int = 0
+    """From a new start until a task has caught up with its last checkpoint."""
+    speeds: tuple[tuple[str, int], ...] = ()
+    """``(card model, thousandths of the fastest model's speed)``, sorted; models that are absent run at full speed."""
+    scaling: tuple[tuple[int, int], ...] = ()
+    """Elastic gangs: ``(ranks, thousandths of the speed with all ranks)``, sorted; between them by straight lines, and
+    without any in proportion to the ranks."""
     spec: str = "{}"
     """Canonical JSON for the planner; the engine does not read it."""
 
@@ -127,6 +155,12 @@ class Job:
     """0–100, higher first within a queue."""
     deadline_ms: int = 0
     """0: none. Instant by which the job should have finished."""
+    forecast_ms: tuple[int, ...] = ()
+    """Instants at which its first task was expected to start when it was submitted: 5, 50 and 95 % quantiles."""
+    promise_permille: int = 0
+    """Probability, in thousandths, with which admission said that the deadline will be met; 0: it said nothing."""
+    band: str = ""
+    """Tasks start only while this price band of the calendar lasts; empty: at any time."""
     after: tuple[str, ...] = ()
     """Jobs that must have succeeded first."""
     request_id: str = ""
@@ -156,6 +190,13 @@ class StepRecord:
     before this number published is out of date."""
     warm_nodes: tuple[str, ...] = ()
     """Nodes that last ran tasks of a step with a ``warm_key``, latest first, a few at most."""
+    worked: tuple[tuple[int, int], ...] = ()
+    """Sorted ``(index, ms)`` of work that checkpoints keep for tasks that have not succeeded, at the speed of all ranks
+    on the fastest card."""
+    served_ms: int = 0
+    """Sum over closed leases of their length times their ranks: attained service."""
+    preempted: int = 0
+    """Attempts the park preempted."""
     run_ms_mean: int = 0
     """Running mean of successful tasks' run time, for chunk sizes and predictions; 0: none yet."""
     run_count: int = 0

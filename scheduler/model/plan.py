@@ -24,6 +24,17 @@ class ReasonKind(StrEnum):
     ORDER = "order"
     """Resources are free but someone ahead in order will take them this cycle."""
     RETRY_LATER = "retry_later"
+    QUOTA = "quota"
+    """Its queue, or one above it, holds what it may; or others' guarantees keep the rest."""
+    LICENCE = "licence"
+    BUDGET = "budget"
+    """Its tenant's budget is used up."""
+    RESERVATION = "reservation"
+    """It would delay a start that is promised to someone ahead, or run into a window that is kept for others."""
+    CALENDAR = "calendar"
+    """Its price band has not begun."""
+    TOPOLOGY = "topology"
+    """Enough is free, but not near enough to each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +75,12 @@ class Preempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """Keep these nodes draining for a gang until ``until_ms``."""
+    """Keep these nodes draining for a gang, which is expected to start on them at ``start_ms``."""
 
     job_id: str
     step: str
     nodes: tuple[str, ...]
-    until_ms: int
+    start_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,77 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 MAX_LOST_ATTEMPTS = 20
 """A task lost more often than this fails: something about it kills nodes. Not a field of Policy, because it decides in
 ``apply``, which must give the same records at every replay."""
+USAGE_HALF_LIFE_MS = 7 * 24 * 3_600_000
+"""Past use counts half after a week (Slurm's default for fair share). Not a field of Policy either: it is applied when
+a lease closes."""
+
+
+class Sort(StrEnum):
+    """Who goes first among the jobs of one queue, after their priority."""
+
+    AGE = "age"
+    """First come, first served."""
+    DEADLINE = "deadline"
+    """Earliest deadline first; jobs without one behind, by age."""
+    EXPECTED = "expected"
+    """Least expected work first: cards times time, from estimates and what was learned."""
+    SERVED = "served"
+    """Least attained service first."""
+
+
+class Backfill(StrEnum):
+    """What may start before a job that is ahead and does not fit."""
+
+    ANY = "any"
+    """Whatever fits now; large jobs may starve."""
+    EASY = "easy"
+    """What does not delay the expected start of the first job that does not fit (Lifka, JSSPP 1995)."""
+    CONSERVATIVE = "conservative"
+    """What delays none of the jobs ahead, as far as ``reservations_max`` goes."""
+    NONE = "none"
+    """Nothing."""
+
+
+class Preemption(StrEnum):
+    """Whose leases may be stopped for whom."""
+
+    NEVER = "never"
+    ENTITLED = "entitled"
+    """For a queue's guarantee, from borrowers; and for a job whose priority is higher by ``preempt_gap``."""
+    ALWAYS = "always"
+    """Also for whoever is ahead in the order, when the gain is larger than what the stop loses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """A kind of job that is never kept below a share while it waits."""
+
+    kind: str
+    """A JobKind."""
+    permille: int
+    """Of all cards (or, for work without cards, of all vCPUs)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """A price band of the day, as ``[start, end)`` in minutes after midnight at UTC+8; it may pass midnight."""
+
+    name: str
+    start_minute: int
+    end_minute: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Given to ``Engine.plan`` as an argument, so that a replay knows it."""
 
+    name: str = "fair"
+    """For people and records."""
     chunk_target_ms: int = 1_000
     """Tasks measured shorter than this are leased several at a time: a second of work hides the ~10 ms of a cycle."""
     chunk_max: int = 64
@@ -21,3 +82,30 @@ class Policy:
     """Tasks of a step that must have succeeded before their measured time is trusted for chunks."""
     starts_per_cycle: int = 2_000
     """Bounds one cycle's transaction."""
+    sort: Sort = Sort.AGE
+    """What people expect of a queue."""
+    usage_weight_permille: int = 500
+    """How much past use counts beside what is held now; 0: only what is held."""
+    backfill: Backfill = Backfill.EASY
+    """A stream of small tasks must not keep a gang waiting for ever."""
+    reservations_max: int = 8
+    """Starts that are kept at a time: beyond it a plan costs more than the promise is worth."""
+    reserve_after_ms: int = 0
+    """A job that does not fit is given a reservation once it has waited this long."""
+    preemption: Preemption = Preemption.ENTITLED
+    preempt_gap: int = 20
+    """Priority classes are 20 apart (low 30, normal 50, high 70, urgent 90): the next class up may preempt."""
+    preempted_max: int = 5
+    """A job that was preempted this often is left alone: the budget that keeps everybody moving."""
+    age_gain_ms: int = 24 * 3_600_000
+    """A job gains one point of priority per this much waiting, up to ``age_gain_max``; 0: none."""
+    age_gain_max: int = 19
+    """Less than a class: waiting never makes a job preempt."""
+    floors: tuple[Floor, ...] = ()
+    bands: tuple[Band, ...] = ()
+    licences: tuple[tuple[str, int], ...] = ()
+    """Seats of each floating licence, sorted by name. A licence that is absent has none."""
+    unfunded: tuple[str, ...] = ()
+    """Tenants whose budget is used up, sorted: nothing of theirs starts."""
+    convert_ms: int = 60_000
+    """What moving a node between lanes costs until it was measured (20-120 s)."""

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+Amounts = tuple[int, int, int, int]
+"""``(cpu_milli, memory_mib, card thousandths, MIG instance thousandths)``"""
+
+UNLIMITED: Amounts = (-1, -1, -1, -1)
+"""A negative amount in a limit means that there is none for that resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +19,53 @@ class Queue:
     name: str
     parent: str = ""
     weight: int = 100
+    guaranteed: Amounts = (0, 0, 0, 0)
+    """What it gets back from borrowers when its jobs wait for it."""
+    limit: Amounts = UNLIMITED
+    """It and the queues below it never hold more than this: the guarantee and what may be borrowed."""
+    lends: Amounts = UNLIMITED
+    """Most of the guarantee that others may use while it is idle; the rest stays free for this queue."""
+    jobs_max: int = 0
+    """Jobs with open leases at once; 0: no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueUse:
+    """What a queue has used, decayed with the half-life ``USAGE_HALF_LIFE_MS``: closed leases, up to ``at_ms``."""
+
+    name: str
+    at_ms: int
+    used: Amounts
+    """Amount x seconds; what a lease held counts from its close on."""
+
+
+class ReservationKind(StrEnum):
+    """What a reservation keeps its nodes for."""
+
+    EVENT = "event"
+    """For jobs of its queues."""
+    MAINTENANCE = "maintenance"
+    """For nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Nodes kept for someone during a window of time. What cannot end before the window opens does not start there."""
+
+    name: str
+    kind: ReservationKind
+    nodes: tuple[str, ...]
+    """Sorted."""
+    start_ms: int
+    end_ms: int
+    every_ms: int = 0
+    """The window repeats after this; 0: once."""
+    repeats: int = 1
+    """How often it is held; 0: until it is cancelled."""
+    queues: tuple[str, ...] = ()
+    """Whose jobs (theirs and those of queues below) may use an EVENT's nodes."""
+    cancelled: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

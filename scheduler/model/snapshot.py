@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from scheduler.model.job import JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Queue, QueueUse, Reservation, Tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,9 @@ class Snapshot:
     next_job: int = 1
     next_lease: int = 1
     queues: tuple[Queue, ...] = ()
+    uses: tuple[QueueUse, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    """Cancelled and past ones included."""
     tenants: tuple[Tenant, ...] = ()
     nodes: tuple[Node, ...] = ()
     jobs: tuple[JobRecord, ...] = ()
@@ -36,6 +39,9 @@ class Changes:
     next_job: int
     next_lease: int
     queues: tuple[Queue, ...] = ()
+    uses: tuple[QueueUse, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    """Cancelled and past ones included."""
     tenants: tuple[Tenant, ...] = ()
     nodes: tuple[Node, ...] = ()
     jobs: tuple[JobRecord, ...] = ()

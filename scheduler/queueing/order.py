@@ -14,13 +14,10 @@ from itertools import pairwise
 from typing import Generic, TypeVar
 
 from scheduler.model.job import Resources
-from scheduler.model.queue import Queue
+from scheduler.model.queue import Amounts, Queue
 from scheduler.model.units import WHOLE_CARD_MILLI
 
 T = TypeVar("T")
-
-Amounts = tuple[int, int, int, int]
-"""``(cpu_milli, memory_mib, card thousandths, MIG instance thousandths)``"""
 
 NONE: Amounts = (0, 0, 0, 0)
 SHARE_SCALE = 10**12

@@ -15,7 +15,7 @@ from scheduler.model.feed import OutboxRow
 from scheduler.model.job import JobRecord, JobState
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Queue, QueueUse, Reservation, Tenant
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.usage import UsageRecord
 from scheduler.store import rows, tables
@@ -44,6 +44,8 @@ class Reads:
                 next_job=meta.next_job,
                 next_lease=meta.next_lease,
                 queues=_named(connection, tables.queues, Queue),
+                uses=_named(connection, tables.queue_uses, QueueUse),
+                reservations=_named(connection, tables.reservations, Reservation),
                 tenants=_named(connection, tables.tenants, Tenant),
                 nodes=_named(connection, tables.nodes, Node),
                 jobs=_job_records(connection, _all_jobs().order_by(tables.jobs.c.number)),

@@ -11,7 +11,7 @@ from scheduler.model.job import JobRecord, StepRecord
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Queue, QueueUse, Reservation, Tenant
 from scheduler.model.usage import UsageRecord
 from scheduler.store.tables import to_json
 from scheduler.store.upcast import lift
@@ -27,8 +27,8 @@ def number_of(record_id: str) -> int:
     return int(record_id[1:])
 
 
-def named_values(record: Queue | Tenant | Node) -> Values:
-    """A row of ``queues``, ``tenants`` or ``nodes``."""
+def named_values(record: Queue | QueueUse | Reservation | Tenant | Node) -> Values:
+    """A row of a table whose key is the record's name."""
     return {"name": record.name, "body": to_json(encode(record))}
 
 

@@ -130,6 +130,8 @@ journal = _table(
 """Append-only. ``seq`` has no gaps; ``hash`` covers the row and ``prev_hash``, so that any change shows."""
 
 queues = _table("queues", _text("name", primary_key=True), _body("body"))
+queue_uses = _table("queue_uses", _text("name", primary_key=True), _body("body"))
+reservations = _table("reservations", _text("name", primary_key=True), _body("body"))
 tenants = _table("tenants", _text("name", primary_key=True), _body("body"))
 nodes = _table("nodes", _text("name", primary_key=True), _body("body"))
 

@@ -35,6 +35,8 @@ class Writer:
         self._database = database
         insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
         self._queues = _upsert(insert, tables.queues, ["name"], "body")
+        self._uses = _upsert(insert, tables.queue_uses, ["name"], "body")
+        self._reservations = _upsert(insert, tables.reservations, ["name"], "body")
         self._tenants = _upsert(insert, tables.tenants, ["name"], "body")
         self._nodes = _upsert(insert, tables.nodes, ["name"], "body")
         self._jobs = _upsert(insert, tables.jobs, ["id"], "state", "finished_ms", "body")
@@ -67,6 +69,8 @@ class Writer:
         self, connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event], changes: Changes
     ) -> None:
         _many(connection, self._queues, [rows.named_values(r) for r in changes.queues])
+        _many(connection, self._uses, [rows.named_values(r) for r in changes.uses])
+        _many(connection, self._reservations, [rows.named_values(r) for r in changes.reservations])
         _many(connection, self._tenants, [rows.named_values(r) for r in changes.tenants])
         _many(connection, self._nodes, [rows.named_values(r) for r in changes.nodes])
         submitted = {e.job.id: row.seq for e, row in zip(events, journal, strict=True) if isinstance(e, JobSubmitted)}
