@@ -183,6 +183,7 @@ def feed(folder: Path) -> list[Figure]:
     rate = (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
     taken = [busy for began, busy in service.cycle.rounds if began >= full_s]
     level = statistics.mean(level for _, _, level in marks)
+    print(f"  {rounds(service.cycle)}")
     print(f"  cores in use {level:.1%} on average, {len(taken)} rounds; database {size_mib(folder)} MiB")
     service.close()
     return [
@@ -337,6 +338,8 @@ def quantile(values: Sequence[float], part: float) -> float:
 def rounds(cycle: Timed) -> str:
     """How long its rounds took."""
     taken = [busy for _, busy in cycle.rounds]
+    spent = psutil.Process().cpu_times()
+    print(f"  processor {spent.user:.1f} s user, {spent.system:.1f} s system in this process")
     return f"{len(taken)} rounds, p50 {1_000 * quantile(taken, 0.5):.0f} ms, p99 {1_000 * quantile(taken, 0.99):.0f} ms"
 
 

@@ -183,13 +183,12 @@ class Cycle:
         batch.events.append(event)
         if not isinstance(event, AttemptsSeen):  # the one fact that frees and takes nothing
             self._stale_plan = True
-        if isinstance(event, AttemptFinished):
-            self.metrics.ends.labels(event.state.value).inc()
 
     def _hear(self, batch: Batch, reports: Sequence[Report]) -> None:
         own, self._own_reports = self._own_reports, []
-        for report in (*own, *reports):
-            self.metrics.reports.labels(report.kind.value).inc()
+        heard = (*own, *reports)
+        self.metrics.count_reports(heard)
+        for report in heard:
             self._react(batch, self.observer.react(report, self._engine, batch.now_ms))
             if report.cursor:
                 batch.cursors.append(report.cursor)
@@ -206,7 +205,8 @@ class Cycle:
         for event in reaction.events:
             self._apply(batch, event)
         batch.start += reaction.start
-        batch.stop.update({lease_id: self._why_stop(lease_id) for lease_id in reaction.stop})
+        for lease_id in reaction.stop:
+            batch.stop[lease_id] = self._why_stop(lease_id)
 
     def _why_stop(self, lease_id: str) -> str:
         record = self._engine.lease(lease_id)
@@ -292,7 +292,7 @@ class Cycle:
         began = time.perf_counter()
         self._store.commit(self._epoch, batch.events, changes)
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
-        self.metrics.events.inc(len(batch.events))
+        self.metrics.count_events(batch.events)
         for wake in self._after_commit:
             wake()
         log_facts(batch.events)
@@ -326,5 +326,3 @@ def log_facts(events: Sequence[Event]) -> None:
     for event in events:
         if isinstance(event, AttemptFinished) and event.state is not AttemptState.SUCCEEDED:
             log.info("attempt_ended", attempt_id=event.attempt_id, state=event.state.value, reason=event.reason)
-        elif isinstance(event, LeaseGranted):
-            log.debug("lease_granted", lease_id=event.lease.id, job_id=event.lease.job_id)

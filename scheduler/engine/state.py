@@ -61,21 +61,23 @@ class State:
         self.jobs: dict[str, JobRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
         self.attempts = {attempt.id: attempt for attempt in snapshot.attempts}
-        for node in snapshot.nodes:
-            self.shapes.set_node(NodeView.empty(node))
         self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
         self.leases_of_job: dict[str, set[str]] = {}
         self.leases_of_step: dict[tuple[str, str], int] = {}
         """Open leases per job and step; absent means none."""
+        self.leases_of_node: dict[str, dict[str, None]] = {}
+        """Open leases with a part on a node, in order of granting; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
         self.touched = Touched()
         for job in snapshot.jobs:
             self.put_job(job)
         for lease in snapshot.leases:
-            self.open_lease(lease)
+            self._index(lease)
+        for node in snapshot.nodes:
+            self.shapes.set_node(self._held_on(NodeView.empty(node)))
         self.touched = Touched()
 
     @property
@@ -135,14 +137,10 @@ class State:
             node = _keep_leased(node, before)
             if node == before.node:
                 return
-        view = NodeView.empty(node)
-        for record in self.leases.values():
-            for allocation in record.lease.allocations:
-                if allocation.node == node.name:
-                    view = view.take(allocation, record.lease.tenant)
+            self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
-        self.shapes.set_node(view)
-        self.totals = totals(view.node for view in self.nodes.values())
+        self.shapes.set_node(self._held_on(NodeView.empty(node)))
+        self.totals = plus(self.totals, totals((node,)))
 
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
@@ -172,11 +170,18 @@ class State:
     def open_lease(self, record: LeaseRecord) -> None:
         """A lease takes its resources."""
         lease = record.lease
-        self.leases[lease.id] = self.touched.leases[lease.id] = record
+        self.touched.leases[lease.id] = record
+        self._index(record)
         for allocation in lease.allocations:
             view = self.nodes.get(allocation.node)
             if view is not None:
                 self.shapes.set_held(view.take(allocation, lease.tenant))
+
+    def _index(self, record: LeaseRecord) -> None:
+        lease = record.lease
+        self.leases[lease.id] = record
+        for allocation in lease.allocations:
+            self.leases_of_node.setdefault(allocation.node, {})[lease.id] = None
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         step = (lease.job_id, lease.step)
         self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
@@ -186,6 +191,16 @@ class State:
         """Attempts of an open lease, in the order they run."""
         return (self.attempts[attempt_id] for attempt_id in lease.attempts)
 
+    def _held_on(self, view: NodeView) -> NodeView:
+        """The empty node with what its leases hold."""
+        name = view.node.name
+        for lease_id in self.leases_of_node.get(name, ()):
+            lease = self.leases[lease_id].lease
+            for allocation in lease.allocations:
+                if allocation.node == name:
+                    view = view.take(allocation, lease.tenant)
+        return view
+
     def _close(self, lease: Lease) -> None:
         del self.leases[lease.id]
         for attempt_id in lease.attempts:
@@ -194,6 +209,11 @@ class State:
             view = self.nodes.get(allocation.node)
             if view is not None:
                 self.shapes.set_held(view.give_back(allocation))
+        for name in {allocation.node for allocation in lease.allocations}:
+            on_node = self.leases_of_node[name]
+            del on_node[lease.id]
+            if not on_node:
+                del self.leases_of_node[name]
         of_job = self.leases_of_job[lease.job_id]
         of_job.remove(lease.id)
         if not of_job:

@@ -24,6 +24,7 @@ from scheduler.model.node import Device, DeviceKind
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.model.usage import Bucket, Quantity, Sku, UsageRecord
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 UNKNOWN_MODEL = "unknown"
 """Model of a device the caller can no longer describe: what was held is still counted."""
 
@@ -56,7 +57,7 @@ def segments(lease: LeaseRecord, attempts: Sequence[AttemptRecord], until_ms: in
 
 
 def seal(
-    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device]
+    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], purpose: str = ""
 ) -> tuple[UsageRecord, ...]:
     """The usage of a closed lease. ``attempts``: all of the lease's, in any order. Raises ValueError for an open lease.
 
@@ -64,16 +65,20 @@ def seal(
     """
     if not lease.closed_ms:
         raise ValueError(f"lease {lease.lease.id} is still open")
-    return usage_until(lease, attempts, devices, lease.closed_ms)
+    return usage_until(lease, attempts, devices, lease.closed_ms, purpose)
 
 
 def usage_until(
-    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], until_ms: int
+    lease: LeaseRecord,
+    attempts: Sequence[AttemptRecord],
+    devices: Mapping[str, Device],
+    until_ms: int,
+    purpose: str = "",
 ) -> tuple[UsageRecord, ...]:
     """What :func:`seal` would give if the lease ended at ``until_ms``: for showing the cost of what still runs."""
     position = {attempt_id: at for at, attempt_id in enumerate(lease.lease.attempts)}
     ordered = sorted(attempts, key=lambda attempt: position[attempt.id])
-    return tuple(_record(lease, ordered, devices, part) for part in segments(lease, ordered, until_ms))
+    return tuple(_record(lease, ordered, devices, part, purpose) for part in segments(lease, ordered, until_ms))
 
 
 def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int, *, by_owner: bool) -> Iterable[Segment]:
@@ -105,7 +110,7 @@ def _append(found: list[Segment], part: Segment) -> None:
 
 
 def _record(
-    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], part: Segment
+    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], part: Segment, purpose: str
 ) -> UsageRecord:
     held = lease.lease
     ids = tuple(sorted(device for allocation in held.allocations for device in allocation.devices))
@@ -123,6 +128,7 @@ def _record(
         devices=ids,
         quantities=_quantities(held.allocations, devices, part.end_ms - part.start_ms),
         simulated=any(device in devices and devices[device].simulated for device in ids),
+        purpose=purpose,
         evidence=_evidence(attempts, part),
     )
 
@@ -178,7 +184,7 @@ def _evidence(attempts: Sequence[AttemptRecord], part: Segment) -> str:
             told[-1]["measured"] = measured.summary(attempt.measured)  # once: in the record in which it ended
             sources.add(attempt.measured.source.value)
     value = {"attempts": told, "source": "+".join(sorted(sources)) or "lease"}
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _JSON(value)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

@@ -18,8 +18,8 @@ A fact that is already known changes nothing and the same object comes back. A v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+from scheduler.model.changed import replace
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import AttemptFinished, LeaseStopping
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
