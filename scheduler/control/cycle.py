@@ -102,6 +102,8 @@ class Cycle:
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
         self._stale_plan = True
+        self._has_more = False
+        """The last plan gave all the starts that one cycle may have."""
         self._stopping = threading.Event()
         self._urgent = threading.Event()
 
@@ -149,10 +151,10 @@ class Cycle:
     def _breathe(self, busy_s: float) -> None:
         """After a transaction, let reports gather for about twice as long as it took: one commit then carries many.
 
-        Ends at once for a user's verb.
+        Ends at once for a user's verb; a plan that had more to give than one cycle may start waits for nobody.
         """
         self._urgent.clear()
-        if self._commands.empty():
+        if self._commands.empty() and not self._has_more:
             self._urgent.wait(min(2 * busy_s, self.limits.gather_ms / 1000))
 
     def once(self, timeout_ms: int) -> float:
@@ -234,6 +236,7 @@ class Cycle:
             batch.answers.append((command.done, answer))
 
     def _decide(self, batch: Batch) -> None:
+        self._has_more = False
         if not self._stale_plan:
             return
         plan = self._engine.plan(batch.now_ms, self.policy)
@@ -248,7 +251,8 @@ class Cycle:
         # A full plan may have more to give; a wait for an instant ends without an event.
         starts = sum(isinstance(a, Start) for a in plan.actions)
         timed = any(r.kind is ReasonKind.RETRY_LATER for w in plan.waits for r in w.reasons)
-        self._stale_plan = starts >= self.policy.starts_per_cycle or timed
+        self._has_more = starts >= self.policy.starts_per_cycle
+        self._stale_plan = self._has_more or timed
 
     def _orders(self, batch: Batch) -> list[LeaseOrder]:
         orders: list[LeaseOrder] = []

@@ -258,6 +258,8 @@ def _cancel_unreachable(job: Job, steps: tuple[StepRecord, ...]) -> tuple[StepRe
     """Cancel what waits behind a step that can no longer succeed, transitively; steps may be listed in any order."""
     while True:
         broken = {step.name for step in steps if tasks.is_broken(step)}
+        if not broken:
+            return steps
         after = tuple(
             tasks.cancel_waiting(done) if broken.intersection(step.needs) else done
             for step, done in zip(job.steps, steps, strict=True)
