@@ -141,6 +141,10 @@ class Engine:
         """Open leases in order of granting."""
         return self._state.leases.values()
 
+    def leases_on(self, node: str) -> Iterable[LeaseRecord]:
+        """Open leases with a part on this node, in order of granting."""
+        return tuple(self._state.leases[lease_id] for lease_id in self._state.leases_of_node.get(node, ()))
+
     def attempt(self, attempt_id: str) -> AttemptRecord | None:
         """An attempt of an open lease."""
         return self._state.attempts.get(attempt_id)
@@ -149,9 +153,18 @@ class Engine:
         """All nodes, lost ones included."""
         return (view.node for view in self._state.nodes.values())
 
+    def node(self, name: str) -> Node | None:
+        """The node of this name."""
+        view = self._state.nodes.get(name)
+        return None if view is None else view.node
+
     def queues(self) -> Iterable[Queue]:
         """All queues."""
         return self._state.queues.values()
+
+    def tenant(self, name: str) -> Tenant | None:
+        """The tenant of this name."""
+        return self._state.tenants.get(name)
 
     def tenants(self) -> Iterable[Tenant]:
         """All tenants."""
