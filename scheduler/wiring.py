@@ -98,6 +98,7 @@ def build(
         executor=executor,
         clock=clock,
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
+        policy=config.scheduling.policy(),
         limits=limits,
         declared=declared,
         after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],

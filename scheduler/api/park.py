@@ -21,7 +21,7 @@ from scheduler.control.shapes import (
     StatusView,
     TenantView,
 )
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Tenant
 
 router = APIRouter(prefix="/v1")
 
@@ -92,8 +92,8 @@ def put_tenant(open_doors: Open, who: Who, name: str, body: TenantBody) -> Tenan
 
 @router.put("/queues/{name}", tags=["operators"], summary="Create or change a queue")
 def put_queue(open_doors: Open, who: Who, name: str, body: QueueBody) -> QueueView:
-    """Its weight is its share among queues of the same parent."""
-    return open_doors.operations.set_queue(who, Queue(name=name, parent=body.parent, weight=body.weight))
+    """Its weight is its share among queues of the same parent; what is left out is as for a new queue."""
+    return open_doors.operations.set_queue(who, body.queue(name))
 
 
 @router.post("/keys", status_code=201, tags=["operators"], summary="Make a key")

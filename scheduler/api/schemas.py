@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from scheduler.api.errors import UNKNOWN_FIELD
+from scheduler.control.scheduling import QueueFields
+from scheduler.control.strict import UNKNOWN_FIELD
 
 LAST_INSTANT_MS = 253_402_300_799_999
 """The end of the year 9999: later ones have no date and, far later, no place in a database."""
@@ -100,11 +101,8 @@ class TenantBody(Body):
     subsidy_excluded: Annotated[str, Field(max_length=200, description="Why no voucher pays for it.")] = ""
 
 
-class QueueBody(Body):
-    """A queue to create or change."""
-
-    parent: str = ""
-    weight: int = 100
+class QueueBody(QueueFields):
+    """A queue to create or change, as in the configuration file."""
 
 
 class GrantBody(Body):

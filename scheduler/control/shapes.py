@@ -227,6 +227,11 @@ class QueueView(TypedDict):
     name: str
     parent: str
     weight: int
+    guaranteed: dict[str, int]
+    """``cpu_milli``, ``memory_mib``, ``card_milli``, ``mig_milli``: those that are set."""
+    limit: dict[str, int]
+    lends: dict[str, int]
+    jobs_max: int
     waiting: int
     running: int
 
