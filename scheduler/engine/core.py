@@ -102,7 +102,7 @@ class Engine:
         The state is untouched. The job's id is replaced by the next free one.
         """
         job = replace(job, id=self.next_job_id())
-        plan = make_plan(self._state, now_ms, policy, trial=lifecycle.submitted(job, held=False))
+        plan = make_plan(self._state, now_ms, policy, jobs={job.id: lifecycle.submitted(job, held=False)})
         return Plan(
             now_ms=plan.now_ms,
             actions=tuple(a for a in plan.actions if isinstance(a, Start) and a.lease.job_id == job.id),

@@ -109,3 +109,8 @@ class Policy:
     """Tenants whose budget is used up, sorted: nothing of theirs starts."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
+
+    @property
+    def promises_max(self) -> int:
+        """Starts ahead that a plan keeps at a time."""
+        return {Backfill.EASY: 1, Backfill.CONSERVATIVE: self.reservations_max}.get(self.backfill, 0)
