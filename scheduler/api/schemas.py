@@ -105,6 +105,20 @@ class QueueBody(QueueFields):
     """A queue to create or change, as in the configuration file."""
 
 
+class ReservationBody(Body):
+    """Nodes to keep. Instants: a date, an instant (China time without a zone), or `+2h` from now."""
+
+    kind: Annotated[str, Field(description="`event`: for the jobs of `queues`; `maintenance`: for nobody.")]
+    nodes: list[str]
+    start: Annotated[str, Field(description="`now` works too.")]
+    end: Annotated[str, Field(description="A date means the end of that day.")] = ""
+    length: Annotated[str, Field(description="Instead of `end`, such as `3h`.")] = ""
+    every: Annotated[str, Field(description="Held again so much later, such as `7d`; empty: once.")] = ""
+    repeats: Annotated[int, Field(description="How often; 0: until it is cancelled.")] = 0
+    queues: list[str] = []
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
 class GrantBody(Body):
     """A voucher to give."""
 

@@ -242,6 +242,29 @@ class QueueList(TypedDict):
     queues: list[QueueView]
 
 
+class ReservationView(TypedDict):
+    """Nodes kept for someone during windows of time. ``state``: now, coming, past, cancelled."""
+
+    name: str
+    kind: str
+    nodes: list[str]
+    queues: list[str]
+    start_ms: int
+    end_ms: int
+    every_ms: int
+    repeats: int
+    reason: str
+    state: str
+    next_start_ms: int
+    next_end_ms: int
+
+
+class ReservationList(TypedDict):
+    """Reservations by name."""
+
+    reservations: list[ReservationView]
+
+
 class QuantityView(TypedDict):
     """An amount of one SKU."""
 
