@@ -8,6 +8,7 @@ from itertools import chain
 
 from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
+from scheduler.engine.convert import conversions
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
@@ -76,11 +77,13 @@ def make_plan(
     # 6. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries), up_to_floors=False)
-    # 7. Say why everything else waits.
+    # 7. Move nodes between lanes for those who wait.
+    moves = conversions(draft.trial, draft.left_over)
+    # 8. Say why everything else waits.
     waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
-    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves())
+    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
     plan = Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
-    # 8. Say when something may change without an event.
+    # 9. Say when something may change without an event.
     return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms))
 
 

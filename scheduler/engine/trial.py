@@ -13,7 +13,7 @@ from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
-from scheduler.model.policy import Policy
+from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
@@ -160,7 +160,7 @@ class Trial:
         # One task of a shape that others of its shape hold needs no promise: the next of those to end makes room for
         # it, and the order gives it that room.
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
-        promised = candidate.step.ranks > 1 or not held
+        promised = candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
         promised = promised and len(self.promises) < self.policy.promises_max
         if not (may_stop or promised):
             return ()
@@ -202,8 +202,23 @@ class Trial:
             start_ms=start_ms,
             end_ms=start_ms + candidate.run_ms,
         )
+        self.keep(promise)
+
+    def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
+        """A start is promised: what comes later must not delay it."""
+        if instead_of is not None:
+            self.promises.remove(instead_of)
+            self.guard.drop(instead_of)
         self.promises.append(promise)
         self.guard.add(promise)
+
+    def starts_on(self, node: str) -> bool:
+        """Whether this plan starts something on a node."""
+        return node in self._started
+
+    def empty_ms(self, node: str) -> int:
+        """When a node will hold nothing, if what it holds ends as expected."""
+        return max((end_ms for end_ms, _, _ in self._ends(node)), default=self.now_ms)
 
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""

@@ -91,8 +91,8 @@ class Shape:
     potential: Potential = field(default_factory=Potential)
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """Why nodes do not take it now; filled when asked."""
-    reasons: dict[int, tuple[Reason, ...]] = field(default_factory=dict)
-    """By ranks: why it does not fit now; filled when asked."""
+    reasons: dict[tuple[int, Together], tuple[Reason, ...]] = field(default_factory=dict)
+    """By ranks and how near they must be: why it does not fit now; filled when asked."""
 
 
 class Shapes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from scheduler.model.job import Together
 from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal, tally
+from scheduler.placement.gang import most
 from scheduler.placement.shapes import Shape, Shapes
 from scheduler.placement.view import NodeView, healed, leasable
 
@@ -18,16 +20,22 @@ Found = tuple[Refusal, str, int]
 """A refusal, the node it comes from, and how many nodes refuse for the same resource."""
 
 
-def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features) -> Reason | None:
+WHERE = {Together.ANYWHERE: "", Together.RACK: " within one rack", Together.NODE: " on one node"}
+
+
+def never(
+    nodes: Sequence[Node], demand: Demand, ranks: int, features: Features, together: Together = Together.ANYWHERE
+) -> Reason | None:
     """Why all nodes together, empty and healthy, could not run it; None when they could."""
     if not nodes:
         return Reason(kind=ReasonKind.NEVER_FITS, resource="node", message="no node has joined the cluster yet")
     views = {node.name: NodeView.empty(healed(node)) for node in nodes}
-    copies = sum(capacity(view, demand, features) for view in views.values())
+    by_node = {name: capacity(view, demand, features) for name, view in views.items()}
+    copies = most(by_node, views, together)
     if copies >= ranks:
         return None
     if copies > 0:
-        message = _ranks(copies, ranks, "on all nodes, even empty")
+        message = _ranks(copies, ranks, f"on all nodes{WHERE[together]}, even empty")
         return Reason(kind=ReasonKind.NEVER_FITS, resource="ranks", message=message)
     refusals = {name: no for name, view in views.items() if (no := refusal(view, demand, features)) is not None}
     nearest = _nearest(refusals, per_resource=False)[0]
@@ -35,21 +43,22 @@ def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features)
     return Reason(kind=ReasonKind.NEVER_FITS, resource=nearest[0].resource, message=message)
 
 
-def why_not(shapes: Shapes, demand: Demand, ranks: int) -> tuple[Reason, ...]:
+def why_not(shapes: Shapes, demand: Demand, ranks: int, together: Together = Together.ANYWHERE) -> tuple[Reason, ...]:
     """Why ``ranks`` copies of ``demand`` do not fit now. At least one reason; the caller knows that they do not fit."""
     shape = shapes.of(demand)
-    if ranks not in shape.reasons:
-        shape.reasons[ranks] = _why_not(shapes, shape, ranks)
-    return shape.reasons[ranks]
+    key = (ranks, together)
+    if key not in shape.reasons:
+        shape.reasons[key] = _why_not(shapes, shape, ranks, together)
+    return shape.reasons[key]
 
 
-def _why_not(shapes: Shapes, shape: Shape, ranks: int) -> tuple[Reason, ...]:
+def _why_not(shapes: Shapes, shape: Shape, ranks: int, together: Together) -> tuple[Reason, ...]:
     potential = shapes.potential(shape)
-    impossible = sum(potential.healed.values()) < ranks
-    reason = never(shapes.described(), shape.demand, ranks, shapes.features) if impossible else None
+    impossible = most(potential.healed, shapes.nodes, together) < ranks
+    reason = never(shapes.described(), shape.demand, ranks, shapes.features, together) if impossible else None
     if reason is not None:
         return (reason,)
-    if sum(potential.empty.values()) < ranks:
+    if most(potential.empty, shapes.nodes, together) < ranks:
         sick = (name for name, most in sorted(potential.healed.items()) if potential.empty.get(name, 0) < most)
         return tuple(_health(shapes.nodes[name].node) for name in islice(sick, REASONS_SHOWN))
     if shape.ranking.copies > 0:

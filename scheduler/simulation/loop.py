@@ -37,7 +37,7 @@ from scheduler.model.plan import Convert, Plan, ReasonKind, Reserve, Start
 from scheduler.queueing.lifecycle import find_step
 from scheduler.simulation.book import Book
 from scheduler.simulation.instants import next_edge
-from scheduler.simulation.lanes import Lanes, cordoned, on_node
+from scheduler.simulation.lanes import Lanes, on_node
 from scheduler.simulation.outcome import Run
 from scheduler.simulation.running import Running, ended
 from scheduler.simulation.scenario import Point, Scenario, Starting
@@ -314,8 +314,8 @@ class Simulation:
             else:
                 self._apply(event)
         for action in plan.actions:
-            if isinstance(action, Convert) and self._lanes.begin(action):
-                self._apply(cordoned(self.engine, action, self.now_ms))
+            if isinstance(action, Convert):
+                self._lanes.begin(action)
         self._tell_lanes()
         self._stale = starts >= scenario.policy.starts_per_cycle  # a full plan may have more to give
         self._wake(plan)
