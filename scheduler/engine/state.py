@@ -62,7 +62,7 @@ class State:
         self.leases: dict[str, LeaseRecord] = {}
         self.attempts = {attempt.id: attempt for attempt in snapshot.attempts}
         for node in snapshot.nodes:
-            self.shapes.set_node(NodeView.empty(node))
+            self.shapes.set_node(node)
         self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
@@ -135,14 +135,10 @@ class State:
             node = _keep_leased(node, before)
             if node == before.node:
                 return
-        view = NodeView.empty(node)
-        for record in self.leases.values():
-            for allocation in record.lease.allocations:
-                if allocation.node == node.name:
-                    view = view.take(allocation, record.lease.tenant)
         self.touched.nodes[node.name] = node
-        self.shapes.set_node(view)
-        self.totals = totals(view.node for view in self.nodes.values())
+        self.shapes.set_node(node)
+        gone = totals((before.node,)) if before is not None else NONE
+        self.totals = plus(minus(self.totals, gone), totals((node,)))
 
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
@@ -174,9 +170,7 @@ class State:
         lease = record.lease
         self.leases[lease.id] = self.touched.leases[lease.id] = record
         for allocation in lease.allocations:
-            view = self.nodes.get(allocation.node)
-            if view is not None:
-                self.shapes.set_held(view.take(allocation, lease.tenant))
+            self.shapes.hold(allocation, lease.tenant)
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         step = (lease.job_id, lease.step)
         self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
@@ -191,9 +185,7 @@ class State:
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
         for allocation in lease.allocations:
-            view = self.nodes.get(allocation.node)
-            if view is not None:
-                self.shapes.set_held(view.give_back(allocation))
+            self.shapes.give_back(allocation, lease.tenant)
         of_job = self.leases_of_job[lease.job_id]
         of_job.remove(lease.id)
         if not of_job:

@@ -4,83 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
 from scheduler.placement import gang
+from scheduler.placement.cluster import Views
 from scheduler.placement.fit import Demand
-from scheduler.placement.score import allocate, score
-from scheduler.placement.shapes import Ranking, Shapes
+from scheduler.placement.score import CARD
+from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView
+
+Warm = Iterable[str] | Mapping[str, int]
+"""Nodes liked best, the most liked first; or what a place on them saves, in billionths of a card (``score.CARD``)."""
 
 
 class Search:
-    """Starts from the real views and takes resources away from its own copy; the real ones stay as they are.
-
-    Each placement changes one node; a demand weighs again only the nodes that changed since it was last asked.
-    """
+    """Starts from the real nodes and takes resources away from its own copy; the real ones stay as they are."""
 
     def __init__(self, shapes: Shapes) -> None:
-        self._shapes = shapes
-        self._features = shapes.features
-        self._nodes = dict(shapes.nodes)
-        self._changed: list[str] = []
-        self._rankings: dict[Demand, Ranking] = {}
-        self._hopeless: set[tuple[Demand, int]] = set()
+        self._placer = shapes.placer.fork()
+        self._hopeless: set[tuple[Demand, int, Together]] = set()
 
     @property
     def nodes(self) -> Mapping[str, NodeView]:
-        """The views as this trial left them."""
-        return self._nodes
+        """The nodes as this trial left them."""
+        return Views(self._placer.cluster)
 
     def copies(self, demand: Demand) -> int:
         """How many copies of ``demand`` fit on all nodes together now."""
-        return self._fresh(demand).copies
+        return self._placer.copies(self._placer.shape(demand))
 
-    def place(self, demand: Demand, ranks: int, tenant: str, warm: Iterable[str] = ()) -> tuple[Allocation, ...]:
-        """Take the best place for all ``ranks``, or nothing: then the result is empty. ``warm``: nodes liked best."""
-        if (demand, ranks) in self._hopeless:
+    def place(
+        self, demand: Demand, ranks: int, tenant: str, warm: Warm = (), together: Together = Together.ANYWHERE
+    ) -> tuple[Allocation, ...]:
+        """Take the best place for all ``ranks``, or nothing: then the result is empty."""
+        key = (demand, ranks, together)
+        if key in self._hopeless:
             return ()
-        chosen = self._gang(demand, ranks, tenant) if ranks > 1 else self._single(demand, tenant, warm)
+        chosen = self._gang(demand, ranks, tenant, together) if ranks > 1 else self._single(demand, tenant, warm)
         if not chosen:
-            self._hopeless.add((demand, ranks))  # a trial only takes: what does not fit now will not fit later
+            self._hopeless.add(key)  # until something is given back: what does not fit now will not fit later
         return chosen
 
-    def _single(self, demand: Demand, tenant: str, warm: Iterable[str]) -> tuple[Allocation, ...]:
-        ranking = self._fresh(demand)
-        liked = [name for name in warm if ranking.fits.get(name, (0, 0))[0] > 0]
-        name = liked[0] if liked else ranking.best()
-        if name is None:
+    def place_many(self, demand: Demand, count: int, tenant: str) -> tuple[Allocation, ...]:
+        """Allocations of as many single tasks as fit, at most ``count``: those that one ``place`` after another gives."""
+        placer = self._placer
+        shape = placer.shape(demand)
+        rows, slots = placer.place_many(shape, count, placer.cluster.tenant(tenant))
+        return tuple([placer.allocation(shape, row, taken) for row, taken in zip(rows, slots, strict=True)])
+
+    def hold(self, allocation: Allocation, tenant: str) -> None:
+        """Take what an allocation names, in this trial."""
+        self._placer.hold(allocation, tenant)
+
+    def give_back(self, allocation: Allocation, tenant: str) -> None:
+        """Give back what an allocation holds, in this trial: what if it ended?"""
+        self._placer.give_back(allocation, tenant)
+        self._hopeless.clear()
+
+    def _single(self, demand: Demand, tenant: str, warm: Warm) -> tuple[Allocation, ...]:
+        placer = self._placer
+        shape, number = placer.shape(demand), placer.cluster.tenant(tenant)
+        row = self._warm_row(shape, warm) if warm else None
+        place = placer.place(shape, number) if row is None else placer.take(shape, row, number)
+        return () if place is None else (placer.allocation(shape, *place),)
+
+    def _warm_row(self, shape: int, warm: Warm) -> int | None:
+        """The row that is best because of what it saves; None when none is liked or fits."""
+        known, best = self._placer.cluster.row, self._placer.best(shape)
+        rows = [(known[name], name) for name in warm if name in known]
+        if best is None or not rows:
+            return None
+        copies, key = self._placer.room(shape)
+        rows = [(row, name) for row, name in rows if copies[row] > 0]
+        if not isinstance(warm, Mapping):
+            return rows[0][0] if rows else None
+        scored = [(int(key[row, 0]) - warm[name], int(key[row, 1]), name, row) for row, name in rows]
+        liked = min(scored, default=None)
+        return liked[3] if liked is not None and liked[0] <= int(key[best, 0]) else None
+
+    def _gang(self, demand: Demand, ranks: int, tenant: str, together: Together) -> tuple[Allocation, ...]:
+        placer = self._placer
+        shape, number = placer.shape(demand), placer.cluster.tenant(tenant)
+        if placer.copies(shape) < ranks:
             return ()
-        allocation = allocate(self._nodes[name], demand, self._features)
-        self._take(allocation, tenant)
-        return (allocation,)
+        copies, key = placer.room(shape)
+        rank, racks = placer.cluster.rows.rank, placer.cluster.racks()
+        chosen = gang.spread(copies, key, rank, racks, ranks, together)
+        return tuple(
+            [placer.allocation(shape, *placer.take(shape, row, number)) for row, count in chosen for _ in range(count)]
+        )
 
-    def _gang(self, demand: Demand, ranks: int, tenant: str) -> tuple[Allocation, ...]:
-        ranking = self._fresh(demand)
-        if ranking.copies < ranks:
-            return ()
-        room = [
-            (copies, score(self._nodes[name], demand, self._features), name)
-            for name, (copies, _) in ranking.fits.items()
-            if copies > 0
-        ]
-        chosen: list[Allocation] = []
-        for name, copies in gang.spread(room, ranks):
-            for _ in range(copies):
-                chosen.append(allocate(self._nodes[name], demand, self._features))
-                self._take(chosen[-1], tenant)
-        return tuple(chosen)
 
-    def _take(self, allocation: Allocation, tenant: str) -> None:
-        self._nodes[allocation.node] = self._nodes[allocation.node].take(allocation, tenant)
-        self._changed.append(allocation.node)
-
-    def _fresh(self, demand: Demand) -> Ranking:
-        """The demand's ranking, with every change of this trial worked in."""
-        ranking = self._rankings.get(demand)
-        if ranking is None:
-            ranking = self._rankings[demand] = self._shapes.of(demand).ranking.copy()
-        if ranking.seen < len(self._changed):
-            for name in dict.fromkeys(self._changed[ranking.seen :]):
-                ranking.weigh(self._nodes[name], demand, self._features)
-            ranking.seen = len(self._changed)
-        return ranking
+def warm_gain(saved_ms: int, run_ms: int, milli: int) -> int:
+    """What a warm place saves, as a cost: ``milli`` thousandths of a card for the saved share of the run."""
+    return CARD // 1_000 * milli * min(saved_ms, run_ms) // max(run_ms, 1)

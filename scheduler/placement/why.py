@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
@@ -30,7 +29,7 @@ def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features)
         message = _ranks(copies, ranks, "on all nodes, even empty")
         return Reason(kind=ReasonKind.NEVER_FITS, resource="ranks", message=message)
     refusals = {name: no for name, view in views.items() if (no := refusal(view, demand, features)) is not None}
-    nearest = _nearest(refusals, per_resource=False)[0]
+    nearest = _nearest(refusals)
     message = _phrase(nearest, "no node could run it") + _cluster_cards(nearest[0], nodes)
     return Reason(kind=ReasonKind.NEVER_FITS, resource=nearest[0].resource, message=message)
 
@@ -44,21 +43,33 @@ def why_not(shapes: Shapes, demand: Demand, ranks: int) -> tuple[Reason, ...]:
 
 
 def _why_not(shapes: Shapes, shape: Shape, ranks: int) -> tuple[Reason, ...]:
-    potential = shapes.potential(shape)
-    impossible = sum(potential.healed.values()) < ranks
-    reason = never(shapes.described(), shape.demand, ranks, shapes.features) if impossible else None
+    placer, number = shapes.placer, shape.number
+    empty, healed = placer.potential(number)
+    impossible = healed < ranks
+    reason = never(shapes.described(), placer.table.demands[number], ranks, shapes.features) if impossible else None
     if reason is not None:
         return (reason,)
-    if sum(potential.empty.values()) < ranks:
-        sick = (name for name, most in sorted(potential.healed.items()) if potential.empty.get(name, 0) < most)
-        return tuple(_health(shapes.nodes[name].node) for name in islice(sick, REASONS_SHOWN))
+    if empty < ranks:
+        sick = sorted(placer.sick(number), key=lambda node: node.name)
+        return tuple(_health(node) for node in sick[:REASONS_SHOWN])
     if shape.ranking.copies > 0:
         message = _ranks(shape.ranking.copies, ranks, "at once now: others hold the rest")
         return (Reason(kind=ReasonKind.CAPACITY, resource="ranks", message=message),)
     return tuple(
         Reason(kind=ReasonKind.CAPACITY, resource=found[0].resource, message=_phrase(found, "others hold the rest"))
-        for found in _nearest(shapes.refusals(shape), per_resource=True)[:REASONS_SHOWN]
+        for found in _short(shapes, number)[:REASONS_SHOWN]
     )
+
+
+def _short(shapes: Shapes, number: int) -> list[Found]:
+    """Per resource, the refusal of the node that comes nearest, of nodes that would take a copy if they were empty."""
+    placer = shapes.placer
+    found: list[Found] = []
+    for row, count in placer.nearest(number):
+        no = refusal(placer.cluster.view(row), placer.table.demands[number], shapes.features)
+        assert no is not None, "capacity and refusal disagree"
+        found.append((no, placer.cluster.nodes[row].name, count))
+    return found
 
 
 def _cluster_cards(no: Refusal, nodes: Sequence[Node]) -> str:
@@ -86,17 +97,11 @@ def _ranks(copies: int, ranks: int, where: str) -> str:
     return f"needs {ranks} ranks together; only {copies} fit {where}"
 
 
-def _nearest(refusals: Mapping[str, Refusal], *, per_resource: bool) -> list[Found]:
-    """The refusal of the node that comes nearest (per resource, or of all), nearest first; names break ties."""
-    best: dict[str, tuple[tuple[int, int, str], Refusal]] = {}
-    counts: dict[str, int] = {}
-    for name, no in refusals.items():
-        key, group = (-no.stage, -no.amount, name), no.resource if per_resource else ""
-        counts[no.resource] = counts.get(no.resource, 0) + 1
-        if group not in best or key < best[group][0]:
-            best[group] = (key, no)
-    ranked = sorted(best.values(), key=lambda found: found[0])
-    return [(no, key[2], counts[no.resource]) for key, no in ranked]
+def _nearest(refusals: Mapping[str, Refusal]) -> Found:
+    """The refusal of the node that comes nearest; names break ties."""
+    name = min(refusals, key=lambda name: (-refusals[name].stage, -refusals[name].amount, name))
+    no = refusals[name]
+    return no, name, sum(other.resource == no.resource for other in refusals.values())
 
 
 def _phrase(found: Found, conclusion: str) -> str:

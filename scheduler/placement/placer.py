@@ -1,0 +1,262 @@
+"""Places shapes of demand on a cluster, one after the other: each decision is that of a full scan, found in a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import mul
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.model.lease import Allocation
+from scheduler.model.node import Node
+from scheduler.model.units import WHOLE_CARD_MILLI
+from scheduler.placement import kernels, ranking
+from scheduler.placement.cluster import Cluster
+from scheduler.placement.fit import Demand, Features
+from scheduler.placement.fragment import Frag
+from scheduler.placement.kernels import Ranks, Work
+from scheduler.placement.mix import NO_MIX, Mix
+from scheduler.placement.table import Table, frag_of
+
+Place = tuple[int, tuple[int, ...]]
+"""Row of the node, and the device slots taken on it."""
+
+
+class Placer:
+    """A cluster with the rankings of all shapes asked for. Not thread-safe.
+
+    ``shape`` gives a demand its number, ``place`` takes the best place for one copy and ``release`` gives it back.
+    """
+
+    def __init__(self, cluster: Cluster, mix: Mix = NO_MIX, features: Features | None = None) -> None:
+        self.cluster = cluster
+        self.mix = mix
+        self.features: Features = features or {}
+        self.table = Table(self.features)
+        self._ranks = _ranks(1, 1)
+        self._work = _work(1)
+        self._frag = frag_of(mix, cluster, self.features)
+        self._version = -1
+        self._origin: Placer | None = None
+        self._forked = 0
+        """The origin's clock when this was forked from it."""
+        self._follow()
+        ranking.touch_all(cluster.rows, self._frag, cluster.count)
+
+    def fork(self) -> Placer:
+        """A placer whose takings are its own; it copies a ranking when the shape is first asked."""
+        other = Placer.__new__(Placer)
+        other.__dict__ |= self.__dict__
+        other.cluster = self.cluster.fork()
+        shapes, rows = self._ranks.copies.shape
+        other._ranks = _ranks(shapes, rows)
+        other._work = _work(self._work.pick.shape[0])
+        other._origin, other._forked = self, self.changes
+        return other
+
+    # -- nodes
+
+    def set_node(self, node: Node) -> None:
+        """A node joined or is described anew; what is held on it stays held."""
+        row = self.cluster.set_node(node)
+        self._follow()
+        ranking.touch(self.cluster.rows, self._frag, row)
+
+    def set_mix(self, mix: Mix) -> None:
+        """The demand to weigh fragmentation against. Every score changes with it, when it is next asked."""
+        if mix == self.mix:
+            return
+        self.mix = mix
+        self._frag = frag_of(mix, self.cluster, self.features)
+        self._ranks.seen[:] = -1
+        ranking.touch_all(self.cluster.rows, self._frag, self.cluster.count)
+
+    def hold(self, allocation: Allocation, tenant: str) -> None:
+        """An allocation that somebody decided takes what it names. Raises KeyError for an unknown node."""
+        self._shift(allocation, tenant, 1)
+
+    def give_back(self, allocation: Allocation, tenant: str) -> None:
+        """Likewise it gives it back."""
+        self._shift(allocation, tenant, -1)
+
+    # -- shapes
+
+    @property
+    def changes(self) -> int:
+        """Changes to the cluster so far."""
+        return int(self.cluster.rows.clock[0])
+
+    def forget(self) -> None:
+        """Drop all shapes; their numbers are void."""
+        self.table = Table(self.features)
+        self._version = -1
+        self._work.state[:] = 0
+        self._follow()
+
+    def shape(self, demand: Demand) -> int:
+        """The number of a demand, to place it by."""
+        number = self.table.numbers.get(demand)
+        if number is None:
+            number = self.table.add(demand, self.cluster)
+        if number >= self._work.state[kernels.LIVE]:
+            self._follow()
+            self._work.state[kernels.LIVE] = len(self.table.demands)
+        if self._origin is not None and self._ranks.seen[number] < 0:
+            self._adopt(number, self._origin)
+        return number
+
+    def copies(self, shape: int) -> int:
+        """How many copies fit on all nodes together now."""
+        self._refresh(shape)
+        return int(self._ranks.total[shape])
+
+    def room(self, shape: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep."""
+        self._refresh(shape)
+        count = self.cluster.count
+        return self._ranks.copies[shape, :count], self._ranks.key[shape, :count]
+
+    def best(self, shape: int) -> int | None:
+        """The best row for one copy; None when it fits nowhere."""
+        self._refresh(shape)
+        row = ranking.best(self._ranks, shape)
+        return None if row < 0 else int(row)
+
+    # -- why
+
+    def potential(self, shape: int) -> tuple[int, int]:
+        """Copies that would fit if nobody held anything, and if moreover all nodes and cards were well."""
+        members, healed = self.cluster.members, self.table.healed[shape]
+        empty = self.table.asks.empty[shape].tolist()
+        return sum(map(mul, members, empty)), sum(map(mul, members, healed))
+
+    def sick(self, shape: int) -> list[Node]:
+        """Nodes on which more copies would fit, empty, if they and their cards were well."""
+        healed, empty = self.table.healed[shape], self.table.asks.empty[shape].tolist()
+        less = {index for index, most in enumerate(healed) if empty[index] < most}
+        klass = self.cluster.rows.klass[: self.cluster.count].tolist()
+        return [node for node, index in zip(self.cluster.nodes, klass, strict=True) if index in less]
+
+    def nearest(self, shape: int) -> list[tuple[int, int]]:
+        """``(row, nodes that lack the same)`` per resource that nodes are short of, nearest to fitting first.
+
+        Only nodes count on which the shape would fit if they were empty.
+        """
+        row, have, count = np.zeros((3, 5), np.int64)
+        ranking.nearest(self.cluster.rows, self.table.asks, self._work, shape, row, have, count)
+        return [(int(row[stage]), int(count[stage])) for stage in range(4, -1, -1) if count[stage]]
+
+    # -- placing
+
+    def place(self, shape: int, tenant: int = 1) -> Place | None:
+        """Take the best place for one copy; None when it fits nowhere."""
+        work, turns = self._work, self._origin is None
+        row = ranking.place(self.cluster.rows, self.table.asks, self._ranks, self._frag, work, shape, tenant, turns)
+        if row < 0:
+            return None
+        return row, tuple(work.pick[: work.state[kernels.PICKED]].tolist())
+
+    def take(self, shape: int, row: int, tenant: int = 1) -> Place:
+        """Take one copy from a row that it fits on."""
+        work = self._work
+        ranking.take(self.cluster.rows, self.table.asks, self._frag, work, shape, row, tenant)
+        return row, tuple(work.pick[: work.state[kernels.PICKED]].tolist())
+
+    def place_many(self, shape: int, count: int, tenant: int = 1) -> tuple[list[int], list[list[int]]]:
+        """Rows and slots of as many copies as fit, at most ``count``: what as many single placements would give."""
+        width = self.table.width(shape)
+        nodes, slots = np.empty(count, np.int32), np.empty((count, width), np.int32)
+        done = ranking.place_many(
+            self.cluster.rows, self.table.asks, self._ranks, self._frag, self._work, shape, tenant, nodes, slots
+        )
+        return nodes[:done].tolist(), slots[:done].tolist()
+
+    def release(self, shape: int, place: Place) -> None:
+        """Give back what ``place`` gave."""
+        row, slots = place
+        ask = self.table.demands[shape].resources
+        self._move(row, (-ask.cpu_milli, -ask.memory_mib, -ask.scratch_mib), slots, -(ask.card_milli or WHOLE_CARD_MILLI), 0)
+
+    def allocation(self, shape: int, row: int, slots: Sequence[int]) -> Allocation:
+        """A place as a lease names it."""
+        ask = self.table.demands[shape].resources
+        ids = self.cluster.ids(row)
+        return Allocation(
+            node=self.cluster.nodes[row].name,
+            devices=tuple(sorted([ids[slot] for slot in slots])),
+            card_milli=ask.card_milli,
+            cpu_milli=ask.cpu_milli,
+            memory_mib=ask.memory_mib,
+            scratch_mib=ask.scratch_mib,
+        )
+
+    # -- inside
+
+    def _shift(self, allocation: Allocation, tenant: str, sign: int) -> None:
+        cluster = self.cluster
+        row = cluster.row[allocation.node]
+        milli = sign * (allocation.card_milli or WHOLE_CARD_MILLI)
+        slots = cluster.slots_of(row, allocation)
+        if slots is None:
+            for device in allocation.devices:
+                cluster.hold(row, device, milli, tenant)
+            slots = []
+        amounts = (sign * allocation.cpu_milli, sign * allocation.memory_mib, sign * allocation.scratch_mib)
+        self._move(row, amounts, slots, milli, cluster.tenant(tenant))
+
+    def _move(self, row: int, amounts: tuple[int, int, int], slots: Sequence[int], milli: int, tenant: int) -> None:
+        pick = self._work.pick
+        for at, slot in enumerate(slots):
+            pick[at] = slot
+        ranking.shift(self.cluster.rows, self._frag, row, *amounts, pick, len(slots), milli, tenant)
+
+    def _adopt(self, shape: int, origin: Placer) -> None:
+        """Begin with what the origin knows of the shape, if nothing has changed there since."""
+        if origin.changes != self._forked or origin.shape(self.table.demands[shape]) != shape:
+            return
+        origin._refresh(shape)
+        for mine, theirs in zip(self._ranks, origin._ranks, strict=True):
+            mine[shape] = theirs[shape]
+
+    def _refresh(self, shape: int) -> None:
+        ranking.refresh(self.cluster.rows, self.table.asks, self._ranks, self._frag, self._work, shape)
+
+    def _follow(self) -> None:
+        """Make every array as large as the cluster and the table are now; rankings of another size begin anew."""
+        cluster = self.cluster
+        rows, slots = cluster.rows.milli.shape
+        cluster.rank_names()
+        if self._frag.fit.shape[1] < len(cluster.classes) or self._frag.fit.shape[2] < slots:
+            self._frag = frag_of(self.mix, cluster, self.features)
+        self.table.follow(cluster)
+        shapes = self.table.asks.ask.shape[0]
+        if self._ranks.copies.shape != (shapes, rows) or self._version != cluster.version:
+            more = _ranks(shapes, rows)
+            if self._version == cluster.version:
+                for old, new in zip(self._ranks, more, strict=True):
+                    new[: len(old)] = old
+            self._ranks, self._version = more, cluster.version
+        if self._work.pick.shape[0] < slots:
+            state = self._work.state
+            self._work = _work(slots)
+            self._work.state[:] = state
+
+
+def _ranks(shapes: int, rows: int) -> Ranks:
+    return Ranks(
+        key=np.empty((shapes, rows, 2), np.int64),
+        copies=np.empty((shapes, rows), np.int32),
+        tree=np.empty((shapes, rows), np.int32),
+        total=np.zeros(shapes, np.int64),
+        seen=np.full(shapes, -1, np.int64),
+    )
+
+
+def _work(slots: int) -> Work:
+    return Work(
+        pick=np.zeros(slots, np.int32),
+        count=np.zeros(slots + 1, np.int32),
+        after=np.zeros(slots, np.int32),
+        state=np.zeros(8, np.int64),
+    )
