@@ -244,6 +244,7 @@ def _rows(rows: int, slots: int) -> Rows:
         slots=np.zeros(rows, np.int32),
         rank=np.zeros(rows, np.int32),
         value=np.zeros(rows, np.int64),
+        state=np.zeros(rows, np.uint64),
         last=np.full(rows, -1, np.int64),
         log=np.zeros(rows * LOG_PER_ROW, np.int32),
         clock=np.zeros(1, np.int64),

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.experimental import structref
 from numpy.typing import NDArray
 
-from scheduler.placement.fragment import potential
+from scheduler.placement.fragment import known_potential, stir_slot
 
 CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 """Columns of ``Asks.ask``; the first three are also those of ``Rows.free``."""
@@ -28,6 +29,8 @@ FRESH, COUNT = 2**60, 2**44
 """Places in a tie: a card nobody has opened; then what is left over, cards or thousandths; then cpu and memory."""
 TURN, LIVE, PICKED = range(3)
 """Places in ``Work.state``: next shape to catch up, number of shapes, number of slots picked."""
+BATCH = 1_024
+"""Most copies that one call places."""
 
 
 class Rows(NamedTuple):
@@ -47,6 +50,8 @@ class Rows(NamedTuple):
     """``[N]``: position of the name among all names."""
     value: NDArray[np.int64]
     """``[N]``: the node's potential."""
+    state: NDArray[np.uint64]
+    """``[N]``: hash of what is free of its devices."""
     last: NDArray[np.int64]
     """``[N]``: position of its latest change."""
     log: NDArray[np.int32]
@@ -94,131 +99,140 @@ class Work(NamedTuple):
     """``[D + 1]``"""
     after: NDArray[np.int32]
     """``[D]``"""
+    nodes: NDArray[np.int32]
+    """``[BATCH]``: rows of the copies placed last."""
+    slots: NDArray[np.int32]
+    """``[BATCH, D]``: their slots."""
     state: NDArray[np.int64]
 
 
+@structref.register
+class CoreType(types.StructRef):  # type: ignore[misc]
+    """All arrays as one compiled value: handing over thirty arrays would cost more than a decision."""
+
+
+class Core(structref.StructRefProxy):  # type: ignore[misc]
+    """What ``core_of`` makes."""
+
+
+structref.define_constructor(Core, CoreType, ["rows", "asks", "ranks", "frag", "work"])
+structref.define_boxing(CoreType, Core)
+
+
 @njit(cache=True)
+def core_of(rows, asks, ranks, frag, work):  # type: ignore[no-untyped-def]
+    """The arrays in one value. Arrays stay shared: what one side writes, the other reads."""
+    return Core(rows, asks, ranks, frag, work)
+
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
 def copies_of(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
     """How many copies of the shape fit on the row together. See ``fit.capacity``, which it must equal."""
     klass = rows.klass[r]
     if klass < 0 or asks.cost[s, klass] == NOWHERE:
         return 0
-    ask = asks.ask[s]
     for i in range(3):
-        if ask[i] > 0 and rows.free[r, i] < ask[i]:
+        if asks.ask[s, i] > 0 and rows.free[r, i] < asks.ask[s, i]:
             return 0
-    fits = NEVER
-    for i in range(3):
-        if ask[i] > 0:
-            fits = min(fits, rows.free[r, i] // ask[i])
-    group, slots = asks.group[s, klass], rows.slots[r]
-    if ask[MILLI] > 0:
+    slots, cards, part = rows.slots[r], asks.ask[s, CARDS], asks.ask[s, MILLI]
+    room = NEVER
+    if part > 0:
         room = 0
         for d in range(slots):
-            if group[d] > 0 and (rows.holder[r, d] == 0 or rows.holder[r, d] == ask[TENANT]):
-                room += rows.milli[r, d] // ask[MILLI]
-        return min(fits, room)
-    if ask[CARDS] == 0:
-        return fits
-    if ask[SAME_ISLAND] == 0:
-        free = 0
-        for d in range(slots):
-            if group[d] > 0 and rows.milli[r, d] == WHOLE:
-                free += 1
-        return min(fits, free // ask[CARDS])
-    count_islands(rows, group, work.count, r, slots)
-    room = 0
-    for island in range(1, slots + 1):
-        room += work.count[island] // ask[CARDS]
-    return min(fits, room)
+            if asks.group[s, klass, d] > 0 and rows.milli[r, d] >= part:
+                if rows.holder[r, d] == 0 or rows.holder[r, d] == asks.ask[s, TENANT]:
+                    room += rows.milli[r, d] // part
+    elif cards > 0:
+        room = count_islands(rows, asks, work, s, r)
+        if room >= cards and asks.ask[s, SAME_ISLAND] > 0:
+            room = 0
+            for island in range(1, slots + 1):
+                room += work.count[island] // cards
+        elif cards > 1:
+            room //= cards
+    if room == 0:
+        return 0
+    for i in range(3):
+        if asks.ask[s, i] > 0:
+            room = min(room, rows.free[r, i] // asks.ask[s, i])
+    return room
 
 
-@njit(cache=True)
-def count_islands(rows, group, count, r, slots):  # type: ignore[no-untyped-def]
-    """Free suitable cards per island into ``count``; their sum."""
+@njit(cache=True, forceinline=True, _nrt=False)
+def count_islands(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
+    """Free suitable cards per island into ``work.count``; their sum."""
+    klass, slots = rows.klass[r], rows.slots[r]
     for island in range(slots + 1):
-        count[island] = 0
+        work.count[island] = 0
     free = 0
     for d in range(slots):
-        if group[d] > 0 and rows.milli[r, d] == WHOLE:
-            count[group[d]] += 1
+        group = asks.group[s, klass, d]
+        if group > 0 and rows.milli[r, d] == WHOLE:
+            work.count[group] += 1
             free += 1
     return free
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
     """``(cost, tie)`` of one copy on a row it fits on; the slots it would take are left in ``work.pick``."""
-    ask = asks.ask[s]
-    klass = rows.klass[r]
-    cpu, memory = rows.free[r, CPU] - ask[CPU], rows.free[r, MEMORY] - ask[MEMORY]
-    left = min(cpu * MIB_PER_CPU_MILLI + memory, COUNT - 1)
-    cost = asks.cost[s, klass] - rows.value[r]
-    slots = rows.slots[r]
-    work.state[PICKED] = 0
-    if ask[MILLI] > 0:
-        gain, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
-        return cost + gain, tie + left
-    tie = left
+    klass, slots = rows.klass[r], rows.slots[r]
+    cpu, memory = rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
     for d in range(slots):
         work.after[d] = rows.milli[r, d]
-    if ask[CARDS] > 0:
-        spare, is_split = _pick_cards(rows, asks.group[s, klass], work, r, ask[CARDS])
-        tie += spare * COUNT
-        if is_split:
-            cost += SPLIT
-        for i in range(work.state[PICKED]):
-            work.after[work.pick[i]] = 0
-    return cost + potential(frag, klass, slots, cpu, memory, work.after), tie
+    work.state[PICKED] = 0
+    if asks.ask[s, MILLI] > 0:
+        after, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
+    else:
+        after, tie = _pick_cards(rows, asks, frag, work, s, r, cpu, memory)
+    tie += min(cpu * MIB_PER_CPU_MILLI + memory, COUNT - 1)
+    return asks.cost[s, klass] + after - rows.value[r], tie
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-untyped-def]
     """The slot on which a fraction costs least; ties go to opened cards, then to the least room, then to the first."""
-    ask, klass, slots = asks.ask[s], rows.klass[r], rows.slots[r]
-    group = asks.group[s, klass]
-    fresh = 0
+    klass, slots, part = rows.klass[r], rows.slots[r], asks.ask[s, MILLI]
+    best, best_tie, chosen, fresh = NOWHERE, NOWHERE, -1, 0
     for d in range(slots):
-        work.after[d] = rows.milli[r, d]
-        if group[d] > 0 and rows.milli[r, d] == WHOLE:
-            fresh += 1
-    best, best_tie, chosen = NOWHERE, NOWHERE, -1
-    for d in range(slots):
-        milli, holder = rows.milli[r, d], rows.holder[r, d]
-        if group[d] == 0 or milli < ask[MILLI] or (holder != 0 and holder != ask[TENANT]):
+        milli, holder, kind = rows.milli[r, d], rows.holder[r, d], asks.kind[klass, d]
+        if asks.group[s, klass, d] == 0 or milli < part or (holder != 0 and holder != asks.ask[s, TENANT]):
             continue
+        if milli == WHOLE:
+            fresh += 1
         is_known = False
         for e in range(d):  # an equal slot before it has the same cost
-            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and asks.group[s, klass, e] > 0:
-                is_known = asks.kind[klass, e] == asks.kind[klass, d]
-                if is_known:
-                    break
+            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and asks.kind[klass, e] == kind:
+                is_known = True
         if is_known:
             continue
-        work.after[d] = milli - ask[MILLI]
-        cost = potential(frag, klass, slots, cpu, memory, work.after)
+        work.after[d] = milli - part
+        state = rows.state[r] + stir_slot(kind, milli - part) - stir_slot(kind, milli)
+        cost = known_potential(frag, klass, slots, cpu, memory, work.after, state)
         work.after[d] = milli
-        tie = FRESH + fresh * COUNT if milli == WHOLE else milli * COUNT
+        tie = FRESH if milli == WHOLE else milli * COUNT
         if cost < best or (cost == best and tie < best_tie):
             best, best_tie, chosen = cost, tie, d
+    if best_tie == FRESH:
+        best_tie += fresh * COUNT
     work.pick[0] = chosen
     work.state[PICKED] = 1
     return best, best_tie
 
 
-@njit(cache=True)
-def _pick_cards(rows, group, work, r, cards):  # type: ignore[no-untyped-def]
-    """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order.
-
-    Returns how many suitable cards stay free and whether the islands are more than one.
-    """
-    slots, count = rows.slots[r], work.count
-    free = count_islands(rows, group, count, r, slots)
-    tightest = 0
-    for island in range(1, slots + 1):
-        if count[island] >= cards and (tightest == 0 or count[island] < count[tightest]):
-            tightest = island
-    picked = 0
+@njit(cache=True, forceinline=True, _nrt=False)
+def _pick_cards(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-untyped-def]
+    """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order."""
+    klass, slots, cards, count = rows.klass[r], rows.slots[r], asks.ask[s, CARDS], work.count
+    state, cost, spare, tightest, picked = rows.state[r], 0, 0, 0, 0
+    if cards > 0:
+        spare = count_islands(rows, asks, work, s, r) - cards
+        for island in range(1, slots + 1):
+            if count[island] >= cards and (tightest == 0 or count[island] < count[tightest]):
+                tightest = island
+        if tightest == 0:
+            cost = SPLIT
     while picked < cards:
         island = tightest
         if island == 0:
@@ -226,9 +240,11 @@ def _pick_cards(rows, group, work, r, cards):  # type: ignore[no-untyped-def]
                 if count[i] > 0 and (island == 0 or count[i] > count[island]):
                     island = i
         for d in range(slots):
-            if picked < cards and group[d] == island and rows.milli[r, d] == WHOLE:
+            if picked < cards and asks.group[s, klass, d] == island and rows.milli[r, d] == WHOLE:
                 work.pick[picked] = d
+                work.after[d] = 0
+                state += stir_slot(asks.kind[klass, d], 0) - stir_slot(asks.kind[klass, d], WHOLE)
                 picked += 1
         count[island] = 0
     work.state[PICKED] = picked
-    return free - cards, tightest == 0
+    return cost + known_potential(frag, klass, slots, cpu, memory, work.after, state), spare * COUNT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import mul
+from operator import is_not, mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +38,12 @@ class Placer:
         self._work = _work(1)
         self._frag = frag_of(mix, cluster, self.features)
         self._version = -1
+        self._bound: tuple[object, ...] | None = None
         self._origin: Placer | None = None
         self._forked = 0
         """The origin's clock when this was forked from it."""
         self._follow()
-        ranking.touch_all(cluster.rows, self._frag, cluster.count)
+        self._touch_all()
 
     def fork(self) -> Placer:
         """A placer whose takings are its own; it copies a ranking when the shape is first asked."""
@@ -52,6 +53,7 @@ class Placer:
         shapes, rows = self._ranks.copies.shape
         other._ranks = _ranks(shapes, rows)
         other._work = _work(self._work.pick.shape[0])
+        other._bind()
         other._origin, other._forked = self, self.changes
         return other
 
@@ -61,7 +63,7 @@ class Placer:
         """A node joined or is described anew; what is held on it stays held."""
         row = self.cluster.set_node(node)
         self._follow()
-        ranking.touch(self.cluster.rows, self._frag, row)
+        ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
 
     def set_mix(self, mix: Mix) -> None:
         """The demand to weigh fragmentation against. Every score changes with it, when it is next asked."""
@@ -70,7 +72,8 @@ class Placer:
         self.mix = mix
         self._frag = frag_of(mix, self.cluster, self.features)
         self._ranks.seen[:] = -1
-        ranking.touch_all(self.cluster.rows, self._frag, self.cluster.count)
+        self._bind()
+        self._touch_all()
 
     def hold(self, allocation: Allocation, tenant: str) -> None:
         """An allocation that somebody decided takes what it names. Raises KeyError for an unknown node."""
@@ -119,9 +122,8 @@ class Placer:
 
     def best(self, shape: int) -> int | None:
         """The best row for one copy; None when it fits nowhere."""
-        self._refresh(shape)
-        row = ranking.best(self._ranks, shape)
-        return None if row < 0 else int(row)
+        row = self._refresh(shape)
+        return None if row < 0 else row
 
     # -- why
 
@@ -143,34 +145,45 @@ class Placer:
 
         Only nodes count on which the shape would fit if they were empty.
         """
+        self.cluster.rank_names()
         row, have, count = np.zeros((3, 5), np.int64)
-        ranking.nearest(self.cluster.rows, self.table.asks, self._work, shape, row, have, count)
+        ranking.nearest(self._core, shape, row, have, count)
         return [(int(row[stage]), int(count[stage])) for stage in range(4, -1, -1) if count[stage]]
 
     # -- placing
 
     def place(self, shape: int, tenant: int = 1) -> Place | None:
         """Take the best place for one copy; None when it fits nowhere."""
-        work, turns = self._work, self._origin is None
-        row = ranking.place(self.cluster.rows, self.table.asks, self._ranks, self._frag, work, shape, tenant, turns)
-        if row < 0:
+        work = self._work
+        if not self._decide(shape, tenant, -1, 1):
             return None
-        return row, tuple(work.pick[: work.state[kernels.PICKED]].tolist())
+        return int(work.nodes[0]), tuple(work.pick[: work.state[kernels.PICKED]].tolist())
 
     def take(self, shape: int, row: int, tenant: int = 1) -> Place:
         """Take one copy from a row that it fits on."""
         work = self._work
-        ranking.take(self.cluster.rows, self.table.asks, self._frag, work, shape, row, tenant)
+        self._decide(shape, tenant, row, 1)
         return row, tuple(work.pick[: work.state[kernels.PICKED]].tolist())
 
-    def place_many(self, shape: int, count: int, tenant: int = 1) -> tuple[list[int], list[list[int]]]:
-        """Rows and slots of as many copies as fit, at most ``count``: what as many single placements would give."""
-        width = self.table.width(shape)
-        nodes, slots = np.empty(count, np.int32), np.empty((count, width), np.int32)
-        done = ranking.place_many(
-            self.cluster.rows, self.table.asks, self._ranks, self._frag, self._work, shape, tenant, nodes, slots
-        )
-        return nodes[:done].tolist(), slots[:done].tolist()
+    def place_many(self, shape: int, count: int, tenant: int = 1) -> list[Place]:
+        """Places of as many copies as fit, at most ``count``: what as many single placements would give."""
+        ask = self.table.demands[shape].resources
+        width = 1 if ask.card_milli else ask.cards
+        places: list[Place] = []
+        while len(places) < count:
+            wanted = min(count - len(places), kernels.BATCH)
+            done = self._decide(shape, tenant, -1, wanted)
+            rows, slots = self._work.nodes[:done].tolist(), self._work.slots[:done, :width].tolist()
+            places += zip(rows, map(tuple, slots), strict=True)
+            if done < wanted:
+                break
+        return places
+
+    def scan(self, shape: int) -> int | None:
+        """What ``best`` finds, by weighing every node again: to check it, and to compare with."""
+        self.cluster.rank_names()
+        row = ranking.scan(self._core, shape)
+        return None if row < 0 else row
 
     def release(self, shape: int, place: Place) -> None:
         """Give back what ``place`` gave."""
@@ -209,7 +222,7 @@ class Placer:
         pick = self._work.pick
         for at, slot in enumerate(slots):
             pick[at] = slot
-        ranking.shift(self.cluster.rows, self._frag, row, *amounts, pick, len(slots), milli, tenant)
+        ranking.shift(self._core, row, *amounts, len(slots), milli, tenant)
 
     def _adopt(self, shape: int, origin: Placer) -> None:
         """Begin with what the origin knows of the shape, if nothing has changed there since."""
@@ -219,14 +232,21 @@ class Placer:
         for mine, theirs in zip(self._ranks, origin._ranks, strict=True):
             mine[shape] = theirs[shape]
 
-    def _refresh(self, shape: int) -> None:
-        ranking.refresh(self.cluster.rows, self.table.asks, self._ranks, self._frag, self._work, shape)
+    def _decide(self, shape: int, tenant: int, row: int, count: int) -> int:
+        self.cluster.rank_names()
+        return int(ranking.decide(self._core, shape, tenant, row, count, self._origin is None))
+
+    def _refresh(self, shape: int) -> int:
+        return self._decide(shape, 0, -1, 0)
+
+    def _touch_all(self) -> None:
+        for row in range(self.cluster.count):
+            ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
 
     def _follow(self) -> None:
         """Make every array as large as the cluster and the table are now; rankings of another size begin anew."""
         cluster = self.cluster
         rows, slots = cluster.rows.milli.shape
-        cluster.rank_names()
         if self._frag.fit.shape[1] < len(cluster.classes) or self._frag.fit.shape[2] < slots:
             self._frag = frag_of(self.mix, cluster, self.features)
         self.table.follow(cluster)
@@ -241,6 +261,12 @@ class Placer:
             state = self._work.state
             self._work = _work(slots)
             self._work.state[:] = state
+        self._bind()
+
+    def _bind(self) -> None:
+        arrays = (self.cluster.rows, self.table.asks, self._ranks, self._frag, self._work)
+        if self._bound is None or any(map(is_not, arrays, self._bound)):
+            self._core, self._bound = kernels.core_of(*arrays), arrays
 
 
 def _ranks(shapes: int, rows: int) -> Ranks:
@@ -258,5 +284,7 @@ def _work(slots: int) -> Work:
         pick=np.zeros(slots, np.int32),
         count=np.zeros(slots + 1, np.int32),
         after=np.zeros(slots, np.int32),
+        nodes=np.empty(kernels.BATCH, np.int32),
+        slots=np.empty((kernels.BATCH, slots), np.int32),
         state=np.zeros(8, np.int64),
     )

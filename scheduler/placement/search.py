@@ -49,8 +49,8 @@ class Search:
         """Allocations of as many single tasks as fit, at most ``count``: those that one ``place`` after another gives."""
         placer = self._placer
         shape = placer.shape(demand)
-        rows, slots = placer.place_many(shape, count, placer.cluster.tenant(tenant))
-        return tuple([placer.allocation(shape, row, taken) for row, taken in zip(rows, slots, strict=True)])
+        places = placer.place_many(shape, count, placer.cluster.tenant(tenant))
+        return tuple([placer.allocation(shape, row, slots) for row, slots in places])
 
     def hold(self, allocation: Allocation, tenant: str) -> None:
         """Take what an allocation names, in this trial."""

@@ -9,7 +9,7 @@ from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement import kernels
 from scheduler.placement.cluster import Cluster, NodeClass
 from scheduler.placement.fit import Demand, Features, admits, capacity, suitable
-from scheduler.placement.fragment import Frag
+from scheduler.placement.fragment import MEMO_SLOTS, Frag
 from scheduler.placement.kernels import NOWHERE, Asks
 from scheduler.placement.mix import Mix
 from scheduler.placement.score import static_cost
@@ -63,10 +63,6 @@ class Table:
                 self._judge(number, index, kind)
         self._classes = len(cluster.classes)
 
-    def width(self, shape: int) -> int:
-        """Most device slots one copy takes, at least 1."""
-        return max(1, self.demands[shape].resources.cards)
-
     def _judge(self, number: int, index: int, kind: NodeClass) -> None:
         demand = self.demands[number]
         empty, whole = NodeView.empty(kind.node), healed(kind.node)
@@ -111,6 +107,8 @@ def frag_of(mix: Mix, cluster: Cluster, features: Features) -> Frag:
         ask=np.zeros((len(shares), 4), np.int64),
         weight=np.array([weight for _, weight in shares], np.int64),
         fit=np.zeros((len(shares), classes, slots), np.uint8),
+        memo_state=np.zeros(MEMO_SLOTS, np.uint64),
+        memo_value=np.zeros(MEMO_SLOTS, np.int64),
     )
     for t, (demand, _) in enumerate(shares):
         ask = demand.resources
