@@ -247,7 +247,7 @@ class Placer:
         """Make every array as large as the cluster and the table are now; rankings of another size begin anew."""
         cluster = self.cluster
         rows, slots = cluster.rows.milli.shape
-        if self._frag.fit.shape[1] < len(cluster.classes) or self._frag.fit.shape[2] < slots:
+        if self._frag.fit.shape[1:] != (len(cluster.classes), slots):
             self._frag = frag_of(self.mix, cluster, self.features)
         self.table.follow(cluster)
         shapes = self.table.asks.ask.shape[0]

@@ -102,7 +102,7 @@ def suits(kind: NodeClass, ask: Resources, features: Features) -> tuple[bool, ..
 def frag_of(mix: Mix, cluster: Cluster, features: Features) -> Frag:
     """The mix against every class. Work without cards cannot use any and says nothing about them, so it is left out."""
     shares = [(demand, weight) for demand, weight in mix.shares if demand.resources.cards or demand.resources.card_milli]
-    classes, slots = _room(len(cluster.classes), CLASSES_LEAST), cluster.rows.milli.shape[1]
+    classes, slots = len(cluster.classes), cluster.rows.milli.shape[1]
     frag = Frag(
         ask=np.zeros((len(shares), 4), np.int64),
         weight=np.array([weight for _, weight in shares], np.int64),
