@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.model.lease import Allocation
-from scheduler.model.node import Device, Node
+from scheduler.model.node import Device, DeviceKind, Node
 from scheduler.model.units import WHOLE_CARD_MILLI
+from scheduler.placement.fragment import content_key
 from scheduler.placement.kernels import Rows
 from scheduler.placement.view import NodeView, device_millis, leasable
 
@@ -33,6 +34,8 @@ class NodeClass:
     leasable: tuple[bool, ...]
     kinds: tuple[int, ...]
     """Per slot; equal for devices that are alike."""
+    key: int
+    """A hash of all of it, the same in every process."""
     islands: tuple[int, ...]
     """Per slot, NVLink island numbered from 0 by its first slot; a device without one is an island of its own."""
 
@@ -181,23 +184,12 @@ class Cluster:
         return node.cpu_milli - cpu, node.memory_mib - memory, node.scratch_mib - scratch
 
     def _intern(self, node: Node) -> int:
-        made = _class_of(node)
-        key = (
-            node.lane,
-            node.state,
-            node.taints,
-            node.labels,
-            node.cpu_milli,
-            node.memory_mib,
-            node.scratch_mib,
-            made.leasable,
-            made.islands,
-            tuple(_kind(device) for device in made.slots),
-        )
-        number = self._class_of.get(key)
+        slots = _in_slots(node)
+        content = _content(node, slots)
+        number = self._class_of.get(content)
         if number is None:
-            number = self._class_of[key] = len(self.classes)
-            self.classes.append(made)
+            number = self._class_of[content] = len(self.classes)
+            self.classes.append(_class_of(node, slots, content))
             self.members.append(0)
         return number
 
@@ -244,30 +236,45 @@ def _rows(rows: int, slots: int) -> Rows:
         slots=np.zeros(rows, np.int32),
         rank=np.zeros(rows, np.int32),
         value=np.zeros(rows, np.int64),
-        state=np.zeros(rows, np.uint64),
+        waste=np.zeros(rows, np.int64),
         last=np.full(rows, -1, np.int64),
         log=np.zeros(rows * LOG_PER_ROW, np.int32),
         clock=np.zeros(1, np.int64),
     )
 
 
-def _kind(device: Device) -> tuple[object, ...]:
-    return (device.kind, device.model, device.memory_mib, device.profile, device.health)
-
-
 def _in_slots(node: Node) -> list[Device]:
     return sorted(node.devices, key=lambda device: (device.index, device.id))
 
 
-def _class_of(node: Node) -> NodeClass:
-    slots = _in_slots(node)
-    free = {device.id for device in leasable(node)}
-    kinds: dict[tuple[object, ...], int] = {}
+def _content(node: Node, slots: list[Device]) -> tuple[object, ...]:
+    """What a class is told by: nothing in it names the node or a device."""
+    split = {device.parent for device in slots if device.kind is DeviceKind.MIG}
     islands: dict[str, int] = {}
+    devices = tuple(
+        (
+            islands.setdefault(device.island or f"\0{device.id}", len(islands)),
+            device.kind.value,
+            device.model,
+            device.memory_mib,
+            device.profile,
+            device.health.value,
+            device.id not in split,
+        )
+        for device in slots
+    )
+    amounts = (node.cpu_milli, node.memory_mib, node.scratch_mib)
+    return (node.lane.value, node.state.value, node.taints, node.labels, amounts, devices)
+
+
+def _class_of(node: Node, slots: list[Device], content: tuple[object, ...]) -> NodeClass:
+    devices: tuple[tuple[int, ...], ...] = content[-1]  # type: ignore[assignment]
+    kinds: dict[tuple[object, ...], int] = {}
     return NodeClass(
         node=node,
         slots=tuple(slots),
-        leasable=tuple(device.id in free for device in slots),
-        kinds=tuple(kinds.setdefault((*_kind(device), device.id in free), len(kinds)) for device in slots),
-        islands=tuple(islands.setdefault(device.island or f"\0{device.id}", len(islands)) for device in slots),
+        leasable=tuple(bool(device[-1]) for device in devices),
+        kinds=tuple(kinds.setdefault(device[1:], len(kinds)) for device in devices),
+        islands=tuple(device[0] for device in devices),
+        key=content_key(tuple(repr(content).encode())),
     )

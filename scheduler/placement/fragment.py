@@ -101,11 +101,13 @@ class Memo(NamedTuple):
 
     keys: NDArray[np.uint64]
     values: NDArray[np.int64]
+    room: NDArray[np.int64]
+    """Scratch space."""
 
 
 def memo_of(bits: int) -> Memo:
     """An empty memo of 2**bits entries (16 bytes each)."""
-    return Memo(keys=np.zeros(1 << bits, np.uint64), values=np.zeros(1 << bits, np.int64))
+    return Memo(keys=np.zeros(1 << bits, np.uint64), values=np.zeros(1 << bits, np.int64), room=np.zeros(256, np.int64))
 
 
 def splitmix64(value: int) -> int:
@@ -212,14 +214,14 @@ def splitmix64_of(index: int) -> int:
     return splitmix64((1 + (index + 1) * GOLDEN) & MASK64)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, inline="always", _nrt=False)
 def _mixed(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def content(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]) -> np.uint64:
     """A hash of what a node is and has free. The order of slots of one kind does not matter. Never 0."""
     head = _mixed(mix.class_keys[klass] + np.uint64(cpu) * np.uint64(0x9E3779B97F4A7C15))
@@ -234,7 +236,7 @@ def content(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]
     return _mixed(head ^ cards) | np.uint64(1)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _best_slot(room: NDArray[np.int64], mask: int, milli: int) -> int:
     """The fullest slot of the mask that has room, -1 for none."""
     best = -1
@@ -244,7 +246,7 @@ def _best_slot(room: NDArray[np.int64], mask: int, milli: int) -> int:
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _take(room: NDArray[np.int64], mask: int, cards: int, milli: int) -> int:
     """Take ``milli`` of each of ``cards`` slots, fullest first; the mask taken, 0 (and nothing taken) when they do not fit."""
     fitting = 0
@@ -261,13 +263,14 @@ def _take(room: NDArray[np.int64], mask: int, cards: int, milli: int) -> int:
     return taken
 
 
-@njit(cache=True)
-def _filled(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64], idle: int) -> int:
-    """Thousandths of cards that all rollouts together take."""
-    room = np.empty(free.shape[0], np.int64)
+@njit(cache=True, _nrt=False)
+def _filled(mix: Mix, room: NDArray[np.int64], klass: int, cpu: int, memory: int, free: NDArray[np.int64], idle: int) -> int:
+    """Thousandths of cards that all rollouts together take. ``room`` is scratch space."""
+    room = room[: free.shape[0]]
     total = 0
     for series in range(mix.draws.shape[1]):
-        room[:] = free
+        for d in range(free.shape[0]):
+            room[d] = free[d]
         cpu_left, memory_left, left = cpu, memory, idle
         for draw in range(mix.draws.shape[2]):
             s = mix.draws[klass, series, draw]
@@ -290,8 +293,8 @@ def _filled(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]
     return total
 
 
-@njit(cache=True)
-def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]) -> int:
+@njit(cache=True, _nrt=False)
+def kept(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]) -> int:
     """The price of the copies of scarce shapes that still fit."""
     total = np.int64(0)
     for s in range(mix.scarce_price.shape[0]):
@@ -313,7 +316,7 @@ def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]) 
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: NDArray[np.int64]) -> np.int64:
     """What a node in this state can still be expected to serve, in thousandths of a card times ROLLOUTS times FIXED."""
     idle = 0
@@ -324,13 +327,13 @@ def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: NDArray
     key = content(mix, klass, cpu, memory, free)
     at = np.int64(key >> np.uint64(1)) & (memo.keys.shape[0] - 1)
     if memo.keys[at] != key:
-        filled = _filled(mix, klass, cpu, memory, free, idle)
-        memo.values[at] = filled * FIXED + _kept(mix, klass, cpu, memory, free)
+        filled = _filled(mix, memo.room, klass, cpu, memory, free, idle)
+        memo.values[at] = filled * FIXED + kept(mix, klass, cpu, memory, free)
         memo.keys[at] = key
     return memo.values[at]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def tie(mix: Mix, klass: int, cpu: int, memory: int, free: NDArray[np.int64]) -> np.int64:
     """Decides between equal scores, lower first: fewer free cards, fewer free processors, then 28 bits of the hash.
 
@@ -377,7 +380,7 @@ def score(
     return (best_cost, np.int64(1) << best) if best >= 0 else none
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _is_repeated(mix: Mix, klass: int, free: NDArray[np.int64], mask: int, slot: int) -> bool:
     """Whether an earlier slot of the mask is of the same kind and as free."""
     for d in range(slot):

@@ -13,20 +13,24 @@ from numba import njit, types
 from numba.experimental import structref
 from numpy.typing import NDArray
 
-from scheduler.placement.fragment import known_potential, stir_slot
+from scheduler.placement.fragment import FIXED, ROLLOUTS, Memo, Mix, content, kept, value
 
 CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 """Columns of ``Asks.ask``; the first three are also those of ``Rows.free``."""
 ASK_COLUMNS = 7
 WHOLE = 1_000
+BOUND = -1
+"""The tie of a key whose cost is only bounded from below."""
 NEVER = 1_000_000_000
 NOWHERE = 2**62
-SPLIT = 10**12
-"""A rank whose cards are not in one NVLink island costs as much as a thousand cards: only where nothing else fits."""
+SPLIT = 2**40
+"""A rank whose cards are not in one NVLink island costs more than all else together."""
 MIB_PER_CPU_MILLI = 4
 """To add cpu and memory: servers carry about 4 GiB per vCPU."""
-FRESH, COUNT = 2**60, 2**44
-"""Places in a tie: a card nobody has opened; then what is left over, cards or thousandths; then cpu and memory."""
+FRESH, COUNT, LEFT, LEFT_MOST = 2**60, 2**48, 2**20, 2**28 - 1
+"""Places in a tie: a card nobody has opened; what is left over, cards or thousandths; cpu and memory; 20 bits of a hash."""
+MILLI_CARD = ROLLOUTS * FIXED
+"""A thousandth of a card in the unit of costs."""
 TURN, LIVE, PICKED = range(3)
 """Places in ``Work.state``: next shape to catch up, number of shapes, number of slots picked."""
 BATCH = 1_024
@@ -49,9 +53,9 @@ class Rows(NamedTuple):
     rank: NDArray[np.int32]
     """``[N]``: position of the name among all names."""
     value: NDArray[np.int64]
-    """``[N]``: the node's potential."""
-    state: NDArray[np.uint64]
-    """``[N]``: hash of what is free of its devices."""
+    """``[N]``: what the node can be expected to serve (``fragment.value``)."""
+    waste: NDArray[np.int64]
+    """``[N]``: what of its idle cards is not in the fill part of that value."""
     last: NDArray[np.int64]
     """``[N]``: position of its latest change."""
     log: NDArray[np.int32]
@@ -88,6 +92,13 @@ class Ranks(NamedTuple):
     """``[S]``: copies on all rows."""
     seen: NDArray[np.int64]
     """``[S]``: changes worked in; -1: none."""
+
+
+class Frag(NamedTuple):
+    """The demand mix and the values it gave to states of nodes."""
+
+    mix: Mix
+    memo: Memo
 
 
 class Work(NamedTuple):
@@ -175,46 +186,87 @@ def count_islands(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
+def worth(frag, klass, cpu, memory, milli):  # type: ignore[no-untyped-def]
+    """The value of a node in some state; 0 while the mix is empty."""
+    if frag.mix.amounts.shape[0] == 0:
+        return 0
+    return value(frag.mix, frag.memo, klass, cpu, memory, milli)
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def appraise(rows, frag, r):  # type: ignore[no-untyped-def]
+    """Work out the value of a row that has changed."""
+    klass, cpu, memory, milli = rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY], rows.milli[r]
+    rows.value[r] = worth(frag, klass, cpu, memory, milli)
+    idle = 0
+    for d in range(rows.slots[r]):
+        idle += milli[d]
+    rows.waste[r] = idle * MILLI_CARD - rows.value[r]
+    if idle > 0 and rows.value[r] > 0:
+        rows.waste[r] += kept(frag.mix, klass, cpu, memory, milli)
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def least_cost(rows, asks, s, r):  # type: ignore[no-untyped-def]
+    """A bound below the cost on a row it fits on: whatever is left of the node's cards afterwards could be filled whole.
+
+    The scarcity part of a value never grows, and the fill part is at most what is idle, so
+    ``value(before) - value(after) >= fill(before) - idle(after) = asked - waste(before)``.
+    """
+    asked = asks.ask[s, MILLI] if asks.ask[s, MILLI] > 0 else asks.ask[s, CARDS] * WHOLE
+    return asks.cost[s, rows.klass[r]] + asked * MILLI_CARD - rows.waste[r]
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
 def weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
     """``(cost, tie)`` of one copy on a row it fits on; the slots it would take are left in ``work.pick``."""
-    klass, slots = rows.klass[r], rows.slots[r]
-    cpu, memory = rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
-    for d in range(slots):
+    klass, cpu, memory = rows.klass[r], rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
+    for d in range(rows.milli.shape[1]):
         work.after[d] = rows.milli[r, d]
     work.state[PICKED] = 0
     if asks.ask[s, MILLI] > 0:
         after, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
     else:
-        after, tie = _pick_cards(rows, asks, frag, work, s, r, cpu, memory)
-    tie += min(cpu * MIB_PER_CPU_MILLI + memory, COUNT - 1)
-    return asks.cost[s, klass] + after - rows.value[r], tie
+        tie = 0
+        if asks.ask[s, CARDS] > 0:
+            tie = _pick_cards(rows, asks, work, s, r)
+        after = worth(frag, klass, cpu, memory, work.after)
+    cost = asks.cost[s, klass] + rows.value[r] - after
+    if tie >= FRESH:
+        tie -= FRESH
+        cost += SPLIT
+    left = min(cpu * MIB_PER_CPU_MILLI + memory, LEFT_MOST)
+    mark = content(frag.mix, klass, rows.free[r, CPU], rows.free[r, MEMORY], rows.milli[r])
+    return cost, tie + left * LEFT + np.int64(mark >> np.uint64(44))
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-untyped-def]
-    """The slot on which a fraction costs least; ties go to opened cards, then to the least room, then to the first."""
-    klass, slots, part = rows.klass[r], rows.slots[r], asks.ask[s, MILLI]
-    best, best_tie, chosen, fresh = NOWHERE, NOWHERE, -1, 0
-    for d in range(slots):
+    """The slot on which a fraction costs least; ties go to opened cards, then to the least room, then to the first.
+
+    Returns the value of the node afterwards, and the tie.
+    """
+    klass, part = rows.klass[r], asks.ask[s, MILLI]
+    best, best_tie, chosen, fresh = -1, 0, -1, 0
+    for d in range(rows.slots[r]):
         milli, holder, kind = rows.milli[r, d], rows.holder[r, d], asks.kind[klass, d]
         if asks.group[s, klass, d] == 0 or milli < part or (holder != 0 and holder != asks.ask[s, TENANT]):
             continue
         if milli == WHOLE:
             fresh += 1
         is_known = False
-        for e in range(d):  # an equal slot before it has the same cost
+        for e in range(d):  # an equal slot before it has the same value
             if rows.milli[r, e] == milli and rows.holder[r, e] == holder and asks.kind[klass, e] == kind:
                 is_known = True
         if is_known:
             continue
         work.after[d] = milli - part
-        state = rows.state[r] + stir_slot(kind, milli - part) - stir_slot(kind, milli)
-        cost = known_potential(frag, klass, slots, cpu, memory, work.after, state)
+        after = worth(frag, klass, cpu, memory, work.after)
         work.after[d] = milli
-        tie = FRESH if milli == WHOLE else milli * COUNT
-        if cost < best or (cost == best and tie < best_tie):
-            best, best_tie, chosen = cost, tie, d
-    if best_tie == FRESH:
+        tie = FRESH // 2 if milli == WHOLE else milli * COUNT
+        if after > best or (after == best and tie < best_tie):
+            best, best_tie, chosen = after, tie, d
+    if best_tie == FRESH // 2:
         best_tie += fresh * COUNT
     work.pick[0] = chosen
     work.state[PICKED] = 1
@@ -222,17 +274,19 @@ def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-un
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def _pick_cards(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-untyped-def]
-    """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order."""
+def _pick_cards(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
+    """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order.
+
+    Returns the tie; FRESH is added when the cards are not in one island.
+    """
     klass, slots, cards, count = rows.klass[r], rows.slots[r], asks.ask[s, CARDS], work.count
-    state, cost, spare, tightest, picked = rows.state[r], 0, 0, 0, 0
-    if cards > 0:
-        spare = count_islands(rows, asks, work, s, r) - cards
-        for island in range(1, slots + 1):
-            if count[island] >= cards and (tightest == 0 or count[island] < count[tightest]):
-                tightest = island
-        if tightest == 0:
-            cost = SPLIT
+    tightest, picked = 0, 0
+    tie = (count_islands(rows, asks, work, s, r) - cards) * COUNT
+    for island in range(1, slots + 1):
+        if count[island] >= cards and (tightest == 0 or count[island] < count[tightest]):
+            tightest = island
+    if tightest == 0:
+        tie += FRESH
     while picked < cards:
         island = tightest
         if island == 0:
@@ -243,8 +297,7 @@ def _pick_cards(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-u
             if picked < cards and asks.group[s, klass, d] == island and rows.milli[r, d] == WHOLE:
                 work.pick[picked] = d
                 work.after[d] = 0
-                state += stir_slot(asks.kind[klass, d], 0) - stir_slot(asks.kind[klass, d], WHOLE)
                 picked += 1
         count[island] = 0
     work.state[PICKED] = picked
-    return cost + known_potential(frag, klass, slots, cpu, memory, work.after, state), spare * COUNT
+    return tie

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 from scheduler.placement.fit import Demand
 
-PARTS = 1_000_000
-"""Weights are parts of this."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """Demands with their weights in millionths, heaviest first. Equal records must give an equal mix."""
+    """Demands with their weights, heaviest first. Equal records must give an equal mix."""
 
     shares: tuple[tuple[Demand, int], ...] = ()
 
@@ -22,23 +19,21 @@ NO_MIX = Mix()
 """Nothing is known: placement then only packs tightly."""
 
 
-def mix_of(counts: Iterable[tuple[Demand, int]], *, cover_permille: int = 950) -> Mix:
-    """The most frequent demands that make up ``cover_permille`` of all tasks, whatever their order and tenants.
+def mix_of(counts: Iterable[tuple[Demand, int]]) -> Mix:
+    """The mix of ``(demand, how often)``, whatever their order, tenants and speeds.
 
-    The cut is FGD's ("typical pods", ATC'23 section 5). Tenants and speeds do not matter to what can be used.
+    Weights are coarse (powers of two and their halves between), so that a mix, and with it every score, changes only
+    when demand has changed much.
     """
     sums: dict[Demand, int] = {}
     for demand, count in counts:
         plain = Demand(resources=demand.resources, lane=demand.lane)
         sums[plain] = sums.get(plain, 0) + count
-    total = sum(sums.values())
-    if total <= 0:
-        return NO_MIX
-    shares: list[tuple[Demand, int]] = []
-    covered = 0
-    for demand, count in sorted(sums.items(), key=lambda entry: (-entry[1], repr(entry[0]))):
-        if covered * 1_000 >= total * cover_permille:
-            break
-        covered += count
-        shares.append((demand, count))
-    return Mix(shares=tuple((demand, count * PARTS // covered) for demand, count in shares))
+    shares = sorted(((coarse(count), repr(demand), demand) for demand, count in sums.items() if count > 0), reverse=True)
+    return Mix(shares=tuple((demand, weight) for weight, _, demand in shares))
+
+
+def coarse(count: int) -> int:
+    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, ... that is not above ``count``."""
+    power = 1 << (count.bit_length() - 1)
+    return power + power // 2 if count >= power + power // 2 else power

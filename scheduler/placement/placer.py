@@ -14,10 +14,13 @@ from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement import kernels, ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fit import Demand, Features
-from scheduler.placement.fragment import Frag
-from scheduler.placement.kernels import Ranks, Work
+from scheduler.placement.kernels import Frag, Ranks, Work
 from scheduler.placement.mix import NO_MIX, Mix
 from scheduler.placement.table import Table, frag_of
+
+LAG = 256
+"""Changes a shape may be behind before it catches up in turn: few enough to be worked in within a decision, and so many
+that a node which changes several times is looked at once."""
 
 Place = tuple[int, tuple[int, ...]]
 """Row of the node, and the device slots taken on it."""
@@ -39,14 +42,17 @@ class Placer:
         self._frag = frag_of(mix, cluster, self.features)
         self._version = -1
         self._bound: tuple[object, ...] | None = None
+        self._changed: set[int] | None = set()
+        """Rows of nodes that were set and not yet looked at; None: all."""
         self._origin: Placer | None = None
         self._forked = 0
         """The origin's clock when this was forked from it."""
-        self._follow()
-        self._touch_all()
+        self._unsettled = True
+        self._changed = None
 
     def fork(self) -> Placer:
         """A placer whose takings are its own; it copies a ranking when the shape is first asked."""
+        self._settle()
         other = Placer.__new__(Placer)
         other.__dict__ |= self.__dict__
         other.cluster = self.cluster.fork()
@@ -62,18 +68,14 @@ class Placer:
     def set_node(self, node: Node) -> None:
         """A node joined or is described anew; what is held on it stays held."""
         row = self.cluster.set_node(node)
-        self._follow()
-        ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
+        self._unsettled = True
+        if self._changed is not None:
+            self._changed.add(row)
 
     def set_mix(self, mix: Mix) -> None:
         """The demand to weigh fragmentation against. Every score changes with it, when it is next asked."""
-        if mix == self.mix:
-            return
-        self.mix = mix
-        self._frag = frag_of(mix, self.cluster, self.features)
-        self._ranks.seen[:] = -1
-        self._bind()
-        self._touch_all()
+        if mix != self.mix:
+            self.mix, self._changed, self._unsettled = mix, None, True
 
     def hold(self, allocation: Allocation, tenant: str) -> None:
         """An allocation that somebody decided takes what it names. Raises KeyError for an unknown node."""
@@ -88,6 +90,8 @@ class Placer:
     @property
     def changes(self) -> int:
         """Changes to the cluster so far."""
+        if self._unsettled:
+            self._settle()
         return int(self.cluster.rows.clock[0])
 
     def forget(self) -> None:
@@ -99,6 +103,8 @@ class Placer:
 
     def shape(self, demand: Demand) -> int:
         """The number of a demand, to place it by."""
+        if self._unsettled:
+            self._settle()
         number = self.table.numbers.get(demand)
         if number is None:
             number = self.table.add(demand, self.cluster)
@@ -114,9 +120,11 @@ class Placer:
         self._refresh(shape)
         return int(self._ranks.total[shape])
 
-    def room(self, shape: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep."""
+    def room(self, shape: int, *, exact: bool = True) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep. Not ``exact``: copies only."""
         self._refresh(shape)
+        if exact:
+            ranking.weigh_all(self._core, shape)
         count = self.cluster.count
         return self._ranks.copies[shape, :count], self._ranks.key[shape, :count]
 
@@ -145,7 +153,8 @@ class Placer:
 
         Only nodes count on which the shape would fit if they were empty.
         """
-        self.cluster.rank_names()
+        if self._unsettled:
+            self._settle()
         row, have, count = np.zeros((3, 5), np.int64)
         ranking.nearest(self._core, shape, row, have, count)
         return [(int(row[stage]), int(count[stage])) for stage in range(4, -1, -1) if count[stage]]
@@ -181,7 +190,8 @@ class Placer:
 
     def scan(self, shape: int) -> int | None:
         """What ``best`` finds, by weighing every node again: to check it, and to compare with."""
-        self.cluster.rank_names()
+        if self._unsettled:
+            self._settle()
         row = ranking.scan(self._core, shape)
         return None if row < 0 else row
 
@@ -219,6 +229,8 @@ class Placer:
         self._move(row, amounts, slots, milli, cluster.tenant(tenant))
 
     def _move(self, row: int, amounts: tuple[int, int, int], slots: Sequence[int], milli: int, tenant: int) -> None:
+        if self._unsettled:
+            self._settle()
         pick = self._work.pick
         for at, slot in enumerate(slots):
             pick[at] = slot
@@ -233,22 +245,32 @@ class Placer:
             mine[shape] = theirs[shape]
 
     def _decide(self, shape: int, tenant: int, row: int, count: int) -> int:
-        self.cluster.rank_names()
-        return int(ranking.decide(self._core, shape, tenant, row, count, self._origin is None))
+        if self._unsettled:
+            self._settle()
+        return int(ranking.decide(self._core, shape, tenant, row, count, LAG if self._origin is None else 0))
 
     def _refresh(self, shape: int) -> int:
         return self._decide(shape, 0, -1, 0)
 
-    def _touch_all(self) -> None:
-        for row in range(self.cluster.count):
+    def _settle(self) -> None:
+        """Work in nodes and a mix that were set: new classes, new sizes, and which values and rankings still hold."""
+        cluster, before = self.cluster, self._frag
+        self._unsettled = False
+        cluster.rank_names()
+        self._frag = frag_of(self.mix, cluster, self.features, before)
+        if self._frag.memo is not before.memo:
+            self._changed = None
+        if self._changed is None:
+            self._ranks.seen[:] = -1
+        self._follow()
+        for row in range(cluster.count) if self._changed is None else sorted(self._changed):
             ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
+        self._changed = set()
 
     def _follow(self) -> None:
         """Make every array as large as the cluster and the table are now; rankings of another size begin anew."""
         cluster = self.cluster
         rows, slots = cluster.rows.milli.shape
-        if self._frag.fit.shape[1:] != (len(cluster.classes), slots):
-            self._frag = frag_of(self.mix, cluster, self.features)
         self.table.follow(cluster)
         shapes = self.table.asks.ask.shape[0]
         if self._ranks.copies.shape != (shapes, rows) or self._version != cluster.version:

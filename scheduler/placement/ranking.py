@@ -1,15 +1,16 @@
 """Compiled: the ranking of nodes per shape, kept up to date by change log and tournament tree, and what is taken.
 
-A shape looks again only at rows that changed since it was last asked; the root of its tree is the best row. What it
-finds is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total and every row's key is current.
+A shape looks again only at rows that changed since it was last asked, and gives them a bound below their cost, which is
+cheap. While the root of its tree is such a bound, that row is weighed exactly and plays again; so the root ends as the
+row that a scan of all rows finds: the order ``(cost, tie, rank)`` is total, and no bound is above a cost.
 """
 
 from __future__ import annotations
 
-from numba import njit, uint64
+from numba import njit
 
-from scheduler.placement.fragment import known_potential, stir_slot
 from scheduler.placement.kernels import (
+    BOUND,
     CARDS,
     LIVE,
     MILLI,
@@ -19,20 +20,18 @@ from scheduler.placement.kernels import (
     TENANT,
     TURN,
     WHOLE,
+    appraise,
     copies_of,
     count_islands,
+    least_cost,
     weigh,
 )
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def _touch(rows, asks, frag, r):  # type: ignore[no-untyped-def]
+def _touch(rows, frag, r):  # type: ignore[no-untyped-def]
     """Row ``r`` has changed."""
-    klass, slots, state = rows.klass[r], rows.slots[r], uint64(0)
-    for d in range(slots):
-        state += stir_slot(asks.kind[klass, d], rows.milli[r, d])
-    rows.state[r] = state
-    rows.value[r] = known_potential(frag, klass, slots, rows.free[r, 0], rows.free[r, 1], rows.milli[r], state)
+    appraise(rows, frag, r)
     now = rows.clock[0]
     rows.log[now & (rows.log.shape[0] - 1)] = r
     rows.last[r] = now
@@ -40,7 +39,7 @@ def _touch(rows, asks, frag, r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def _shift(rows, asks, frag, work, r, cpu, memory, scratch, count, milli, tenant):  # type: ignore[no-untyped-def]
+def _shift(rows, frag, work, r, cpu, memory, scratch, count, milli, tenant):  # type: ignore[no-untyped-def]
     rows.free[r, 0] -= cpu
     rows.free[r, 1] -= memory
     rows.free[r, 2] -= scratch
@@ -51,7 +50,7 @@ def _shift(rows, asks, frag, work, r, cpu, memory, scratch, count, milli, tenant
             rows.holder[r, d] = tenant
         if rows.milli[r, d] >= WHOLE:
             rows.holder[r, d] = 0
-    _touch(rows, asks, frag, r)
+    _touch(rows, frag, r)
 
 
 @njit(cache=True)
@@ -60,7 +59,7 @@ def shift(core, r, cpu, memory, scratch, count, milli, tenant):  # type: ignore[
 
     Negative amounts give back; none at all only say that the row has changed.
     """
-    _shift(core.rows, core.asks, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
+    _shift(core.rows, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -73,19 +72,24 @@ def _winner(key, rank, s, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def _weigh_row(rows, asks, ranks, frag, work, s, r):  # type: ignore[no-untyped-def]
-    """Bring the shape's key and copies on one row up to date. Returns whether the key changed."""
-    copies = copies_of(rows, asks, work, s, r)
-    cost, tie = NOWHERE, 0
-    if copies > 0:
-        cost, tie = weigh(rows, asks, frag, work, s, r)
-    ranks.total[s] += copies - ranks.copies[s, r]
-    ranks.copies[s, r] = copies
+def _set_key(ranks, s, r, cost, tie):  # type: ignore[no-untyped-def]
+    """Returns whether the key changed."""
     if ranks.key[s, r, 0] == cost and ranks.key[s, r, 1] == tie:
         return False
     ranks.key[s, r, 0] = cost
     ranks.key[s, r, 1] = tie
     return True
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def _bound_row(rows, asks, ranks, work, s, r):  # type: ignore[no-untyped-def]
+    """Bring copies up to date on a row that changed, and bound the shape's cost there. Returns whether the key changed."""
+    copies = copies_of(rows, asks, work, s, r)
+    ranks.total[s] += copies - ranks.copies[s, r]
+    ranks.copies[s, r] = copies
+    if copies == 0:
+        return _set_key(ranks, s, r, NOWHERE, 0)
+    return _set_key(ranks, s, r, least_cost(rows, asks, s, r), BOUND)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -104,7 +108,7 @@ def _climb(ranks, rank, s, r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, _nrt=False)
-def _refresh(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
+def _refresh(rows, asks, ranks, work, s):  # type: ignore[no-untyped-def]
     """Work every change into the shape's ranking."""
     now, seen, size = rows.clock[0], ranks.seen[s], rows.log.shape[0]
     is_new = seen < 0 or now - seen > size
@@ -115,7 +119,7 @@ def _refresh(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
     for at in range(0 if is_new else seen, leaves if is_new else now):
         r = at if is_new else rows.log[at & (size - 1)]
         if is_new or rows.last[r] == at:
-            changed = _weigh_row(rows, asks, ranks, frag, work, s, r)
+            changed = _bound_row(rows, asks, ranks, work, s, r)
             if changed and not is_new:
                 _climb(ranks, rows.rank, s, r)
     if is_new:
@@ -127,43 +131,73 @@ def _refresh(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
     ranks.seen[s] = now
 
 
+@njit(cache=True, _nrt=False)
+def _best(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
+    """The best row of a shape; -1: none."""
+    _refresh(rows, asks, ranks, work, s)
+    r = ranks.tree[s, 1]
+    while ranks.key[s, r, 1] == BOUND:
+        cost, tie = weigh(rows, asks, frag, work, s, r)
+        if _set_key(ranks, s, r, cost, tie):
+            _climb(ranks, rows.rank, s, r)
+        r = ranks.tree[s, 1]
+    return r if ranks.copies[s, r] > 0 else -1
+
+
 @njit(cache=True)
-def decide(core, s, tenant, row, count, catch_up):  # type: ignore[no-untyped-def]
+def decide(core, s, tenant, row, count, lag):  # type: ignore[no-untyped-def]
     """Take ``count`` copies, each from the row that is best then (or from ``row`` if it is not negative).
 
     Rows go to ``work.nodes``, the slots of copy ``i`` to ``work.slots[i]``. Returns how many found a place; for a
-    ``count`` of 0, the best row (-1: none). ``catch_up``: with each copy, one other shape works in what has changed;
-    that bounds how much any shape has to work in at once, and so how long one decision can take.
+    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape works in what has changed if that is
+    more than so many changes (0: never); this bounds how long one decision can take.
     """
-    return _decide(core.rows, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, catch_up)
+    return _decide(core.rows, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
 
 
 @njit(cache=True, _nrt=False)
-def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, catch_up):  # type: ignore[no-untyped-def]
+def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, lag):  # type: ignore[no-untyped-def]
     if count == 0:
-        _refresh(rows, asks, ranks, frag, work, s)
-        r = ranks.tree[s, 1]
-        return r if ranks.copies[s, r] > 0 else -1
+        return _best(rows, asks, ranks, frag, work, s)
     for i in range(count):
-        r = row
+        r = row if row >= 0 else _best(rows, asks, ranks, frag, work, s)
+        if lag > 0 and row < 0:
+            _catch_up(rows, asks, ranks, work, lag)
         if r < 0:
-            _refresh(rows, asks, ranks, frag, work, s)
-            r = ranks.tree[s, 1]
-            if catch_up:
-                turn = work.state[TURN]
-                _refresh(rows, asks, ranks, frag, work, turn)
-                work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
-            if ranks.copies[s, r] == 0:
-                return i
+            return i
         weigh(rows, asks, frag, work, s, r)
-        picked, part = work.state[PICKED], asks.ask[s, MILLI]
+        picked, part, ask = work.state[PICKED], asks.ask[s, MILLI], asks.ask
         work.nodes[i] = r
         for j in range(picked):
             work.slots[i, j] = work.pick[j]
-        milli, holder = (part, asks.ask[s, TENANT]) if part > 0 else (WHOLE, tenant)
-        ask = asks.ask
-        _shift(rows, asks, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
+        milli, holder = (part, ask[s, TENANT]) if part > 0 else (WHOLE, tenant)
+        _shift(rows, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
     return count
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def _catch_up(rows, asks, ranks, work, lag):  # type: ignore[no-untyped-def]
+    """Let the next shape in turn work in what has changed, if that is more than ``lag`` changes."""
+    turn = work.state[TURN]
+    if rows.clock[0] - ranks.seen[turn] > lag:
+        _refresh(rows, asks, ranks, work, turn)
+    work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
+
+
+@njit(cache=True)
+def weigh_all(core, s):  # type: ignore[no-untyped-def]
+    """Refresh a shape and make every key exact."""
+    _weigh_all(core.rows, core.asks, core.ranks, core.frag, core.work, s)
+
+
+@njit(cache=True, _nrt=False)
+def _weigh_all(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
+    _refresh(rows, asks, ranks, work, s)
+    for r in range(rows.klass.shape[0]):
+        if ranks.key[s, r, 1] == BOUND:
+            cost, tie = weigh(rows, asks, frag, work, s, r)
+            if _set_key(ranks, s, r, cost, tie):
+                _climb(ranks, rows.rank, s, r)
 
 
 @njit(cache=True)

@@ -1,11 +1,11 @@
-"""What a place costs, in billionths of a card: the unit in which all criteria of a placement meet. Lower is better.
+"""What a place costs, in parts of a card: the unit in which all criteria of a placement meet. Lower is better.
 
 The cost of a shape on a node is the sum of
 
 * what leases do not change (``static_cost``): engines and memory that the work does not need and others might, and the
   time a slower card holds what it is given longer;
 * a broken NVLink island, which costs more than all else together (``kernels.SPLIT``);
-* the growth of the node's fragmentation potential (``fragment.potential``) under the demand mix.
+* what the node can then be expected to serve less than before, under the demand mix (``fragment.value``).
 
 Equal costs go to the tighter place: an opened card for fractions, then the fewest suitable cards or thousandths left
 over, then the least cpu and memory left over (their sum, not the larger of both: equal memories would hide a tighter
@@ -18,15 +18,15 @@ from scheduler.model.node import Device
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.cluster import NodeClass
 from scheduler.placement.fit import Demand, Features, suitable
+from scheduler.placement.kernels import MILLI_CARD
 
-CARD = 1_000_000_000
-"""One card in the unit of all costs; so one thousandth of a card is a million."""
-MILLI_CARD = CARD // WHOLE_CARD_MILLI
+CARD = MILLI_CARD * WHOLE_CARD_MILLI
+"""One card in the unit of all costs."""
 ENGINES = ("nvenc", "rt")
 """Engines that only some cards have, and that only some work needs."""
 ENGINE_PERMILLE = 100
 """Taking a card with an engine one does not need costs others a tenth of it, as long as nothing is known of them. The
-demand mix says more: work that needs the engine makes the potential grow where it is taken away."""
+demand mix says more: nodes that work which needs the engine could use lose value when it is taken away."""
 MEMORY_PERMILLE, MEMORY_LEAST_MIB = 20, 12_288
 """Each doubling of a card's memory over what is asked (over 12 GiB when nothing is) costs a fiftieth of a card."""
 SPEED_LEAST_MILLI = 50

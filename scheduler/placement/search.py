@@ -14,7 +14,7 @@ from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView
 
 Warm = Iterable[str] | Mapping[str, int]
-"""Nodes liked best, the most liked first; or what a place on them saves, in billionths of a card (``score.CARD``)."""
+"""Nodes liked best, the most liked first; or what a place on them saves, in the unit of costs (``score.CARD``)."""
 
 
 class Search:

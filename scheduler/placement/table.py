@@ -6,16 +6,19 @@ import numpy as np
 
 from scheduler.model.job import Resources
 from scheduler.model.units import WHOLE_CARD_MILLI
-from scheduler.placement import kernels
+from scheduler.placement import fragment, kernels
 from scheduler.placement.cluster import Cluster, NodeClass
 from scheduler.placement.fit import Demand, Features, admits, capacity, suitable
-from scheduler.placement.fragment import MEMO_SLOTS, Frag
-from scheduler.placement.kernels import NOWHERE, Asks
+from scheduler.placement.kernels import NOWHERE, Asks, Frag
 from scheduler.placement.mix import Mix
 from scheduler.placement.score import static_cost
 from scheduler.placement.view import NodeView, healed
 
 SHAPES_LEAST, CLASSES_LEAST = 16, 4
+MEMO_BITS = 16
+"""States of nodes whose value is kept; 1 MiB."""
+MASK_SLOTS = 63
+"""Fragmentation sees no more device slots of a node than that."""
 
 
 class Table:
@@ -99,24 +102,59 @@ def suits(kind: NodeClass, ask: Resources, features: Features) -> tuple[bool, ..
     return tuple(known[number] for number in kind.kinds)
 
 
-def frag_of(mix: Mix, cluster: Cluster, features: Features) -> Frag:
-    """The mix against every class. Work without cards cannot use any and says nothing about them, so it is left out."""
-    shares = [(demand, weight) for demand, weight in mix.shares if demand.resources.cards or demand.resources.card_milli]
-    classes, slots = len(cluster.classes), cluster.rows.milli.shape[1]
-    frag = Frag(
-        ask=np.zeros((len(shares), 4), np.int64),
-        weight=np.array([weight for _, weight in shares], np.int64),
-        fit=np.zeros((len(shares), classes, slots), np.uint8),
-        memo_state=np.zeros(MEMO_SLOTS, np.uint64),
-        memo_value=np.zeros(MEMO_SLOTS, np.int64),
+def frag_of(mix: Mix, cluster: Cluster, features: Features, before: Frag | None = None) -> Frag:
+    """The mix against every class of nodes. What was worked out ``before`` is kept if it still holds."""
+    kinds, members = cluster.classes, cluster.members
+    demands = [
+        fragment.Demand(
+            cpu_milli=demand.resources.cpu_milli,
+            memory_mib=demand.resources.memory_mib,
+            cards=1 if demand.resources.card_milli else demand.resources.cards,
+            card_milli=demand.resources.card_milli or WHOLE_CARD_MILLI,
+            slots=tuple(_mask(demand, kind, features) for kind in kinds),
+            weight=weight,
+        )
+        for demand, weight in mix.shares
+    ]
+    made = fragment.mix_of(demands, [_described(kind, count) for kind, count in zip(kinds, members, strict=True)])
+    made = made._replace(scarce_price=np.array([_rounded(price) for price in made.scarce_price.tolist()], np.int64))
+    if before is not None and _is_kept(before.mix, made):
+        return Frag(mix=made, memo=before.memo)
+    return Frag(mix=made, memo=fragment.memo_of(MEMO_BITS if demands else 0))
+
+
+def _mask(demand: Demand, kind: NodeClass, features: Features) -> int:
+    """Bit per device slot the demand may use; for work without cards, 1 where it may run."""
+    if not admits(kind.node, demand):
+        return 0
+    if not (demand.resources.cards or demand.resources.card_milli):
+        return 1
+    fits = suits(kind, demand.resources, features)[:MASK_SLOTS]
+    return sum(1 << slot for slot, fit in enumerate(fits) if fit)
+
+
+def _described(kind: NodeClass, count: int) -> fragment.NodeClass:
+    return fragment.NodeClass(
+        cpu_milli=kind.node.cpu_milli, memory_mib=kind.node.memory_mib, slots=kind.kinds, count=count, key=kind.key
     )
-    for t, (demand, _) in enumerate(shares):
-        ask = demand.resources
-        frag.ask[t] = (ask.cpu_milli, ask.memory_mib, ask.cards or 1, ask.card_milli or WHOLE_CARD_MILLI)
-        for index, kind in enumerate(cluster.classes):
-            if admits(kind.node, demand):
-                frag.fit[t, index, : len(kind.slots)] = suits(kind, ask, features)
-    return frag
+
+
+def _rounded(price: int) -> int:
+    """To four binary digits, so that one node more or less seldom changes a price and with it every score."""
+    drop = max(price.bit_length() - 4, 0)
+    return price >> drop << drop
+
+
+def _is_kept(old: fragment.Mix, new: fragment.Mix) -> bool:
+    """Whether values worked out under the old mix are right under the new one, which may know more classes."""
+    count = len(old.class_keys)
+    return (
+        all(np.array_equal(a, b) for a, b in ((old.amounts, new.amounts), (old.scarce_amounts, new.scarce_amounts)))
+        and np.array_equal(old.scarce_price, new.scarce_price)
+        and np.array_equal(old.slots, new.slots[:, :count])
+        and np.array_equal(old.scarce_slots, new.scarce_slots[:, :count])
+        and np.array_equal(old.draws, new.draws[:count])
+    )
 
 
 def _room(needed: int, have: int) -> int:
