@@ -13,14 +13,21 @@ from numba import njit, types
 from numba.experimental import structref
 from numpy.typing import NDArray
 
-from scheduler.placement.fragment import FIXED, ROLLOUTS, Memo, Mix, content, kept, value
+from scheduler.placement.fragment import (
+    FIXED,
+    ROLLOUTS,
+    Memo,
+    Mix,
+    content,
+    device_mark,
+    devices_mark,
+    known_value,
+)
 
 CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 """Columns of ``Asks.ask``; the first three are also those of ``Rows.free``."""
 ASK_COLUMNS = 7
 WHOLE = 1_000
-BOUND = -1
-"""The tie of a key whose cost is only bounded from below."""
 NEVER = 1_000_000_000
 NOWHERE = 2**62
 SPLIT = 2**40
@@ -54,8 +61,10 @@ class Rows(NamedTuple):
     """``[N]``: position of the name among all names."""
     value: NDArray[np.int64]
     """``[N]``: what the node can be expected to serve (``fragment.value``)."""
-    waste: NDArray[np.int64]
-    """``[N]``: what of its idle cards is not in the fill part of that value."""
+    devices: NDArray[np.int64]
+    """``[N]``: hash of what is free of its devices (``fragment.devices_mark``)."""
+    mark: NDArray[np.int64]
+    """``[N]``: 20 bits of a hash of what the node is and has free, for ties."""
     last: NDArray[np.int64]
     """``[N]``: position of its latest change."""
     log: NDArray[np.int32]
@@ -186,35 +195,14 @@ def count_islands(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def worth(frag, klass, cpu, memory, milli):  # type: ignore[no-untyped-def]
-    """The value of a node in some state; 0 while the mix is empty."""
-    if frag.mix.amounts.shape[0] == 0:
-        return 0
-    return value(frag.mix, frag.memo, klass, cpu, memory, milli)
-
-
-@njit(cache=True, forceinline=True, _nrt=False)
 def appraise(rows, frag, r):  # type: ignore[no-untyped-def]
-    """Work out the value of a row that has changed."""
-    klass, cpu, memory, milli = rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY], rows.milli[r]
-    rows.value[r] = worth(frag, klass, cpu, memory, milli)
-    idle = 0
-    for d in range(rows.slots[r]):
-        idle += milli[d]
-    rows.waste[r] = idle * MILLI_CARD - rows.value[r]
-    if idle > 0 and rows.value[r] > 0:
-        rows.waste[r] += kept(frag.mix, klass, cpu, memory, milli)
-
-
-@njit(cache=True, forceinline=True, _nrt=False)
-def least_cost(rows, asks, s, r):  # type: ignore[no-untyped-def]
-    """A bound below the cost on a row it fits on: whatever is left of the node's cards afterwards could be filled whole.
-
-    The scarcity part of a value never grows, and the fill part is at most what is idle, so
-    ``value(before) - value(after) >= fill(before) - idle(after) = asked - waste(before)``.
-    """
-    asked = asks.ask[s, MILLI] if asks.ask[s, MILLI] > 0 else asks.ask[s, CARDS] * WHOLE
-    return asks.cost[s, rows.klass[r]] + asked * MILLI_CARD - rows.waste[r]
+    """Work out the value and the content of a row that has changed."""
+    mix, klass, cpu, memory = frag.mix, rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY]
+    devices = devices_mark(mix, klass, rows.milli[r])
+    mark = content(mix, klass, cpu, memory, devices)
+    rows.devices[r] = np.int64(devices)
+    rows.mark[r] = np.int64(mark >> np.uint64(44))
+    rows.value[r] = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], mark)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -227,17 +215,20 @@ def weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
     if asks.ask[s, MILLI] > 0:
         after, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
     else:
-        tie = 0
+        tie, devices = 0, rows.devices[r]
         if asks.ask[s, CARDS] > 0:
             tie = _pick_cards(rows, asks, work, s, r)
-        after = worth(frag, klass, cpu, memory, work.after)
+            for i in range(work.state[PICKED]):
+                kind = asks.kind[klass, work.pick[i]]
+                devices += np.int64(device_mark(kind, 0)) - np.int64(device_mark(kind, WHOLE))
+        mark = content(frag.mix, klass, cpu, memory, np.uint64(devices))
+        after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, mark)
     cost = asks.cost[s, klass] + rows.value[r] - after
     if tie >= FRESH:
         tie -= FRESH
         cost += SPLIT
     left = min(cpu * MIB_PER_CPU_MILLI + memory, LEFT_MOST)
-    mark = content(frag.mix, klass, rows.free[r, CPU], rows.free[r, MEMORY], rows.milli[r])
-    return cost, tie + left * LEFT + np.int64(mark >> np.uint64(44))
+    return cost, tie + left * LEFT + rows.mark[r]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -261,7 +252,9 @@ def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-un
         if is_known:
             continue
         work.after[d] = milli - part
-        after = worth(frag, klass, cpu, memory, work.after)
+        devices = rows.devices[r] + np.int64(device_mark(kind, milli - part)) - np.int64(device_mark(kind, milli))
+        mark = content(frag.mix, klass, cpu, memory, np.uint64(devices))
+        after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, mark)
         work.after[d] = milli
         tie = FRESH // 2 if milli == WHOLE else milli * COUNT
         if after > best or (after == best and tie < best_tie):

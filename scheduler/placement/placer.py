@@ -120,11 +120,9 @@ class Placer:
         self._refresh(shape)
         return int(self._ranks.total[shape])
 
-    def room(self, shape: int, *, exact: bool = True) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep. Not ``exact``: copies only."""
+    def room(self, shape: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep."""
         self._refresh(shape)
-        if exact:
-            ranking.weigh_all(self._core, shape)
         count = self.cluster.count
         return self._ranks.copies[shape, :count], self._ranks.key[shape, :count]
 

@@ -1,8 +1,7 @@
 """Compiled: the ranking of nodes per shape, kept up to date by change log and tournament tree, and what is taken.
 
-A shape looks again only at rows that changed since it was last asked, and gives them a bound below their cost, which is
-cheap. While the root of its tree is such a bound, that row is weighed exactly and plays again; so the root ends as the
-row that a scan of all rows finds: the order ``(cost, tie, rank)`` is total, and no bound is above a cost.
+A shape looks again only at rows that changed since it was last asked; the root of its tree is the best row. What it
+finds is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total and every row's key is current.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from numba import njit
 
 from scheduler.placement.kernels import (
-    BOUND,
     CARDS,
     LIVE,
     MILLI,
@@ -23,7 +21,6 @@ from scheduler.placement.kernels import (
     appraise,
     copies_of,
     count_islands,
-    least_cost,
     weigh,
 )
 
@@ -82,14 +79,15 @@ def _set_key(ranks, s, r, cost, tie):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def _bound_row(rows, asks, ranks, work, s, r):  # type: ignore[no-untyped-def]
-    """Bring copies up to date on a row that changed, and bound the shape's cost there. Returns whether the key changed."""
+def _weigh_row(rows, asks, ranks, frag, work, s, r):  # type: ignore[no-untyped-def]
+    """Bring the shape's copies and key on one row up to date. Returns whether the key changed."""
     copies = copies_of(rows, asks, work, s, r)
     ranks.total[s] += copies - ranks.copies[s, r]
     ranks.copies[s, r] = copies
-    if copies == 0:
-        return _set_key(ranks, s, r, NOWHERE, 0)
-    return _set_key(ranks, s, r, least_cost(rows, asks, s, r), BOUND)
+    cost, tie = NOWHERE, 0
+    if copies > 0:
+        cost, tie = weigh(rows, asks, frag, work, s, r)
+    return _set_key(ranks, s, r, cost, tie)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -108,7 +106,7 @@ def _climb(ranks, rank, s, r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, _nrt=False)
-def _refresh(rows, asks, ranks, work, s):  # type: ignore[no-untyped-def]
+def _refresh(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
     """Work every change into the shape's ranking."""
     now, seen, size = rows.clock[0], ranks.seen[s], rows.log.shape[0]
     is_new = seen < 0 or now - seen > size
@@ -119,7 +117,7 @@ def _refresh(rows, asks, ranks, work, s):  # type: ignore[no-untyped-def]
     for at in range(0 if is_new else seen, leaves if is_new else now):
         r = at if is_new else rows.log[at & (size - 1)]
         if is_new or rows.last[r] == at:
-            changed = _bound_row(rows, asks, ranks, work, s, r)
+            changed = _weigh_row(rows, asks, ranks, frag, work, s, r)
             if changed and not is_new:
                 _climb(ranks, rows.rank, s, r)
     if is_new:
@@ -134,13 +132,8 @@ def _refresh(rows, asks, ranks, work, s):  # type: ignore[no-untyped-def]
 @njit(cache=True, _nrt=False)
 def _best(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
     """The best row of a shape; -1: none."""
-    _refresh(rows, asks, ranks, work, s)
+    _refresh(rows, asks, ranks, frag, work, s)
     r = ranks.tree[s, 1]
-    while ranks.key[s, r, 1] == BOUND:
-        cost, tie = weigh(rows, asks, frag, work, s, r)
-        if _set_key(ranks, s, r, cost, tie):
-            _climb(ranks, rows.rank, s, r)
-        r = ranks.tree[s, 1]
     return r if ranks.copies[s, r] > 0 else -1
 
 
@@ -162,7 +155,7 @@ def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, lag):  # type:
     for i in range(count):
         r = row if row >= 0 else _best(rows, asks, ranks, frag, work, s)
         if lag > 0 and row < 0:
-            _catch_up(rows, asks, ranks, work, lag)
+            _catch_up(rows, asks, ranks, frag, work, lag)
         if r < 0:
             return i
         weigh(rows, asks, frag, work, s, r)
@@ -176,28 +169,12 @@ def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, lag):  # type:
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def _catch_up(rows, asks, ranks, work, lag):  # type: ignore[no-untyped-def]
+def _catch_up(rows, asks, ranks, frag, work, lag):  # type: ignore[no-untyped-def]
     """Let the next shape in turn work in what has changed, if that is more than ``lag`` changes."""
     turn = work.state[TURN]
     if rows.clock[0] - ranks.seen[turn] > lag:
-        _refresh(rows, asks, ranks, work, turn)
+        _refresh(rows, asks, ranks, frag, work, turn)
     work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
-
-
-@njit(cache=True)
-def weigh_all(core, s):  # type: ignore[no-untyped-def]
-    """Refresh a shape and make every key exact."""
-    _weigh_all(core.rows, core.asks, core.ranks, core.frag, core.work, s)
-
-
-@njit(cache=True, _nrt=False)
-def _weigh_all(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
-    _refresh(rows, asks, ranks, work, s)
-    for r in range(rows.klass.shape[0]):
-        if ranks.key[s, r, 1] == BOUND:
-            cost, tie = weigh(rows, asks, frag, work, s, r)
-            if _set_key(ranks, s, r, cost, tie):
-                _climb(ranks, rows.rank, s, r)
 
 
 @njit(cache=True)

@@ -9,17 +9,17 @@ from scheduler.placement.fit import Demand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mix:
+class Wanted:
     """Demands with their weights, heaviest first. Equal records must give an equal mix."""
 
     shares: tuple[tuple[Demand, int], ...] = ()
 
 
-NO_MIX = Mix()
+NOTHING = Wanted()
 """Nothing is known: placement then only packs tightly."""
 
 
-def mix_of(counts: Iterable[tuple[Demand, int]]) -> Mix:
+def wanted_of(counts: Iterable[tuple[Demand, int]]) -> Wanted:
     """The mix of ``(demand, how often)``, whatever their order, tenants and speeds.
 
     Weights are coarse (powers of two and their halves between), so that a mix, and with it every score, changes only
@@ -30,7 +30,7 @@ def mix_of(counts: Iterable[tuple[Demand, int]]) -> Mix:
         plain = Demand(resources=demand.resources, lane=demand.lane)
         sums[plain] = sums.get(plain, 0) + count
     shares = sorted(((coarse(count), repr(demand), demand) for demand, count in sums.items() if count > 0), reverse=True)
-    return Mix(shares=tuple((demand, weight) for weight, _, demand in shares))
+    return Wanted(shares=tuple((demand, weight) for weight, _, demand in shares))
 
 
 def coarse(count: int) -> int:
