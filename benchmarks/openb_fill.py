@@ -1,7 +1,7 @@
 """Fills the openb farm one pod at a time with the product's placement policy, as one compiled loop.
 
-No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. Scores are kept per shape and node and renewed
-where a node has changed since the shape was last asked for; the decision is the full scan's.
+No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. Scores are kept per shape and node and
+renewed where a node has changed since the shape was last asked for; the decision is the full scan's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 
 from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints
-from scheduler.placement.fragment import NONE, Memo, Mix, score, tie, value
+from scheduler.placement.fragment import NONE, Memo, score, tie, value
+from scheduler.placement.mix import Mix
 
 LOADS = np.array(LOADS_PERCENT, np.int64)
 
@@ -50,13 +51,22 @@ def empty(farm: Farm) -> Nodes:
 
 
 @njit(cache=True)
-def fill(mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Ints, total_milli: int) -> Fill:
+def fill(  # noqa: PLR0917 - compiled
+    mix: Mix,
+    memo: Memo,
+    nodes: Nodes,
+    table: Ints,
+    slots: Ints,
+    pods: Ints,
+    total_milli: int,
+) -> Fill:
     """Place the pods in order. ``nodes`` is changed."""
     shapes, count, arrivals = table.shape[0], nodes.klass.shape[0], pods.shape[0]
     costs = np.full((shapes, count), NONE, np.int64)
     masks = np.zeros((shapes, count), np.int64)
     values, ties = np.zeros(count, np.int64), np.zeros(count, np.int64)
     seen, log, placed = np.full(shapes, -1, np.int64), np.zeros(arrivals, np.int64), 0
+    changed = np.full(count, -1, np.int64)
     where, taken = np.full(arrivals, -1, np.int64), np.zeros(arrivals, np.int64)
     percent, column = np.zeros(LOADS.shape[0]), 0
     asked, allocated, gangs, gangs_lost, lost = 0, 0, 0, 0, 0
@@ -68,6 +78,8 @@ def fill(mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Int
         cards, milli = table[s, 2], table[s, 3]
         for i in range(max(seen[s], 0), count if seen[s] < 0 else placed):
             n = i if seen[s] < 0 else log[i]
+            if seen[s] >= 0 and changed[n] != i:
+                continue
             costs[s, n], masks[s, n] = score(
                 mix, memo, values[n], nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n],
                 table[s, 0], table[s, 1], cards, milli, slots[s, nodes.klass[n]],
@@ -91,7 +103,7 @@ def fill(mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Int
                     nodes.free[best, d] -= milli
             k, c, m, f = nodes.klass[best], nodes.cpu[best], nodes.memory[best], nodes.free[best]
             values[best], ties[best] = value(mix, memo, k, c, m, f), tie(mix, k, c, m, f)
-            log[placed] = best
+            log[placed], changed[best] = best, placed
             placed += 1
             allocated += cards * milli
         while column < LOADS.shape[0] and asked * 100 >= LOADS[column] * total_milli:
