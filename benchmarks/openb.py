@@ -1,7 +1,7 @@
-"""Reads the openb trace (Alibaba cluster-trace-gpu-v2023, as FGD, ATC'23, uses it) and makes the arrivals of an experiment.
+"""Reads the openb trace (Alibaba cluster-trace-gpu-v2023, as FGD, ATC'23, uses it) and makes an experiment's arrivals.
 
-Procedure of the FGD paper (section 6.2) and its simulator: pods sorted by name, shuffled by the seed, then re-draws from the
-list until 130 % of the cards are asked for. The seeds' streams are NumPy's, not Go's.
+Procedure of the FGD paper (section 6.2) and its simulator: pods sorted by name, shuffled by the seed, then re-draws
+from the list until 130 % of the cards are asked for. The seeds' streams are NumPy's, not Go's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.placement.fragment import Demand, Mix, NodeClass, content_key, mix_of
+from scheduler.placement.mix import Demand, Mix, NodeClass, content_key, mix_of
 
 Ints = NDArray[np.int64]
 LOADS_PERCENT = (80, 90, 95, 100, 110, 130)
@@ -95,7 +95,7 @@ class Trace:
         return np.array([(s.cpu_milli, s.memory_mib, s.cards, s.card_milli) for s in self.shapes], np.int64)
 
     def slots(self, farm: Farm) -> Ints:
-        """[shape, class]: the bitmask of device slots a shape may use; 0 where the card model is not the one asked for."""
+        """[shape, class]: the bitmask of device slots a shape may use; 0 where the card model is another."""
         rows = [
             [(1 << c.cards) - 1 if not s.models or c.model in s.models else 0 for c in farm.classes]
             for s in self.shapes

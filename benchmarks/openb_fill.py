@@ -1,36 +1,38 @@
 """Fills the openb farm one pod at a time with the product's placement policy, as one compiled loop.
 
-No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. Scores are kept per shape and node and renewed
-where a node has changed since the shape was last asked for; the decision is the full scan's.
+No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. Scores are kept per shape and node and
+renewed where a node has changed since the shape was last asked for; the decision is the full scan's.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints
-from scheduler.placement.fragment import NONE, Memo, Mix, score, tie, value
+from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints, Trace
+from scheduler.placement.fragment import NONE, Memo, score, tie, value
+from scheduler.placement.mix import Mix
 
-LOADS = np.array(LOADS_PERCENT, np.int64)
 
-
-class Fill(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Fill:
     """What came of one run."""
 
-    allocated_percent: Ints
+    node: Ints
+    """Per arrival the node, -1 when rejected."""
+    taken: Ints
+    """Per arrival the mask of device slots."""
+    percent: NDArray[np.float64]
     """Per load column: cards allocated when that much of the farm has been asked for."""
     gang_arrived: int
     """8-card pods among those arrived by 100 % load."""
     gang_rejected: int
     rejected: int
     """Pods with cards rejected by 100 % load."""
-    node: Ints
-    """Per arrival the node, -1 when rejected."""
-    taken: Ints
-    """Per arrival the mask of device slots."""
 
 
 class Nodes(NamedTuple):
@@ -49,53 +51,70 @@ def empty(farm: Farm) -> Nodes:
     return Nodes(klass=farm.klass, cpu=have[:, 0].copy(), memory=have[:, 1].copy(), free=free)
 
 
+def judge(trace: Trace, farm: Farm, pods: Ints, placed: tuple[Ints, Ints]) -> Fill:
+    """Measure a run by where its pods went."""
+    node, taken = placed
+    cards = trace.table[pods, 2]
+    size, inside = cards * trace.table[pods, 3], node >= 0
+    asked, allocated = np.cumsum(size), np.cumsum(size * inside)
+    at = np.searchsorted(asked * 100, np.array(LOADS_PERCENT) * farm.total_milli)
+    early = asked <= farm.total_milli
+    gang = early & (cards == SLOTS)
+    return Fill(
+        node=node,
+        taken=taken,
+        percent=100.0 * allocated[np.minimum(at, len(pods) - 1)] / farm.total_milli,
+        gang_arrived=int(gang.sum()),
+        gang_rejected=int((gang & ~inside).sum()),
+        rejected=int((early & (cards > 0) & ~inside).sum()),
+    )
+
+
 @njit(cache=True)
-def fill(mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Ints, total_milli: int) -> Fill:
-    """Place the pods in order. ``nodes`` is changed."""
+def fill(  # noqa: PLR0917 - compiled
+    mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Ints
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """Place the pods in order; per arrival the node, -1 for none, and the mask of slots. ``nodes`` is changed."""
     shapes, count, arrivals = table.shape[0], nodes.klass.shape[0], pods.shape[0]
-    costs = np.full((shapes, count), NONE, np.int64)
-    masks = np.zeros((shapes, count), np.int64)
+    costs, masks = np.full((shapes, count), NONE, np.int64), np.zeros((shapes, count), np.int64)
     values, ties = np.zeros(count, np.int64), np.zeros(count, np.int64)
     seen, log, placed = np.full(shapes, -1, np.int64), np.zeros(arrivals, np.int64), 0
+    changed = np.full(count, -1, np.int64)
     where, taken = np.full(arrivals, -1, np.int64), np.zeros(arrivals, np.int64)
-    percent, column = np.zeros(LOADS.shape[0]), 0
-    asked, allocated, gangs, gangs_lost, lost = 0, 0, 0, 0, 0
     for n in range(count):
         values[n] = value(mix, memo, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
         ties[n] = tie(mix, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
     for p in range(arrivals):
         s = pods[p]
-        cards, milli = table[s, 2], table[s, 3]
         for i in range(max(seen[s], 0), count if seen[s] < 0 else placed):
             n = i if seen[s] < 0 else log[i]
-            costs[s, n], masks[s, n] = score(
-                mix, memo, values[n], nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n],
-                table[s, 0], table[s, 1], cards, milli, slots[s, nodes.klass[n]],
-            )  # fmt: skip
+            if seen[s] >= 0 and changed[n] != i:
+                continue
+            k, c, m, free = nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n]
+            cost = score(
+                mix, memo, values[n], k, c, m, free, table[s, 0], table[s, 1], table[s, 2], table[s, 3], slots[s, k]
+            )
+            costs[s, n], masks[s, n] = cost
         seen[s] = placed
         best, least = -1, NONE
         for n in range(count):
             if costs[s, n] < least or (best >= 0 and costs[s, n] == least and ties[n] < ties[best]):
                 best, least = n, costs[s, n]
-        asked += cards * milli
-        if asked <= total_milli:
-            gangs += cards == 8
-            gangs_lost += best < 0 and cards == 8
-            lost += best < 0 and cards > 0
-        if best >= 0:
-            where[p], taken[p] = best, masks[s, best]
-            nodes.cpu[best] -= table[s, 0]
-            nodes.memory[best] -= table[s, 1]
-            for d in range(SLOTS):
-                if (taken[p] >> d) & 1:
-                    nodes.free[best, d] -= milli
-            k, c, m, f = nodes.klass[best], nodes.cpu[best], nodes.memory[best], nodes.free[best]
-            values[best], ties[best] = value(mix, memo, k, c, m, f), tie(mix, k, c, m, f)
-            log[placed] = best
-            placed += 1
-            allocated += cards * milli
-        while column < LOADS.shape[0] and asked * 100 >= LOADS[column] * total_milli:
-            percent[column] = 100.0 * allocated / total_milli
-            column += 1
-    percent[column:] = 100.0 * allocated / total_milli
-    return Fill(percent, gangs, gangs_lost, lost, where, taken)
+        if best < 0:
+            continue
+        where[p], taken[p] = best, masks[s, best]
+        occupy(nodes, best, table[s], taken[p])
+        k, c, m, free = nodes.klass[best], nodes.cpu[best], nodes.memory[best], nodes.free[best]
+        values[best], ties[best] = value(mix, memo, k, c, m, free), tie(mix, k, c, m, free)
+        log[placed], changed[best] = best, placed
+        placed += 1
+    return where, taken
+
+
+@njit(cache=True)
+def occupy(nodes: Nodes, n: int, pod: Ints, taken: int) -> None:
+    """Take a pod's resources from a node, its cards from the slots of the mask."""
+    nodes.cpu[n] -= pod[0]
+    nodes.memory[n] -= pod[1]
+    for d in range(SLOTS):
+        nodes.free[n, d] -= pod[3] * ((taken >> d) & 1)
