@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scheduler.model.lease import Allocation
 from scheduler.model.node import Device, DeviceKind, Node
 from scheduler.model.units import WHOLE_CARD_MILLI
-from scheduler.placement.fragment import content_key
 from scheduler.placement.kernels import Rows
+from scheduler.placement.mix import content_key
 from scheduler.placement.view import NodeView, device_millis, leasable
 
 ROWS_LEAST, SLOTS_LEAST = 16, 8
@@ -236,7 +236,7 @@ def _rows(rows: int, slots: int) -> Rows:
         slots=np.zeros(rows, np.int32),
         rank=np.zeros(rows, np.int32),
         value=np.zeros(rows, np.int64),
-        devices=np.zeros(rows, np.int64),
+        cards=np.zeros(rows, np.uint64),
         mark=np.zeros(rows, np.int64),
         last=np.full(rows, -1, np.int64),
         log=np.zeros(rows * LOG_PER_ROW, np.int32),

@@ -35,6 +35,8 @@ Row = NDArray[np.int64]
 # Compiled kernels take their arguments by position, hence the PLR0917 below.
 NONE = 2**62
 """Score of a node on which the shape does not fit."""
+SLOTS_MOST = 256
+"""Device slots of a node."""
 
 
 class Memo(NamedTuple):
@@ -42,44 +44,46 @@ class Memo(NamedTuple):
 
     keys: NDArray[np.uint64]
     values: NDArray[np.int64]
+    room: NDArray[np.int64]
+    """Scratch space."""
 
 
 def memo_of(bits: int) -> Memo:
     """An empty memo of 2**bits entries (16 bytes each)."""
-    return Memo(keys=np.zeros(1 << bits, np.uint64), values=np.zeros(1 << bits, np.int64))
+    return Memo(np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.int64), np.zeros(SLOTS_MOST, np.int64))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, inline="always", _nrt=False)
 def _mixed(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, inline="always")
-def _card(kind: int, free: int) -> np.uint64:
+@njit(cache=True, inline="always", _nrt=False)
+def card_mark(kind: int, free: int) -> np.uint64:
     return _mixed((np.uint64(kind) * np.uint64(1024) + np.uint64(free + 1)) * np.uint64(0xD6E8FEB86659FD93))
 
 
-@njit(cache=True)
-def _cards(mix: Mix, klass: int, free: Row) -> np.uint64:
+@njit(cache=True, _nrt=False)
+def cards_mark(mix: Mix, klass: int, free: Row) -> np.uint64:
     """A sum over slots: the order of slots of one kind does not matter, and one slot is cheaply changed."""
     cards = np.uint64(0)
     for d in range(mix.kinds.shape[1]):
         if mix.kinds[klass, d] >= 0:
-            cards += _card(mix.kinds[klass, d], free[d])
+            cards += card_mark(mix.kinds[klass, d], free[d])
     return cards
 
 
-@njit(cache=True)
-def _content(mix: Mix, klass: int, cpu: int, memory: int, cards: np.uint64) -> np.uint64:
+@njit(cache=True, _nrt=False)
+def content(mix: Mix, klass: int, cpu: int, memory: int, cards: np.uint64) -> np.uint64:
     """A hash of what a node is and has free, never 0."""
     key = _mixed(mix.class_keys[klass] + np.uint64(cpu) * np.uint64(0x9E3779B97F4A7C15))
     key = _mixed(key + np.uint64(memory) * np.uint64(0x9E3779B97F4A7C15))
     return _mixed(key ^ cards) | np.uint64(1)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _best_slot(room: Row, mask: int, milli: int) -> int:
     """The fullest slot of the mask that has room, -1 for none."""
     best, least = -1, 1 << 30
@@ -89,7 +93,7 @@ def _best_slot(room: Row, mask: int, milli: int) -> int:
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _take(room: Row, mask: int, cards: int, milli: int) -> int:
     """Take ``milli`` of each of ``cards`` slots, fullest first; the mask taken, 0 when they do not fit."""
     fitting = 0
@@ -105,17 +109,18 @@ def _take(room: Row, mask: int, cards: int, milli: int) -> int:
     return taken
 
 
-@njit(cache=True)
-def _filled(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
-    """Thousandths of cards that all rollouts together take."""
-    room = np.empty(free.shape[0], np.int64)
+@njit(cache=True, _nrt=False)
+def _filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:  # noqa: PLR0917
+    """Thousandths of cards that all rollouts together take. ``room`` is scratch space."""
+    room = room[: free.shape[0]]
     idle, widest = 0, 0
     for d in range(free.shape[0]):
         idle += free[d]
         widest = max(widest, free[d])
     total = 0
     for series in range(mix.draws.shape[1]):
-        room[:] = free
+        for d in range(free.shape[0]):
+            room[d] = free[d]
         cpu_left, memory_left, left, limit = cpu, memory, idle, widest
         for draw in range(mix.draws.shape[2]):
             s = mix.draws[klass, series, draw]
@@ -141,7 +146,7 @@ def _filled(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     """The price of the copies of scarce shapes that still fit."""
     total, idle = 0, 0
@@ -165,25 +170,25 @@ def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     return total
 
 
-@njit(cache=True)
-def _value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, cards: np.uint64) -> int:  # noqa: PLR0917
+@njit(cache=True, _nrt=False)
+def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, cards: np.uint64) -> int:  # noqa: PLR0917
     """``value`` when the hash of the cards is known."""
-    key = _content(mix, klass, cpu, memory, cards)
+    key = content(mix, klass, cpu, memory, cards)
     at = np.int64(key >> np.uint64(1)) & (memo.keys.shape[0] - 1)
     if memo.keys[at] == key:
         return int(memo.values[at])
-    worth = _filled(mix, klass, cpu, memory, free) * FIXED + _kept(mix, klass, cpu, memory, free)
+    worth = _filled(mix, memo.room, klass, cpu, memory, free) * FIXED + _kept(mix, klass, cpu, memory, free)
     memo.keys[at], memo.values[at] = key, worth
     return worth
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:  # noqa: PLR0917
     """What a node in this state can still be expected to serve, in thousandths of a card times ROLLOUTS times FIXED."""
-    return _value(mix, memo, klass, cpu, memory, free, _cards(mix, klass, free))
+    return known_value(mix, memo, klass, cpu, memory, free, cards_mark(mix, klass, free))
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def tie(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     """Decides between equal scores, lower first: fewer free cards, fewer free processors, then 28 bits of the hash.
 
@@ -192,7 +197,7 @@ def tie(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     idle = 0
     for d in range(free.shape[0]):
         idle += free[d]
-    rest = int(_content(mix, klass, cpu, memory, _cards(mix, klass, free)) >> np.uint64(36))
+    rest = int(content(mix, klass, cpu, memory, cards_mark(mix, klass, free)) >> np.uint64(36))
     return (((idle << 20) | min(cpu, (1 << 20) - 1)) << 28) | rest
 
 
@@ -219,9 +224,9 @@ def score(  # noqa: PLR0917
     if cpu_each > cpu or memory_each > memory or mask == 0:
         return NONE, 0
     cpu_left, memory_left = cpu - cpu_each, memory - memory_each
-    hashed = _cards(mix, klass, free)
+    hashed = cards_mark(mix, klass, free)
     if cards == 0:
-        return before - _value(mix, memo, klass, cpu_left, memory_left, free, hashed), 0
+        return before - known_value(mix, memo, klass, cpu_left, memory_left, free, hashed), 0
     if cards > 1:
         room = free.copy()
         taken = _take(room, mask, cards, milli)
@@ -233,16 +238,16 @@ def score(  # noqa: PLR0917
         if free[d] < milli or not (mask >> d) & 1 or _is_repeated(mix, klass, free, mask, d):
             continue
         kind, had = mix.kinds[klass, d], free[d]
-        after = hashed - _card(kind, had) + _card(kind, had - milli)
+        after = hashed - card_mark(kind, had) + card_mark(kind, had - milli)
         free[d] = had - milli
-        cost = before - _value(mix, memo, klass, cpu_left, memory_left, free, after)
+        cost = before - known_value(mix, memo, klass, cpu_left, memory_left, free, after)
         free[d] = had
         if best < 0 or cost < least or (cost == least and had < free[best]):
             best, least = d, cost
     return (least, 1 << best) if best >= 0 else (NONE, 0)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _is_repeated(mix: Mix, klass: int, free: Row, mask: int, slot: int) -> bool:
     """Whether an earlier slot of the mask is of the same kind and as free."""
     for d in range(slot):

@@ -13,16 +13,8 @@ from numba import njit, types
 from numba.experimental import structref
 from numpy.typing import NDArray
 
-from scheduler.placement.fragment import (
-    FIXED,
-    ROLLOUTS,
-    Memo,
-    Mix,
-    content,
-    device_mark,
-    devices_mark,
-    known_value,
-)
+from scheduler.placement.fragment import Memo, card_mark, cards_mark, content, known_value
+from scheduler.placement.mix import FIXED, ROLLOUTS, Mix
 
 CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 """Columns of ``Asks.ask``; the first three are also those of ``Rows.free``."""
@@ -61,8 +53,8 @@ class Rows(NamedTuple):
     """``[N]``: position of the name among all names."""
     value: NDArray[np.int64]
     """``[N]``: what the node can be expected to serve (``fragment.value``)."""
-    devices: NDArray[np.int64]
-    """``[N]``: hash of what is free of its devices (``fragment.devices_mark``)."""
+    cards: NDArray[np.uint64]
+    """``[N]``: hash of what is free of its cards (``fragment.cards_mark``)."""
     mark: NDArray[np.int64]
     """``[N]``: 20 bits of a hash of what the node is and has free, for ties."""
     last: NDArray[np.int64]
@@ -84,8 +76,6 @@ class Asks(NamedTuple):
     """``[S, C]``: cost that leases do not change; NOWHERE where the class does not admit the shape."""
     empty: NDArray[np.int32]
     """``[S, C]``: copies that fit on an empty node of the class."""
-    kind: NDArray[np.int16]
-    """``[C, D]``: devices of equal kind on a node are alike."""
 
 
 class Ranks(NamedTuple):
@@ -198,11 +188,11 @@ def count_islands(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
 def appraise(rows, frag, r):  # type: ignore[no-untyped-def]
     """Work out the value and the content of a row that has changed."""
     mix, klass, cpu, memory = frag.mix, rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY]
-    devices = devices_mark(mix, klass, rows.milli[r])
-    mark = content(mix, klass, cpu, memory, devices)
-    rows.devices[r] = np.int64(devices)
-    rows.mark[r] = np.int64(mark >> np.uint64(44))
-    rows.value[r] = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], mark)
+    cards = cards_mark(mix, klass, rows.milli[r])
+    rows.cards[r] = cards
+    rows.mark[r] = np.int64(content(mix, klass, cpu, memory, cards) >> np.uint64(44))
+    if mix.amounts.shape[0] > 0:
+        rows.value[r] = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], cards)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -215,14 +205,14 @@ def weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
     if asks.ask[s, MILLI] > 0:
         after, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
     else:
-        tie, devices = 0, rows.devices[r]
+        tie, after, cards = 0, 0, rows.cards[r]
         if asks.ask[s, CARDS] > 0:
             tie = _pick_cards(rows, asks, work, s, r)
+        if frag.mix.amounts.shape[0] > 0:
             for i in range(work.state[PICKED]):
-                kind = asks.kind[klass, work.pick[i]]
-                devices += np.int64(device_mark(kind, 0)) - np.int64(device_mark(kind, WHOLE))
-        mark = content(frag.mix, klass, cpu, memory, np.uint64(devices))
-        after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, mark)
+                kind = frag.mix.kinds[klass, work.pick[i]]
+                cards += card_mark(kind, 0) - card_mark(kind, WHOLE)
+            after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, cards)
     cost = asks.cost[s, klass] + rows.value[r] - after
     if tie >= FRESH:
         tie -= FRESH
@@ -240,21 +230,22 @@ def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-un
     klass, part = rows.klass[r], asks.ask[s, MILLI]
     best, best_tie, chosen, fresh = -1, 0, -1, 0
     for d in range(rows.slots[r]):
-        milli, holder, kind = rows.milli[r, d], rows.holder[r, d], asks.kind[klass, d]
+        milli, holder, kind = rows.milli[r, d], rows.holder[r, d], frag.mix.kinds[klass, d]
         if asks.group[s, klass, d] == 0 or milli < part or (holder != 0 and holder != asks.ask[s, TENANT]):
             continue
         if milli == WHOLE:
             fresh += 1
         is_known = False
         for e in range(d):  # an equal slot before it has the same value
-            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and asks.kind[klass, e] == kind:
+            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and frag.mix.kinds[klass, e] == kind:
                 is_known = True
         if is_known:
             continue
         work.after[d] = milli - part
-        devices = rows.devices[r] + np.int64(device_mark(kind, milli - part)) - np.int64(device_mark(kind, milli))
-        mark = content(frag.mix, klass, cpu, memory, np.uint64(devices))
-        after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, mark)
+        after = 0
+        if frag.mix.amounts.shape[0] > 0:
+            cards = rows.cards[r] + card_mark(kind, milli - part) - card_mark(kind, milli)
+            after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, cards)
         work.after[d] = milli
         tie = FRESH // 2 if milli == WHOLE else milli * COUNT
         if after > best or (after == best and tie < best_tie):

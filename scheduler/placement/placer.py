@@ -15,8 +15,8 @@ from scheduler.placement import kernels, ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fit import Demand, Features
 from scheduler.placement.kernels import Frag, Ranks, Work
-from scheduler.placement.mix import NO_MIX, Mix
 from scheduler.placement.table import Table, frag_of
+from scheduler.placement.wanted import NOTHING, Wanted
 
 LAG = 256
 """Changes a shape may be behind before it catches up in turn: few enough to be worked in within a decision, and so many
@@ -32,14 +32,14 @@ class Placer:
     ``shape`` gives a demand its number, ``place`` takes the best place for one copy and ``release`` gives it back.
     """
 
-    def __init__(self, cluster: Cluster, mix: Mix = NO_MIX, features: Features | None = None) -> None:
+    def __init__(self, cluster: Cluster, wanted: Wanted = NOTHING, features: Features | None = None) -> None:
         self.cluster = cluster
-        self.mix = mix
+        self.wanted = wanted
         self.features: Features = features or {}
         self.table = Table(self.features)
         self._ranks = _ranks(1, 1)
         self._work = _work(1)
-        self._frag = frag_of(mix, cluster, self.features)
+        self._frag = frag_of(wanted, cluster, self.features)
         self._version = -1
         self._bound: tuple[object, ...] | None = None
         self._changed: set[int] | None = set()
@@ -72,10 +72,10 @@ class Placer:
         if self._changed is not None:
             self._changed.add(row)
 
-    def set_mix(self, mix: Mix) -> None:
+    def set_mix(self, wanted: Wanted) -> None:
         """The demand to weigh fragmentation against. Every score changes with it, when it is next asked."""
-        if mix != self.mix:
-            self.mix, self._changed, self._unsettled = mix, None, True
+        if wanted != self.wanted:
+            self.wanted, self._changed, self._unsettled = wanted, None, True
 
     def hold(self, allocation: Allocation, tenant: str) -> None:
         """An allocation that somebody decided takes what it names. Raises KeyError for an unknown node."""
@@ -135,12 +135,14 @@ class Placer:
 
     def potential(self, shape: int) -> tuple[int, int]:
         """Copies that would fit if nobody held anything, and if moreover all nodes and cards were well."""
+        self._refresh(shape)
         members, healed = self.cluster.members, self.table.healed[shape]
         empty = self.table.asks.empty[shape].tolist()
         return sum(map(mul, members, empty)), sum(map(mul, members, healed))
 
     def sick(self, shape: int) -> list[Node]:
         """Nodes on which more copies would fit, empty, if they and their cards were well."""
+        self._refresh(shape)
         healed, empty = self.table.healed[shape], self.table.asks.empty[shape].tolist()
         less = {index for index, most in enumerate(healed) if empty[index] < most}
         klass = self.cluster.rows.klass[: self.cluster.count].tolist()
@@ -255,7 +257,7 @@ class Placer:
         cluster, before = self.cluster, self._frag
         self._unsettled = False
         cluster.rank_names()
-        self._frag = frag_of(self.mix, cluster, self.features, before)
+        self._frag = frag_of(self.wanted, cluster, self.features, before)
         if self._frag.memo is not before.memo:
             self._changed = None
         if self._changed is None:

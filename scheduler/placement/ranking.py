@@ -78,6 +78,12 @@ def _set_key(ranks, s, r, cost, tie):  # type: ignore[no-untyped-def]
     return True
 
 
+@njit(cache=True, _nrt=False)
+def _weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
+    """``weigh``, compiled once for all but the hottest place."""
+    return weigh(rows, asks, frag, work, s, r)
+
+
 @njit(cache=True, forceinline=True, _nrt=False)
 def _weigh_row(rows, asks, ranks, frag, work, s, r):  # type: ignore[no-untyped-def]
     """Bring the shape's copies and key on one row up to date. Returns whether the key changed."""
@@ -158,7 +164,7 @@ def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, lag):  # type:
             _catch_up(rows, asks, ranks, frag, work, lag)
         if r < 0:
             return i
-        weigh(rows, asks, frag, work, s, r)
+        _weigh(rows, asks, frag, work, s, r)
         picked, part, ask = work.state[PICKED], asks.ask[s, MILLI], asks.ask
         work.nodes[i] = r
         for j in range(picked):
@@ -188,7 +194,7 @@ def _scan(rows, asks, frag, work, s):  # type: ignore[no-untyped-def]
     found, cost, tie = -1, NOWHERE, NOWHERE
     for r in range(rows.klass.shape[0]):
         if copies_of(rows, asks, work, s, r) > 0:
-            c, t = weigh(rows, asks, frag, work, s, r)
+            c, t = _weigh(rows, asks, frag, work, s, r)
             if c < cost or (c == cost and (t < tie or (t == tie and rows.rank[r] < rows.rank[found]))):
                 found, cost, tie = r, c, t
     return found

@@ -12,8 +12,8 @@ from scheduler.model.node import Node
 from scheduler.model.plan import Reason
 from scheduler.placement.cluster import Cluster, Views
 from scheduler.placement.fit import Demand, Features
-from scheduler.placement.mix import Mix
 from scheduler.placement.placer import Placer
+from scheduler.placement.wanted import Wanted
 
 SHAPES_KEPT = 256
 """More different demands than a farm has at one time; beyond it everything is worked out anew."""
@@ -52,9 +52,9 @@ class Shapes:
         """A node joined or is described anew; what is held on it stays held."""
         self.placer.set_node(node)
 
-    def set_mix(self, mix: Mix) -> None:
+    def set_mix(self, wanted: Wanted) -> None:
         """The demand to weigh fragmentation against: a function of the records, like everything here."""
-        self.placer.set_mix(mix)
+        self.placer.set_mix(wanted)
 
     def hold(self, allocation: Allocation, tenant: str) -> None:
         """A lease takes what it names. Nodes that are not known hold nothing."""

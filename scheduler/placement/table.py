@@ -6,13 +6,13 @@ import numpy as np
 
 from scheduler.model.job import Resources
 from scheduler.model.units import WHOLE_CARD_MILLI
-from scheduler.placement import fragment, kernels
+from scheduler.placement import fragment, kernels, mix
 from scheduler.placement.cluster import Cluster, NodeClass
 from scheduler.placement.fit import Demand, Features, admits, capacity, suitable
 from scheduler.placement.kernels import NOWHERE, Asks, Frag
-from scheduler.placement.mix import Mix
 from scheduler.placement.score import static_cost
 from scheduler.placement.view import NodeView, healed
+from scheduler.placement.wanted import Wanted
 
 SHAPES_LEAST, CLASSES_LEAST = 16, 4
 MEMO_BITS = 16
@@ -61,7 +61,6 @@ class Table:
         self._reserve(len(self.demands), len(cluster.classes), cluster.rows.milli.shape[1])
         for index in range(self._classes, len(cluster.classes)):
             kind = cluster.classes[index]
-            self.asks.kind[index, : len(kind.kinds)] = kind.kinds
             for number in range(len(self.demands)):
                 self._judge(number, index, kind)
         self._classes = len(cluster.classes)
@@ -102,11 +101,11 @@ def suits(kind: NodeClass, ask: Resources, features: Features) -> tuple[bool, ..
     return tuple(known[number] for number in kind.kinds)
 
 
-def frag_of(mix: Mix, cluster: Cluster, features: Features, before: Frag | None = None) -> Frag:
+def frag_of(wanted: Wanted, cluster: Cluster, features: Features, before: Frag | None = None) -> Frag:
     """The mix against every class of nodes. What was worked out ``before`` is kept if it still holds."""
     kinds, members = cluster.classes, cluster.members
     demands = [
-        fragment.Demand(
+        mix.Demand(
             cpu_milli=demand.resources.cpu_milli,
             memory_mib=demand.resources.memory_mib,
             cards=1 if demand.resources.card_milli else demand.resources.cards,
@@ -114,13 +113,21 @@ def frag_of(mix: Mix, cluster: Cluster, features: Features, before: Frag | None 
             slots=tuple(_mask(demand, kind, features) for kind in kinds),
             weight=weight,
         )
-        for demand, weight in mix.shares
+        for demand, weight in wanted.shares
     ]
-    made = fragment.mix_of(demands, [_described(kind, count) for kind, count in zip(kinds, members, strict=True)])
+    made = mix.mix_of(demands, [_described(kind, count) for kind, count in zip(kinds, members, strict=True)])
+    made = _padded(made, cluster.rows.milli.shape[1])
     made = made._replace(scarce_price=np.array([_rounded(price) for price in made.scarce_price.tolist()], np.int64))
     if before is not None and _is_kept(before.mix, made):
         return Frag(mix=made, memo=before.memo)
     return Frag(mix=made, memo=fragment.memo_of(MEMO_BITS if demands else 0))
+
+
+def _padded(made: mix.Mix, slots: int) -> mix.Mix:
+    """With a column for each device slot of the cluster's arrays."""
+    kinds = np.full((len(made.kinds), slots), -1, np.int64)
+    kinds[:, : made.kinds.shape[1]] = made.kinds
+    return made._replace(kinds=kinds)
 
 
 def _mask(demand: Demand, kind: NodeClass, features: Features) -> int:
@@ -133,8 +140,8 @@ def _mask(demand: Demand, kind: NodeClass, features: Features) -> int:
     return sum(1 << slot for slot, fit in enumerate(fits) if fit)
 
 
-def _described(kind: NodeClass, count: int) -> fragment.NodeClass:
-    return fragment.NodeClass(
+def _described(kind: NodeClass, count: int) -> mix.NodeClass:
+    return mix.NodeClass(
         cpu_milli=kind.node.cpu_milli, memory_mib=kind.node.memory_mib, slots=kind.kinds, count=count, key=kind.key
     )
 
@@ -145,7 +152,7 @@ def _rounded(price: int) -> int:
     return price >> drop << drop
 
 
-def _is_kept(old: fragment.Mix, new: fragment.Mix) -> bool:
+def _is_kept(old: mix.Mix, new: mix.Mix) -> bool:
     """Whether values worked out under the old mix are right under the new one, which may know more classes."""
     count = len(old.class_keys)
     return (
@@ -167,5 +174,4 @@ def _asks(shapes: int, classes: int, slots: int) -> Asks:
         group=np.zeros((shapes, classes, slots), np.int16),
         cost=np.zeros((shapes, classes), np.int64),
         empty=np.zeros((shapes, classes), np.int32),
-        kind=np.zeros((classes, slots), np.int16),
     )

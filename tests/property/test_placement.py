@@ -14,10 +14,10 @@ from scheduler.model.job import Resources
 from scheduler.model.node import Health, NodeState
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fit import Demand, capacity, refusal
-from scheduler.placement.mix import NO_MIX, mix_of
 from scheduler.placement.placer import Placer
 from scheduler.placement.search import Search
 from scheduler.placement.shapes import Shapes
+from scheduler.placement.wanted import NOTHING, wanted_of
 from tests.builders import FEATURES, a_node, a_step
 from tests.property.test_reasons import TENANTS, random_node, random_step
 
@@ -30,7 +30,7 @@ def a_demand(rng):
 
 
 def a_mix(rng, demands):
-    return mix_of([(demand, rng.randrange(1, 20)) for demand in demands]) if rng.random() < 0.7 else NO_MIX
+    return wanted_of([(demand, rng.randrange(1, 20)) for demand in demands]) if rng.random() < 0.7 else NOTHING
 
 
 def a_farm(rng, most=12):
@@ -95,6 +95,7 @@ def test_the_nearest_refusals_are_those_of_all_views(seed):
     placer, shapes = a_farm(rng)
     for shape in live(rng, placer, shapes, 25):
         demand = placer.table.demands[shape]
+        nearest = placer.nearest(shape)
         best, count = {}, Counter()
         for row, node in enumerate(placer.cluster.nodes):
             view = placer.cluster.view(row)
@@ -106,7 +107,7 @@ def test_the_nearest_refusals_are_those_of_all_views(seed):
             key = (-no.stage, -no.amount, node.name, row)
             best[no.resource] = min(best.get(no.resource, key), key)
         wanted = [(key[3], count[resource]) for resource, key in sorted(best.items(), key=lambda entry: entry[1])]
-        assert placer.nearest(shape) == wanted
+        assert nearest == wanted
 
 
 @settings(max_examples=60, deadline=None)
@@ -116,7 +117,7 @@ def test_a_cluster_grown_by_events_decides_as_one_made_whole_in_any_order_of_nod
     placer, shapes = a_farm(rng)
     for _ in live(rng, placer, shapes, 40):
         pass
-    other = Placer(Cluster(), placer.mix, FEATURES)
+    other = Placer(Cluster(), placer.wanted, FEATURES)
     rows = list(range(placer.cluster.count))
     rng.shuffle(rows)
     for row in rows:
