@@ -93,11 +93,10 @@ class Cluster:
             self._ranked = self.count
 
     def racks(self) -> NDArray[np.int32]:
-        """The number of each row's rack, in the order of their names; -1: none known."""
-        if self._racks is None or len(self._racks) != self.count:
-            names = sorted({node.rack for node in self.nodes if node.rack})
-            number = {name: index for index, name in enumerate(names)}
-            self._racks = np.array([number.get(node.rack, -1) for node in self.nodes], np.int32)
+        """The number of each row's rack, in the order of their names. Nodes without one count as one more rack."""
+        if self._racks is None:
+            number = {name: index for index, name in enumerate(sorted({node.rack for node in self.nodes}))}
+            self._racks = np.array([number[node.rack] for node in self.nodes], np.int32)
         return self._racks
 
     def set_node(self, node: Node) -> int:
@@ -129,6 +128,24 @@ class Cluster:
         for device, (milli, tenant) in held.items():
             self.hold(row, device, milli, tenant)
         return row
+
+    def drop_node(self, name: str) -> tuple[int, int]:
+        """A node was never there: the last row takes its place. Both rows, which the caller must touch."""
+        row, last = self.row.pop(name), self.count - 1
+        self.members[self.rows.klass[row]] -= 1
+        self._strays.pop(row, None)
+        for kept in (self.nodes, self._slot, self._ids):
+            kept[row] = kept[last]  # type: ignore[index]
+            kept.pop()
+        if row != last:
+            self.row[self.nodes[row].name] = row
+            for array in (self.rows.free, self.rows.milli, self.rows.holder, self.rows.klass, self.rows.slots):
+                array[row] = array[last]
+            if last in self._strays:
+                self._strays[row] = self._strays.pop(last)
+        self.rows.klass[last] = -1
+        self._racks, self._ranked = None, -1
+        return row, last
 
     def hold(self, row: int, device: str, milli: int, tenant: str) -> None:
         """Take ``milli`` of a device (negative: give back), without touching the row."""
@@ -213,9 +230,18 @@ class Views(Mapping[str, NodeView]):
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._known: dict[str, tuple[int, NodeView]] = {}
 
     def __getitem__(self, name: str) -> NodeView:
-        return self._cluster.view(self._cluster.row[name])
+        """The view of a node; the same object as long as nothing of it has changed."""
+        row = self._cluster.row[name]
+        last, node = int(self._cluster.rows.last[row]), self._cluster.nodes[row]
+        known = self._known.get(name)
+        if known is not None and known[0] == last and known[1].node is node:
+            return known[1]
+        view = self._cluster.view(row)
+        self._known[name] = (last, view)
+        return view
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._cluster.row)

@@ -20,7 +20,7 @@ def spread(
     """``(row, ranks on it)`` from what fits by row; empty when not all ranks fit as near as ``together`` asks.
 
     One node that holds all ranks is nearer than one rack, and one rack than anywhere. Among racks, the one that takes
-    the fewest nodes, then the one with the least room. ``racks`` by row; -1: in no rack known, so a rack of its own.
+    the fewest nodes, then the one with the least room. ``racks`` by row.
     """
     left = copies.copy()
     roomy = bool((copies >= ranks).any())
@@ -35,6 +35,15 @@ def spread(
     rows, counts = np.empty(ranks, np.int32), np.empty(ranks, np.int32)
     used = _pack(left, key, rank, ranks, rows, counts)
     return tuple(zip(rows[:used].tolist(), counts[:used].tolist(), strict=True))
+
+
+def most(copies: NDArray[np.int32], racks: NDArray[np.int32], together: Together) -> int:
+    """The most ranks that fit as near to each other as ``together`` asks."""
+    if together is Together.ANYWHERE or not len(copies):
+        return int(copies.sum(dtype=np.int64))
+    if together is Together.NODE:
+        return int(copies.max())
+    return int(np.bincount(racks, copies).max())
 
 
 @njit(cache=True)
@@ -82,8 +91,7 @@ def _best_rack(copies, key, rank, racks, ranks):  # type: ignore[no-untyped-def]
         count = max(count, racks[r] + 1)
     room = np.zeros(count, np.int64)
     for r in range(racks.shape[0]):
-        if racks[r] >= 0:
-            room[racks[r]] += copies[r]
+        room[racks[r]] += copies[r]
     best, best_used = -1, 0
     rows, counts = np.empty(ranks, np.int32), np.empty(ranks, np.int32)
     left = np.empty_like(copies)

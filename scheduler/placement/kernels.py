@@ -188,11 +188,15 @@ def count_islands(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
 def appraise(rows, frag, r):  # type: ignore[no-untyped-def]
     """Work out the value and the content of a row that has changed."""
     mix, klass, cpu, memory = frag.mix, rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY]
+    if klass < 0:
+        return
     cards = cards_mark(mix, klass, rows.milli[r])
     rows.cards[r] = cards
     rows.mark[r] = np.int64(content(mix, klass, cpu, memory, cards) >> np.uint64(44))
     if mix.amounts.shape[0] > 0:
         rows.value[r] = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], cards)
+    else:
+        rows.value[r] = 0
 
 
 @njit(cache=True, forceinline=True, _nrt=False)

@@ -14,7 +14,7 @@ from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement import kernels, ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fit import Demand, Features
-from scheduler.placement.kernels import Frag, Ranks, Work
+from scheduler.placement.kernels import Ranks, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
 
@@ -71,6 +71,13 @@ class Placer:
         self._unsettled = True
         if self._changed is not None:
             self._changed.add(row)
+
+    def drop_node(self, name: str) -> None:
+        """A node was never there."""
+        rows = self.cluster.drop_node(name)
+        self._unsettled = True
+        if self._changed is not None:
+            self._changed.update(rows)
 
     def set_mix(self, wanted: Wanted) -> None:
         """The demand to weigh fragmentation against. Every score changes with it, when it is next asked."""
@@ -131,6 +138,13 @@ class Placer:
         row = self._refresh(shape)
         return None if row < 0 else row
 
+    def best_but(self, shape: int, barred: NDArray[np.int32]) -> int | None:
+        """The best row that is none of ``barred``."""
+        if self._unsettled:
+            self._settle()
+        row = ranking.best_but(self._core, shape, barred, np.empty((len(barred), 2), np.int64))
+        return None if row < 0 else row
+
     # -- why
 
     def potential(self, shape: int) -> tuple[int, int]:
@@ -147,6 +161,13 @@ class Placer:
         less = {index for index, most in enumerate(healed) if empty[index] < most}
         klass = self.cluster.rows.klass[: self.cluster.count].tolist()
         return [node for node, index in zip(self.cluster.nodes, klass, strict=True) if index in less]
+
+    def possible(self, shape: int) -> list[str]:
+        """Nodes on which at least one copy would fit if nobody held anything, by name."""
+        self._refresh(shape)
+        empty = self.table.asks.empty[shape].tolist()
+        klass = self.cluster.rows.klass[: self.cluster.count].tolist()
+        return sorted([node.name for node, index in zip(self.cluster.nodes, klass, strict=True) if empty[index]])
 
     def nearest(self, shape: int) -> list[tuple[int, int]]:
         """``(row, nodes that lack the same)`` per resource that nodes are short of, nearest to fitting first.
@@ -263,7 +284,8 @@ class Placer:
         if self._changed is None:
             self._ranks.seen[:] = -1
         self._follow()
-        for row in range(cluster.count) if self._changed is None else sorted(self._changed):
+        rows = cluster.rows.klass.shape[0]
+        for row in range(rows) if self._changed is None else sorted(self._changed):
             ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
         self._changed = set()
 

@@ -184,6 +184,29 @@ def _catch_up(rows, asks, ranks, frag, work, lag):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
+def best_but(core, s, barred, saved):  # type: ignore[no-untyped-def]
+    """The best row that is none of ``barred`` (each row once); -1: none. ``saved`` is scratch, two places per barred row."""
+    return _best_but(core.rows, core.asks, core.ranks, core.frag, core.work, s, barred, saved)
+
+
+@njit(cache=True, _nrt=False)
+def _best_but(rows, asks, ranks, frag, work, s, barred, saved):  # type: ignore[no-untyped-def]
+    _refresh(rows, asks, ranks, frag, work, s)
+    for i in range(barred.shape[0]):
+        r = barred[i]
+        saved[i, 0], saved[i, 1] = ranks.key[s, r, 0], ranks.key[s, r, 1]
+        if _set_key(ranks, s, r, NOWHERE, 0):
+            _climb(ranks, rows.rank, s, r)
+    r = ranks.tree[s, 1]
+    found = r if ranks.key[s, r, 0] != NOWHERE else -1
+    for i in range(barred.shape[0]):
+        r = barred[i]
+        if _set_key(ranks, s, r, saved[i, 0], saved[i, 1]):
+            _climb(ranks, rows.rank, s, r)
+    return found
+
+
+@njit(cache=True)
 def scan(core, s):  # type: ignore[no-untyped-def]
     """The best row by weighing every row again, without any cache: what ``decide`` must find. -1: none."""
     return _scan(core.rows, core.asks, core.frag, core.work, s)

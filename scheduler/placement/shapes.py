@@ -5,11 +5,14 @@ Work per shape and per changed node, never per task. All of it is a cache: dropp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
 from scheduler.model.node import Node
 from scheduler.model.plan import Reason
+from scheduler.placement import gang
 from scheduler.placement.cluster import Cluster, Views
 from scheduler.placement.fit import Demand, Features
 from scheduler.placement.placer import Placer
@@ -36,6 +39,8 @@ class Shape:
     """Changes of the cluster when it was last looked at."""
     reasons: dict[int, tuple[Reason, ...]] = field(default_factory=dict)
     """By ranks: why it does not fit now; filled when asked."""
+    possible: Sequence[str] | None = None
+    """Where it would fit if nobody held anything; filled when asked."""
 
 
 class Shapes:
@@ -51,6 +56,10 @@ class Shapes:
     def set_node(self, node: Node) -> None:
         """A node joined or is described anew; what is held on it stays held."""
         self.placer.set_node(node)
+
+    def drop_node(self, name: str) -> None:
+        """A node was never there."""
+        self.placer.drop_node(name)
 
     def set_mix(self, wanted: Wanted) -> None:
         """The demand to weigh fragmentation against: a function of the records, like everything here."""
@@ -78,8 +87,22 @@ class Shapes:
         if shape.seen != changes:
             shape.ranking.copies = self.placer.copies(shape.number)
             shape.reasons.clear()
+            shape.possible = None
             shape.seen = changes
         return shape
+
+    def most(self, demand: Demand, together: Together) -> int:
+        """How many fit near enough to each other now."""
+        shape = self.of(demand)
+        if together is Together.ANYWHERE:
+            return shape.ranking.copies
+        return gang.most(self.placer.room(shape.number)[0], self.placer.cluster.racks(), together)
+
+    def possible(self, shape: Shape) -> Sequence[str]:
+        """Nodes on which a copy would fit if nobody held anything, by name."""
+        if shape.possible is None:
+            shape.possible = self.placer.possible(shape.number)
+        return shape.possible
 
     def described(self) -> list[Node]:
         """All nodes, by name."""

@@ -18,7 +18,7 @@ from scheduler.placement.placer import Placer
 from scheduler.placement.search import Search
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.wanted import NOTHING, wanted_of
-from tests.builders import FEATURES, a_node, a_step
+from tests.builders import FEATURES, a_node
 from tests.property.test_reasons import TENANTS, random_node, random_step
 
 SEEDS = st.integers(0, 2**32)
