@@ -88,10 +88,11 @@ class State:
         self.touched = Touched()
         for job in snapshot.jobs:
             self.put_job(job)
+        for node in snapshot.nodes:
+            self.shapes.set_node(node)
         for lease in snapshot.leases:
             self._index(lease)
-        for node in snapshot.nodes:
-            self.shapes.set_node(self._held_on(NodeView.empty(node)))
+            self._hold(lease.lease)
         self.touched = Touched()
 
     @property
@@ -153,7 +154,7 @@ class State:
                 return
             self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
-        self.shapes.set_node(self._held_on(NodeView.empty(node)))
+        self.shapes.set_node(node)
         self.totals = plus(self.totals, totals((node,)))
 
     def put_job(self, record: JobRecord) -> None:
@@ -187,10 +188,7 @@ class State:
         lease = record.lease
         self.touched.leases[lease.id] = record
         self._index(record)
-        for allocation in lease.allocations:
-            view = self.nodes.get(allocation.node)
-            if view is not None:
-                self.shapes.set_held(view.take(allocation, lease.tenant))
+        self._hold(lease)
 
     def _index(self, record: LeaseRecord) -> None:
         lease = record.lease
@@ -201,15 +199,13 @@ class State:
     def leave(self, lease: Lease) -> None:
         """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
         del self.leases[lease.id]
-        for allocation in lease.allocations:
-            self.shapes.set_held(self.nodes[allocation.node].give_back(allocation))
+        self._give_back(lease)
         self._count(lease, -1)
 
     def enter(self, record: LeaseRecord) -> None:
         """In a trial: what :meth:`leave` let go is held again."""
         self.leases[record.lease.id] = record
-        for allocation in record.lease.allocations:
-            self.shapes.set_held(self.nodes[allocation.node].take(allocation, record.lease.tenant))
+        self._hold(record.lease)
         self._count(record.lease, 1)
 
     def drop_node(self, name: str) -> None:
@@ -227,25 +223,20 @@ class State:
         views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
         return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
 
-    def _held_on(self, view: NodeView) -> NodeView:
-        """The empty node with what its leases hold."""
-        name = view.node.name
-        for lease_id in self.leases_of_node.get(name, ()):
-            lease = self.leases[lease_id].lease
-            for allocation in lease.allocations:
-                if allocation.node == name:
-                    view = view.take(allocation, lease.tenant)
-        return view
+    def _hold(self, lease: Lease) -> None:
+        for allocation in lease.allocations:
+            self.shapes.hold(allocation, lease.tenant)
+
+    def _give_back(self, lease: Lease) -> None:
+        for allocation in lease.allocations:
+            self.shapes.give_back(allocation, lease.tenant)
 
     def _close(self, record: LeaseRecord) -> None:
         lease = record.lease
         del self.leases[lease.id]
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
-        for allocation in lease.allocations:
-            view = self.nodes.get(allocation.node)
-            if view is not None:
-                self.shapes.set_held(view.give_back(allocation))
+        self._give_back(lease)
         of_job = self.leases_of_job[lease.job_id]
         of_job.remove(lease.id)
         if not of_job:

@@ -185,7 +185,7 @@ class Trial:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
         shape = self.state.shapes.of(candidate.demand)
         closed = self.closed(candidate)
-        return [name for name in self.state.shapes.potential(shape).empty if name not in closed]
+        return [name for name in self.state.shapes.possible(shape) if name not in closed]
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> None:
         step, tenant = candidate.step, candidate.job.tenant
