@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
@@ -11,6 +12,7 @@ from scheduler.model.job import Job, JobRecord, Step, StepRecord
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
+from scheduler.model.queue import Amounts
 from scheduler.placement.fit import capacity
 from scheduler.placement.view import NodeView
 from scheduler.queueing.lifecycle import find_step
@@ -38,28 +40,77 @@ class Evictor:
         self._tries = 0
         self._gone = {record.lease.id for record in state.leases.values() if record.stopping}
         """Leases that are stopping already, and those this plan stops."""
+        self._expected: list[tuple[str, Amounts]] = []
+        """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""
 
     def fits_when_stopped(self, candidate: Candidate, copies: int) -> bool:
         """Whether what is stopping already makes room, given ``copies`` that fit now."""
-        return bool(self._gone) and self._copies(candidate, copies, self._gone) >= candidate.step.ranks
+        with self._as_expected():
+            fits = self._fits(candidate, copies, frozenset())
+        if fits and self._gone:
+            self._expected.append((candidate.queue, candidate.amounts))
+        return fits
 
     def victims(self, candidate: Candidate, copies: int, names: Iterable[str]) -> tuple[Preempt, ...]:
         """What to stop so that the candidate fits on ``names``; empty when nobody may be or nothing would help."""
         self._tries += 1
-        nodes = frozenset(names)
-        found = sorted(self._possible(candidate, nodes), key=lambda v: (v.cost, v.lease_id))
-        if not found:
+        with self._as_expected():
+            chosen = self._cheapest(candidate, copies, frozenset(names))
+        if not chosen:
             return ()
-
-        def fits(leases: frozenset[str]) -> bool:
-            return self._copies(candidate, copies, self._gone | leases) >= candidate.step.ranks
-
-        if not fits(frozenset(v.lease_id for v in found)):
-            return ()
-        chosen = choose(found, fits)
         self._gone.update(chosen)
+        self._expected.append((candidate.queue, candidate.amounts))
         reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
         return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
+
+    def _cheapest(self, candidate: Candidate, copies: int, nodes: frozenset[str]) -> tuple[str, ...]:
+        found: list[Victim] = []
+        reclaimed: dict[str, tuple[str, Amounts]] = {}
+        for victim, why in self._possible(candidate, nodes):
+            found.append(victim)
+            if why is Ground.GUARANTEE:
+                reclaimed[victim.lease_id] = self._held_by(victim.lease_id)
+
+        def fits(leases: frozenset[str]) -> bool:
+            return self._fits(candidate, copies, leases)
+
+        def allowed(leases: frozenset[str]) -> bool:
+            taken = [reclaimed[key] for key in leases if key in reclaimed]
+            return self._quotas.may_reclaim_all(candidate.queue, candidate.amounts, taken)
+
+        return choose(found, fits, allowed) if found else ()
+
+    def _fits(self, candidate: Candidate, copies: int, leases: frozenset[str]) -> bool:
+        """Room and quota for the candidate once ``leases`` and what is stopping have ended."""
+        if self._copies(candidate, copies, self._gone | leases) < candidate.step.ranks:
+            return False
+        given = [self._held_by(key) for key in leases]
+        for queue, amounts in given:
+            self._quotas.give(queue, amounts)
+        block = self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id)
+        for queue, amounts in given:
+            self._quotas.take(queue, amounts)
+        return block is None
+
+    @contextmanager
+    def _as_expected(self) -> Iterator[None]:
+        """The quotas as they will be: what is stopping given back, and given to those it stops for."""
+        gone = [self._held_by(key) for key in sorted(self._gone)]
+        for queue, amounts in gone:
+            self._quotas.give(queue, amounts)
+        for queue, amounts in self._expected:
+            self._quotas.take(queue, amounts)
+        yield
+        for queue, amounts in self._expected:
+            self._quotas.give(queue, amounts)
+        for queue, amounts in gone:
+            self._quotas.take(queue, amounts)
+
+    def _held_by(self, lease_id: str) -> tuple[str, Amounts]:
+        """An open lease's queue, and what it holds."""
+        lease = self._state.leases[lease_id].lease
+        step, _ = find_step(self._state.jobs[lease.job_id], lease.step)
+        return lease.queue, amounts_of(step.resources, len(lease.allocations))
 
     def may_try(self, candidate: Candidate) -> bool:
         """Whether looking for victims can make sense; cheap."""
@@ -76,27 +127,30 @@ class Evictor:
     def _lowest_priority(self) -> int:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
-    def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[Victim]:
+    def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[tuple[Victim, Ground]]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
         for lease_id in sorted({key for name in nodes for key in self._state.leases_on.get(name, ())}, key=number_of):
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)
-            own = job.job.id == candidate.job.id
-            if not own and lease_id not in self._gone and self._may_stop(candidate, mine, record, job, step, done):
-                yield self._victim(record, job, step)
+            if job.job.id == candidate.job.id or lease_id in self._gone:
+                continue
+            why = self._may_stop(candidate, mine, record, job, step, done)
+            if why is not None:
+                yield self._victim(record, job, step), why
 
     def _may_stop(  # noqa: PLR0917 (all of them decide)
         self, candidate: Candidate, mine: Standing, record: LeaseRecord, job: JobRecord, step: Step, done: StepRecord
-    ) -> bool:
+    ) -> Ground | None:
         queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
         reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
         why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)
         if why is not Ground.AHEAD:
-            return why is not None
+            return why
         ran_ms = self._now_ms - record.lease.granted_ms
         median_ms = self._state.durations.estimate(job.job, step, done).median_ms
-        return ahead(self._policy.sort, mine, _standing(step, job.job, done, median_ms, ran_ms))
+        standing = _standing(step, job.job, done, median_ms, ran_ms)
+        return Ground.AHEAD if ahead(self._policy.sort, mine, standing) else None
 
     def _victim(self, record: LeaseRecord, job: JobRecord, step: Step) -> Victim:
         entitled = self._quotas.borrowed(record.lease.queue) == NONE

@@ -151,14 +151,15 @@ class Trial:
 
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
-        if candidate.blocked is not None or not candidate.left:
+        quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
+        if (candidate.blocked is not None and not quota) or not candidate.left:
             return ()
         may_stop = self.evictor.may_try(candidate)
         # One task of a shape that others of its shape hold needs no promise: the next of those to end makes room for
         # it, and the order gives it that room.
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
         promised = candidate.step.ranks > 1 or not held
-        promised = promised and len(self.promises) < self.policy.promises_max
+        promised = promised and not quota and len(self.promises) < self.policy.promises_max
         if not (may_stop or promised):
             return ()
         names = self._possible(candidate)
@@ -170,7 +171,7 @@ class Trial:
     def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[Preempt, ...]:
         free = [name for name in names if name not in self.guard.nodes]
         copies = sum(self.search.copies_on(candidate.demand, name) for name in free)
-        if copies >= candidate.step.ranks or self.evictor.fits_when_stopped(candidate, copies):
+        if self.evictor.fits_when_stopped(candidate, copies):
             return ()
         stops = self.evictor.victims(candidate, copies, free)
         self.stopped.update(stop.lease_id for stop in stops)
