@@ -12,7 +12,6 @@ from scheduler.control import views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
 from scheduler.control.delivery import FeedView
-from scheduler.control.observe import find_node
 from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home
 from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
@@ -213,7 +212,7 @@ class Operations:
         require_operator(caller)
 
         def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
-            node = find_node(engine, name)
+            node = engine.node(name)
             if node is None:
                 raise NotFound(f"no node {name!r} (there are: {', '.join(sorted(n.name for n in engine.nodes()))})")
             if node.state in (state, NodeState.LOST):

@@ -112,14 +112,14 @@ class ChangeKind(StrEnum):
     SMALLER = "smaller"
     """Ask for less of one resource."""
     FEWER_RANKS = "fewer_ranks"
-    SHORTER = "shorter"
-    """Be expected to end sooner, so that nobody's promised start is delayed."""
     OTHER_CARD = "other_card"
     """Accept one more card model."""
     LABEL = "label"
     """Do without one label."""
     TOLERATE = "tolerate"
     """Tolerate one more taint."""
+    APART = "apart"
+    """Let the ranks be anywhere."""
     PRIORITY = "priority"
     PARALLEL = "parallel"
     """Raise the step's own limit on tasks at once."""
@@ -162,3 +162,5 @@ class Plan:
     now_ms: int
     actions: tuple[Action, ...] = ()
     waits: tuple[Wait, ...] = ()
+    wake_ms: int = 0
+    """When to plan again even if nothing happens until then; 0: no need."""
