@@ -38,10 +38,12 @@ class Trial:
         self.guard = Guard(self.search.nodes, self._ends, state.shapes.features)
         self.calendar = Calendar(state.reservations.values())
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
-        self.evictor = Evictor(state, self.search.nodes, quotas, now_ms, policy)
+        self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
         self.promises: list[Promise] = []
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
+        self._kept: set[str] = set()
+        """Nodes with promises that wait for what runs to end by itself."""
         self.stopped: set[str] = set()
         """Leases this plan preempts."""
         self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
@@ -81,6 +83,14 @@ class Trial:
                 message = f"needs {needed} seats of licence {name}; {max(free, 0)} are free"
                 return Reason(kind=ReasonKind.LICENCE, resource=name, message=message)
         return self.quota(candidate)
+
+    def is_below_floor(self, candidate: Candidate) -> bool:
+        """Its kind of job holds less than its floor."""
+        return self.floors.is_below(candidate.job.kind, candidate.amounts)
+
+    def is_guaranteed(self, candidate: Candidate) -> bool:
+        """One more lease of it stays within a guarantee."""
+        return self.quotas.entitled(candidate.queue, candidate.amounts)
 
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
@@ -164,23 +174,26 @@ class Trial:
         promised = candidate.step.ranks > 1 or not held
         promised = promised and not quota and len(self.promises) < self.policy.promises_max
         if not (may_stop or promised):
+            self.evictor.passed(candidate)
             return ()
         names = self._possible(candidate)
-        stops = self._stop_for(candidate, names) if may_stop else ()
-        if promised or stops:
-            self._promise(candidate, names)
+        expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
+        nodes = self._promise(candidate, names) if promised or expected else ()
+        if not expected:
+            self._kept.update(nodes)
+            self.evictor.passed(candidate)
         return stops
 
-    def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[Preempt, ...]:
-        free = [name for name in names if name not in self.guard.nodes]
-        copies = sum(self.search.copies_on(candidate.demand, name) for name in free)
-        if self.evictor.fits_when_stopped(candidate, copies):
-            return ()
-        stops = self.evictor.victims(candidate, copies, free)
+    def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
+        """Whether stops make room for the candidate, and those that are new."""
+        free = [name for name in names if name not in self._kept]
+        if self.evictor.fits_when_stopped(candidate, free):
+            return True, ()
+        stops = self.evictor.victims(candidate, free)
         self.stopped.update(stop.lease_id for stop in stops)
         if stops:
             self._known_ends.clear()
-        return stops
+        return bool(stops), stops
 
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
@@ -188,11 +201,12 @@ class Trial:
         closed = self.closed(candidate)
         return [name for name in self.state.shapes.potential(shape).empty if name not in closed]
 
-    def _promise(self, candidate: Candidate, names: Sequence[str]) -> None:
+    def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
+        """The nodes of the start that is promised; none when there never will be one."""
         step, tenant = candidate.step, candidate.job.tenant
         found = self.guard.earliest(candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together)
         if found is None:
-            return
+            return ()
         start_ms, allocations = found
         promise = Promise(
             job_id=candidate.job.id,
@@ -205,6 +219,7 @@ class Trial:
         )
         self.promises.append(promise)
         self.guard.add(promise)
+        return promise.nodes
 
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""
