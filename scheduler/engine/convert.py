@@ -25,16 +25,23 @@ LOOKED_AT = 16
 """Waiting steps for which a plan looks for nodes in the other lane."""
 
 
+def drain(trial: Trial, candidate: Candidate) -> None:
+    """A gang is next and does not fit in its lane: keep nodes of the other lane for it, where that is sooner."""
+    if candidate.step.ranks > 1 and candidate.left and candidate.blocked is None and trial.has_lanes:
+        for node in _nodes_for(trial, candidate):
+            trial.moves[node] = Lane(candidate.demand.lane)
+
+
 def conversions(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Convert, ...]:
-    """Moves to begin now, for those at the front of the order."""
-    if not any(view.node.lane is not Lane.ANY for view in trial.state.nodes.values()):
+    """Moves to begin now: what was kept for gangs, and idle nodes for single tasks at the front of the order."""
+    if not trial.has_lanes:
         return ()
-    moves: dict[str, Convert] = {}
-    waiting = (c for c in left_over if c.left and c.blocked is None)
+    waiting = (c for c in left_over if c.left and c.blocked is None and c.step.ranks == 1)
     for candidate in islice(waiting, LOOKED_AT):
-        for node in _nodes_for(trial, candidate, moves):
-            moves[node] = Convert(node=node, lane=Lane(candidate.demand.lane), cost_ms=cost_ms(trial))
-    return tuple(moves[name] for name in sorted(moves))
+        for node in _nodes_for(trial, candidate):
+            trial.moves[node] = Lane(candidate.demand.lane)
+    cost = cost_ms(trial)
+    return tuple(Convert(node=name, lane=trial.moves[name], cost_ms=cost) for name in sorted(trial.moves))
 
 
 def cost_ms(trial: Trial) -> int:
@@ -43,7 +50,7 @@ def cost_ms(trial: Trial) -> int:
     return seen[len(seen) // 2] if seen else trial.policy.convert_ms
 
 
-def _nodes_for(trial: Trial, candidate: Candidate, taken: dict[str, Convert]) -> Iterator[str]:
+def _nodes_for(trial: Trial, candidate: Candidate) -> Iterator[str]:
     lane, step = Lane(candidate.demand.lane), candidate.step
     wanted = step.ranks if step.ranks > 1 else candidate.left
     if step.ranks > 1:
@@ -51,7 +58,7 @@ def _nodes_for(trial: Trial, candidate: Candidate, taken: dict[str, Convert]) ->
     wanted -= sum(_copies(trial, candidate, view) for view in trial.state.nodes.values() if view.node.moving_to is lane)
     if wanted <= 0 or (step.ranks == 1 and candidate.run_ms * wanted < GAIN * cost_ms(trial)):
         return
-    offers = sorted(_offers(trial, candidate, lane, taken))
+    offers = sorted(_offers(trial, candidate, lane))
     if step.ranks > 1 and sum(copies for _, _, copies, _ in offers) < wanted:
         return
     chosen: list[str] = []
@@ -69,14 +76,12 @@ def _nodes_for(trial: Trial, candidate: Candidate, taken: dict[str, Convert]) ->
     yield from (name for name in chosen if name not in trial.state.leases_of_node and not trial.starts_on(name))
 
 
-def _offers(
-    trial: Trial, candidate: Candidate, lane: Lane, taken: dict[str, Convert]
-) -> Iterator[tuple[int, int, int, str]]:
+def _offers(trial: Trial, candidate: Candidate, lane: Lane) -> Iterator[tuple[int, int, int, str]]:
     """``(when it is free, -copies, copies, node)`` of nodes in the other lane that nobody has been promised."""
     for name, view in trial.state.nodes.items():
         node = view.node
         other = node.lane not in (Lane.ANY, lane) and node.state is NodeState.READY
-        if not other or name in trial.guard.nodes or name in taken:
+        if not other or name in trial.guard.nodes or name in trial.moves:
             continue
         copies = _copies(trial, candidate, view)
         if copies:
@@ -93,7 +98,8 @@ def _keep(trial: Trial, candidate: Candidate, nodes: Sequence[str], ready_ms: in
     """Let the nodes drain for the gang; False where its own lane has a place for it as soon."""
     start_ms = ready_ms + cost_ms(trial)
     own = next((p for p in trial.promises if (p.job_id, p.step) == candidate.key), None)
-    if own is not None and own.start_ms <= start_ms:
+    full = own is None and len(trial.promises) >= trial.policy.promises_max
+    if full or (own is not None and own.start_ms <= start_ms):
         return False
     trial.keep(
         Promise(

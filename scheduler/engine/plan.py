@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
-from scheduler.engine.convert import conversions
+from scheduler.engine.convert import conversions, drain
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
@@ -66,24 +66,27 @@ def make_plan(
         steered = {queue: [c for c in cs if c.key in wanted.steered] for queue, cs in entries.items()}
         for candidate in chain.from_iterable(steered.values()):
             steer(candidate, wanted.places.get(candidate.key))
-        _place_all(draft, Order(tree, state.totals, draft.shares, steered), up_to_floors=False)
+        _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
     unsteered = len(draft.left_over)
     # 5. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
         below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
-        _place_all(draft, Order(tree, state.totals, draft.shares, below), up_to_floors=True)
-    # 6. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+        _place_all(draft, Order(tree, state.totals, draft.shares, below), draft.trial.is_below_floor)
+    # 6. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
+    if any(any(queue.guaranteed) for queue in tree):
+        _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
+    # 7. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
-    _place_all(draft, Order(tree, state.totals, draft.shares, entries), up_to_floors=False)
-    # 7. Move nodes between lanes for those who wait.
+    _place_all(draft, Order(tree, state.totals, draft.shares, entries))
+    # 8. Move nodes between lanes for those who wait.
     moves = conversions(draft.trial, draft.left_over)
-    # 8. Say why everything else waits.
+    # 9. Say why everything else waits.
     waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
     plan = Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
-    # 9. Say when something may change without an event.
+    # 10. Say when something may change without an event.
     return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms))
 
 
@@ -96,13 +99,13 @@ def _stops(state: State) -> Iterator[Stop]:
                 yield Stop(lease_id=lease_id, reason=record.reason)
 
 
-def _place_all(draft: Draft, order: Order[Candidate], *, up_to_floors: bool) -> None:
-    """Leases for everything that fits. ``up_to_floors``: only while its kind of job is below its floor."""
+def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate], bool] | None = None) -> None:
+    """Leases for everything that fits. ``only``: as long as this is true of it; others come later."""
     trial = draft.trial
     while (candidate := order.peek()) is not None:
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
         lease = None
-        wanted = not up_to_floors or trial.floors.is_below(candidate.job.kind, candidate.amounts)
+        wanted = only is None or only(candidate)
         if candidate.left and wanted and not full:
             lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
         if lease is not None:
@@ -115,8 +118,9 @@ def _place_all(draft: Draft, order: Order[Candidate], *, up_to_floors: bool) -> 
         if not candidate.left:
             continue
         draft.left_over.append(candidate)
-        if not (up_to_floors or full):
+        if only is None and not full:
             draft.preempts += trial.pass_over(candidate)
+            drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
 

@@ -110,7 +110,7 @@ def _take(room: Row, mask: int, cards: int, milli: int) -> int:
 
 
 @njit(cache=True, _nrt=False)
-def _filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:  # noqa: PLR0917
+def _filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:
     """Thousandths of cards that all rollouts together take. ``room`` is scratch space."""
     room = room[: free.shape[0]]
     idle, widest = 0, 0
@@ -171,7 +171,7 @@ def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
 
 
 @njit(cache=True, _nrt=False)
-def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, cards: np.uint64) -> int:  # noqa: PLR0917
+def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, cards: np.uint64) -> int:
     """``value`` when the hash of the cards is known."""
     key = content(mix, klass, cpu, memory, cards)
     at = np.int64(key >> np.uint64(1)) & (memo.keys.shape[0] - 1)
@@ -183,7 +183,7 @@ def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: R
 
 
 @njit(cache=True, _nrt=False)
-def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:  # noqa: PLR0917
+def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:
     """What a node in this state can still be expected to serve, in thousandths of a card times ROLLOUTS times FIXED."""
     return known_value(mix, memo, klass, cpu, memory, free, cards_mark(mix, klass, free))
 
@@ -202,7 +202,7 @@ def tie(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
 
 
 @njit(cache=True)
-def score(  # noqa: PLR0917
+def score(
     mix: Mix,
     memo: Memo,
     before: int,

@@ -8,7 +8,7 @@ from scheduler.model.job import Together
 from scheduler.model.node import Health, Lane, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal, tally
-from scheduler.placement.gang import most
+from scheduler.placement.future import most
 from scheduler.placement.shapes import Shape, Shapes
 from scheduler.placement.view import NodeView, healed, leasable
 

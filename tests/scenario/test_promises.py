@@ -8,6 +8,7 @@ from scheduler.model.event import NodeSeen, QueueSet, ReservationSet
 from scheduler.model.job import Together
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import Lane
+from scheduler.model.plan import Preempt
 from scheduler.model.policy import Backfill, Band, Floor, Policy, Preemption
 from scheduler.model.queue import Queue, Reservation, ReservationKind
 from tests.builders import Park, a_job, a_node, a_step, lines
@@ -94,12 +95,12 @@ def test_a_class_of_priority_preempts_in_its_queue_and_only_there():
     park = park_with(Policy(), a_node("n1", cards=1), queues=queues)
     park.submit(a_job(1, a_step(cards=1), queue="ai"))
     park.cycle()
-    park.submit(a_job(2, a_step(cards=1), queue="film", priority=90))
-    assert not [line for line in lines(park.plan()) if line.startswith("preempt")]
-    park.submit(a_job(3, a_step(cards=1), queue="ai", priority=90))
+    park.submit(a_job(2, a_step(cards=1), queue="ai", priority=90))
     assert lines(park.plan())[0] == "preempt l1"
-    park.policy = replace(park.policy, preemption=Preemption.NEVER)
-    assert not [line for line in lines(park.plan()) if line.startswith("preempt")]
+    never = replace(park.policy, preemption=Preemption.NEVER)
+    assert not [a for a in park.engine.plan(park.now_ms, never).actions if isinstance(a, Preempt)]
+    park.submit(a_job(3, a_step(cards=1), queue="film", priority=90))
+    assert not [line for line in lines(park.plan()) if line.startswith("preempt")], "film would take what is freed"
 
 
 def test_nobody_is_stopped_where_it_would_not_help():
