@@ -82,6 +82,7 @@ def build(
     from scheduler.control.money import Money
     from scheduler.control.operations import Operations
     from scheduler.control.pricing import Pricing
+    from scheduler.control.reservations import Reservations
     from scheduler.control.service import Service
     from scheduler.engine import Engine
     from scheduler.feed.start import open_feed
@@ -102,6 +103,7 @@ def build(
         executor=executor,
         clock=clock,
         dispatch=Dispatch(tokens, token_ms=limits.token_ms),
+        policy=config.scheduling.policy(),
         limits=limits,
         declared=declared,
         after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],
@@ -122,7 +124,14 @@ def build(
     service = Service(cycle, store, executor)
     pricing = Pricing(cycle, keeper, store)
     doors = Doors(
-        service=service, operations=operations, money=money, pricing=pricing, cycle=cycle, tokens=tokens, feed=feed
+        service=service,
+        operations=operations,
+        money=money,
+        pricing=pricing,
+        cycle=cycle,
+        tokens=tokens,
+        feed=feed,
+        reservations=Reservations(cycle),
     )
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread

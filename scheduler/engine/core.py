@@ -16,7 +16,7 @@ from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
 from scheduler.model.plan import Change, Plan, Preempt, Reason, Start, Stop, Wait
 from scheduler.model.policy import Policy
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import demand_of
 from scheduler.placement.why import never
@@ -165,6 +165,10 @@ class Engine:
     def tenant(self, name: str) -> Tenant | None:
         """The tenant of this name."""
         return self._state.tenants.get(name)
+
+    def reservations(self) -> Iterable[Reservation]:
+        """All reservations, cancelled and past ones included."""
+        return self._state.reservations.values()
 
     def tenants(self) -> Iterable[Tenant]:
         """All tenants."""
