@@ -7,7 +7,7 @@ from dataclasses import replace
 from scheduler.model.event import NodeSeen, QueueSet, ReservationSet
 from scheduler.model.job import Together
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Lane
+from scheduler.model.node import Lane, NodeState
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Backfill, Band, Floor, Policy, Preemption
 from scheduler.model.queue import Queue, Reservation, ReservationKind
@@ -202,7 +202,7 @@ def test_an_idle_node_moves_to_the_lane_where_work_waits_and_a_busy_one_drains()
     assert not [line for line in lines(park.plan()) if line.startswith("convert")], "a move is begun once"
     park.wait(45_000)
     for node in list(park.engine.nodes()):
-        back = replace(node, lane=Lane.JOB, state="ready", state_reason="", moving_to=None, moving_since_ms=0)
+        back = replace(node, lane=Lane.JOB, state=NodeState.READY, state_reason="", moving_to=None, moving_since_ms=0)
         park.tell(NodeSeen(at_ms=park.now_ms, node=back))
     assert lines(park.cycle())[0].startswith("start j2.work.0.a1 on p0")
     assert {node.moved_ms for node in park.engine.nodes()} == {45_000}
