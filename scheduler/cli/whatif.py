@@ -42,9 +42,9 @@ _ROWS = (
 @verb(
     "whatif",
     panel=CLUSTER,
-    example="shisuan whatif --hours 24 --add-node copy-of=node7,count=1\nshisuan whatif --policy sort=deadline --png w.png",
+    example="shisuan whatif --hours 24 --add-node copy-of=n7,count=1\nshisuan whatif --policy sort=deadline",
 )
-def whatif(
+def whatif(  # noqa: PLR0917 (Typer calls it by name)
     ctx: typer.Context,
     add_node: Annotated[
         list[str] | None, typer.Option(metavar="copy-of=NODE[,count=N]", help="Further nodes like this one.")

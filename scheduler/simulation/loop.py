@@ -33,7 +33,7 @@ from scheduler.model.event import (
     TenantSet,
 )
 from scheduler.model.lease import AttemptState, Lease, LeaseRecord, parse_attempt_id
-from scheduler.model.plan import Convert, Plan, ReasonKind, Reserve, Start
+from scheduler.model.plan import Convert, Plan, ReasonKind, Stop
 from scheduler.queueing.lifecycle import find_step
 from scheduler.simulation.book import Book
 from scheduler.simulation.instants import next_edge
@@ -247,7 +247,8 @@ class Simulation:
             return
         stale = self._stale
         self._apply(event)
-        self._stale = stale  # a start frees and takes nothing
+        # It frees and takes nothing; in a recording, the service planned after it all the same.
+        self._stale = stale or running.script.start_rank >= 0
 
     def _ended(self, what: tuple[str, int]) -> None:
         attempt_id, version = what
@@ -299,7 +300,7 @@ class Simulation:
         scenario = self._scenario
         plan = self.engine.plan(self.now_ms, scenario.policy)
         if self._is_paused((self.now_ms, rank)):
-            plan = replace(plan, actions=tuple(a for a in plan.actions if not isinstance(a, Start)))
+            plan = replace(plan, actions=tuple(a for a in plan.actions if isinstance(a, Stop)))
         self._planned_ms = self.now_ms
         self._book.plans += 1
         if self._watch is not None:
@@ -357,9 +358,6 @@ class Simulation:
 
     def _wake(self, plan: Plan) -> None:
         """Plan again when something may start without an event."""
-        for action in plan.actions:
-            if isinstance(action, Reserve) and action.start_ms > self.now_ms:
-                self._tick_at(action.start_ms)
         kinds = {reason.kind for wait in plan.waits for reason in wait.reasons}
         self._fruitless = self._fruitless + 1 if kinds & TIMED and not plan.actions and not self._heap else 0
         if not kinds & TIMED:
