@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scheduler.cli import (
     cluster,
+    cycle,
     demo,
     doctor,
     jobs,
@@ -28,7 +29,7 @@ from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.session import Session
 
 # Importing these registers their verbs; help lists them in this order.
-MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation, whatif, money, keys)
+MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation, whatif, cycle, money, keys)
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
