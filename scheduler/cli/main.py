@@ -19,6 +19,7 @@ from scheduler.cli import (
     logs,
     money,
     report,
+    reserve,
     submit,
     utilisation,
     watch,
@@ -29,7 +30,10 @@ from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.session import Session
 
 # Importing these registers their verbs; help lists them in this order.
-MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation, whatif, cycle, money, keys)
+MODULES = (
+    *(lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation),
+    *(reserve, whatif, cycle, money, keys),
+)
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),

@@ -78,7 +78,9 @@ class Evictor:
 
     def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[Victim]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
-        for lease_id in sorted({key for name in nodes for key in self._state.leases_on.get(name, ())}, key=number_of):
+        for lease_id in sorted(
+            {key for name in nodes for key in self._state.leases_of_node.get(name, ())}, key=number_of
+        ):
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)

@@ -20,7 +20,7 @@ from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import NONE, amounts_of, plus, times
+from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
 from scheduler.queueing.usage import add
 
 
@@ -65,22 +65,20 @@ class State:
         self.jobs: dict[str, JobRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
         self.attempts = {attempt.id: attempt for attempt in snapshot.attempts}
-        for node in snapshot.nodes:
-            self.shapes.set_node(NodeView.empty(node))
         self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
         self.leases_of_job: dict[str, set[str]] = {}
         self.leases_of_step: dict[tuple[str, str], int] = {}
         """Open leases per job and step; absent means none."""
+        self.leases_of_node: dict[str, dict[str, None]] = {}
+        """Open leases with a part on a node, in order of granting; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
         self.held_since: dict[str, Amounts] = {}
         """Sum over each queue's open leases of amounts x the instant of their grant: tells how long it has held."""
         self.kinds_held: dict[str, Amounts] = {}
         """Likewise by kind of job."""
-        self.leases_on: dict[str, dict[str, None]] = {}
-        """Open leases on each node, in order of granting; absent means none."""
         self.shapes_held: Counter[Demand] = Counter()
         """Open leases by the demand of one rank."""
         self.seats: Counter[str] = Counter()
@@ -91,7 +89,9 @@ class State:
         for job in snapshot.jobs:
             self.put_job(job)
         for lease in snapshot.leases:
-            self.open_lease(lease)
+            self._index(lease)
+        for node in snapshot.nodes:
+            self.shapes.set_node(self._held_on(NodeView.empty(node)))
         self.touched = Touched()
 
     @property
@@ -151,14 +151,10 @@ class State:
             node = _keep_leased(node, before)
             if node == before.node:
                 return
-        view = NodeView.empty(node)
-        for record in self.leases.values():
-            for allocation in record.lease.allocations:
-                if allocation.node == node.name:
-                    view = view.take(allocation, record.lease.tenant)
+            self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
-        self.shapes.set_node(view)
-        self.totals = totals(view.node for view in self.nodes.values())
+        self.shapes.set_node(self._held_on(NodeView.empty(node)))
+        self.totals = plus(self.totals, totals((node,)))
 
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
@@ -189,11 +185,16 @@ class State:
     def open_lease(self, record: LeaseRecord) -> None:
         """A lease takes its resources."""
         lease = record.lease
-        self.leases[lease.id] = self.touched.leases[lease.id] = record
+        self.touched.leases[lease.id] = record
+        self._index(record)
         for allocation in lease.allocations:
             view = self.nodes.get(allocation.node)
             if view is not None:
                 self.shapes.set_held(view.take(allocation, lease.tenant))
+
+    def _index(self, record: LeaseRecord) -> None:
+        lease = record.lease
+        self.leases[lease.id] = record
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         self._count(lease, 1)
 
@@ -225,6 +226,16 @@ class State:
         devices = {device for allocation in lease.allocations for device in allocation.devices}
         views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
         return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
+
+    def _held_on(self, view: NodeView) -> NodeView:
+        """The empty node with what its leases hold."""
+        name = view.node.name
+        for lease_id in self.leases_of_node.get(name, ()):
+            lease = self.leases[lease_id].lease
+            for allocation in lease.allocations:
+                if allocation.node == name:
+                    view = view.take(allocation, lease.tenant)
+        return view
 
     def _close(self, record: LeaseRecord) -> None:
         lease = record.lease
@@ -260,13 +271,13 @@ class State:
         for name, seats in step.resources.licences:
             _add(self.seats, name, sign * seats * ranks)
         for node in {allocation.node for allocation in lease.allocations}:
-            on = self.leases_on.setdefault(node, {})
+            on = self.leases_of_node.setdefault(node, {})
             if sign > 0:
                 on[lease.id] = None
             else:
                 del on[lease.id]
                 if not on:
-                    del self.leases_on[node]
+                    del self.leases_of_node[node]
         return amounts
 
 

@@ -7,17 +7,17 @@ from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.chunk import chunk_size
+from scheduler.engine.ends import estimate_of, left_ms
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
-from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id, parse_attempt_id
+from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import Calendar, Floors
-from scheduler.queueing.durations import worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import amounts_of
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
@@ -219,7 +219,7 @@ class Trial:
         return sorted([*known, *started], key=lambda end: (end[0], end[2])) if started else known
 
     def _ends_of(self, node: str) -> Iterator[tuple[int, Allocation, str]]:
-        for lease_id in self.state.leases_on.get(node, ()):
+        for lease_id in self.state.leases_of_node.get(node, ()):
             record = self.state.leases[lease_id]
             end_ms = self.expected_end_ms(record)
             for allocation in record.lease.allocations:
@@ -228,15 +228,10 @@ class Trial:
 
     def expected_end_ms(self, record: LeaseRecord) -> int:
         """When a running lease will have ended, as likely as not."""
-        job = self.state.jobs[record.lease.job_id]
-        step, done = find_step(job, record.lease.step)
-        if record.stopping or record.lease.id in self.stopped:
-            return self.now_ms + step.grace_ms
-        estimate, ran_ms = self.state.durations.estimate(job.job, step, done), self.now_ms - record.lease.granted_ms
-        if len(record.lease.attempts) > 1:
-            return record.lease.granted_ms + max(ran_ms, estimate.median_ms * len(record.lease.attempts))
-        kept_ms = worked_ms(done, parse_attempt_id(record.lease.attempts[0])[2])
-        return self.now_ms + estimate.left(ran_ms + kept_ms)
+        job, step_name = record.lease.job_id, record.lease.step
+        if record.lease.id in self.stopped:
+            return self.now_ms + find_step(self.state.jobs[job], step_name)[0].grace_ms
+        return self.now_ms + left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
 
 
 def quota_reason(block: Block) -> Reason:

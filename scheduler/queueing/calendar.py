@@ -28,6 +28,12 @@ def windows(reservation: Reservation, from_ms: int, to_ms: int) -> tuple[tuple[i
     return tuple(found)
 
 
+def next_window(reservation: Reservation, at_ms: int) -> tuple[int, int] | None:
+    """Its first window that has not ended at ``at_ms``; None: there is none."""
+    number = _first(reservation, at_ms)
+    return None if number is None else _window(reservation, number)
+
+
 class Calendar:
     """The reservations in force, by node."""
 

@@ -18,8 +18,8 @@ A fact that is already known changes nothing and the same object comes back. A v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+from scheduler.model.changed import replace
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import AttemptFinished, LeaseStopping
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
@@ -286,6 +286,8 @@ def _cancel_unreachable(job: Job, steps: tuple[StepRecord, ...]) -> tuple[StepRe
     """Cancel what waits behind a step that can no longer succeed, transitively; steps may be listed in any order."""
     while True:
         broken = {step.name for step in steps if tasks.is_broken(step)}
+        if not broken:
+            return steps
         after = tuple(
             tasks.cancel_waiting(done) if broken.intersection(step.needs) else done
             for step, done in zip(job.steps, steps, strict=True)

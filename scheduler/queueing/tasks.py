@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
+from scheduler.model.changed import replace
 from scheduler.model.job import Step, StepRecord
 from scheduler.model.ranges import Ranges
 
