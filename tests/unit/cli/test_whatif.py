@@ -12,7 +12,7 @@ from tests.unit.control.world import World, step
 
 
 @pytest.fixture
-def recorded(tmp_path):
+def recorded(tmp_path, capsys):
     """A database in which one node of one core ran three jobs one after the other."""
     card = Device(id="GPU-0", model="H100-SXM-80GB", memory_mib=81_559)
     world = World(tmp_path, nodes=(a_node("n1", cpus=1, devices=(card,)),))
@@ -20,6 +20,7 @@ def recorded(tmp_path):
     for job in jobs:
         world.run_to_end(job)
     world.close()
+    capsys.readouterr()  # the service's log
     return world.url
 
 
