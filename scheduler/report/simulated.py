@@ -121,7 +121,7 @@ def _figure(width: float, height: float) -> Figure:
 def _instants(start_ms: int, end_ms: int) -> NDArray[np.int64]:
     import numpy as np
 
-    return np.linspace(start_ms, max(end_ms, start_ms + 1), _SAMPLES).astype(np.int64)
+    return np.linspace(start_ms, max(end_ms - 1, start_ms + 1), _SAMPLES).astype(np.int64)
 
 
 def _line(  # noqa: PLR0917 (each is a different thing)
