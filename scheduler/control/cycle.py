@@ -32,7 +32,7 @@ from scheduler.model.event import (
 )
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, Report, ReportKind
-from scheduler.model.plan import ReasonKind, Start, Stop
+from scheduler.model.plan import Start, Stop
 from scheduler.model.policy import Policy
 
 log = structlog.get_logger("shisuan.cycle")
@@ -110,6 +110,8 @@ class Cycle:
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
         self._stale_plan = True
+        self._wake_ms = 0
+        """When a plan is due without anything having happened; 0: never."""
         self._announced: Policy | None = None
         self._has_more = False
         """The last plan gave all the starts that one cycle may have."""
@@ -253,7 +255,7 @@ class Cycle:
 
     def _decide(self, batch: Batch) -> None:
         self._has_more = False
-        if not self._stale_plan:
+        if not self._stale_plan and not 0 < self._wake_ms <= batch.now_ms:
             return
         plan = self._engine.plan(batch.now_ms, self.policy)
         if not self.observer.runtime_up:
@@ -265,10 +267,10 @@ class Cycle:
             elif isinstance(event, LeaseStopping):
                 batch.stop[event.lease_id] = event.reason
         # A full plan may have more to give; a wait for an instant ends without an event.
+        self._wake_ms = plan.wake_ms
         starts = sum(isinstance(a, Start) for a in plan.actions)
-        timed = any(r.kind is ReasonKind.RETRY_LATER for w in plan.waits for r in w.reasons)
         self._has_more = starts >= self.policy.starts_per_cycle
-        self._stale_plan = self._has_more or timed
+        self._stale_plan = self._has_more
 
     def _orders(self, batch: Batch) -> list[LeaseOrder]:
         orders: list[LeaseOrder] = []

@@ -124,6 +124,7 @@ def scenario_of(recorded: Recording, policy: Policy, *, features: Mapping[str, f
         begin_ms=recorded.begin_ms,
         plans=recorded.plans,
         pauses=recorded.pauses,
+        wakes=False,
         features=features,
     )
 
@@ -142,7 +143,7 @@ def changed_by(scenario: Scenario, changes: Changes) -> Scenario:
     if problems:
         raise InvalidInput(problems)
     policy = changed_policy(scenario.policy, changes.policy or {})
-    return _with_nodes(replace(scenario, policy=policy), changes, known)
+    return _with_nodes(replace(scenario, policy=policy, wakes=True), changes, known)
 
 
 def _nodes(scenario: Scenario) -> dict[str, Node]:

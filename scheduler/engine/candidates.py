@@ -42,6 +42,8 @@ class Candidate:
     state: State
     chunk: int = 0
     """Most tasks per lease; 0: not worked out yet."""
+    place: tuple[str, int] | None = None
+    """``(card model, ranks)`` where the plan steers it to."""
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
 

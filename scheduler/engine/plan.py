@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
+from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
+from scheduler.engine.wake import wake
 from scheduler.model.job import JobRecord
 from scheduler.model.plan import Action, Plan, Preempt, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
@@ -54,18 +57,31 @@ def make_plan(
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), shares=shares)
-    # 4. Kinds of job below their floor go first, until they reach it.
+    # 4. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
+    wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
+    draft.preempts += wanted.stops
+    draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
+    if wanted.steered:
+        steered = {queue: [c for c in cs if c.key in wanted.steered] for queue, cs in entries.items()}
+        for candidate in chain.from_iterable(steered.values()):
+            steer(candidate, wanted.places.get(candidate.key))
+        _place_all(draft, Order(tree, state.totals, draft.shares, steered), up_to_floors=False)
+        entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
+    unsteered = len(draft.left_over)
+    # 5. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
         below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
         _place_all(draft, Order(tree, state.totals, draft.shares, below), up_to_floors=True)
-    # 5. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
-    draft.left_over.clear()
+    # 6. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries), up_to_floors=False)
-    # 6. Say why everything else waits.
+    # 7. Say why everything else waits.
     waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves())
-    return Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
+    plan = Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
+    # 8. Say when something may change without an event.
+    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms))
 
 
 def _stops(state: State) -> Iterator[Stop]:

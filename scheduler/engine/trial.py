@@ -53,7 +53,7 @@ class Trial:
 
     def start(self, candidate: Candidate, lease_id: str) -> Lease | None:
         """A lease for the candidate's next tasks, which are thereby taken from it; None: not now."""
-        candidate.blocked = self.limit(candidate)
+        candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
         allocations = self._place(candidate)
@@ -106,6 +106,9 @@ class Trial:
     def _sizes(self, candidate: Candidate) -> Iterator[int]:
         """Numbers of ranks to try, largest first: all of them, or what an elastic gang can do with."""
         step = candidate.step
+        if candidate.place is not None:
+            yield candidate.place[1]
+            return
         yield step.ranks
         if not step.ranks_min:
             return

@@ -162,3 +162,5 @@ class Plan:
     now_ms: int
     actions: tuple[Action, ...] = ()
     waits: tuple[Wait, ...] = ()
+    wake_ms: int = 0
+    """When to plan again even if nothing happens until then; 0: no need."""
