@@ -201,7 +201,9 @@ def below_floor_permille(run: Run, kind: JobKind, permille: int) -> int:
     waits = np.zeros(len(at_ms), dtype=bool)
     for job in run.jobs:
         if job.id in mine and kind is not JobKind.RENDER:
-            waits |= (at_ms >= job.submitted_ms + 2 * SECOND_MS) & (at_ms < (job.granted_ms or run.end_ms))
+            waits |= (at_ms >= job.submitted_ms + 2 * SECOND_MS) & (
+                at_ms < (job.granted_ms if job.was_granted else run.end_ms)
+            )
     waits |= kind is JobKind.RENDER
     least = NODES * CARDS * permille
     return int(WHOLE * np.mean(waits & (held < least))) if len(at_ms) else 0
@@ -213,8 +215,12 @@ def measure(run: Run, policy: Policy) -> list[Figure]:
     clips = [job for job in run.jobs if job.kind == JobKind.TRANSCODE.value]
     due = [job for job in clips if job.deadline_ms <= run.end_ms]
     ours = policy.name == OURS.name
-    waits_ms = [(job.granted_ms or run.end_ms) - job.submitted_ms for job in clips]
-    gangs_ms = [(j.granted_ms or run.end_ms) - j.submitted_ms for j in run.jobs if j.kind == JobKind.TRAIN.value]
+    waits_ms = [(job.granted_ms if job.was_granted else run.end_ms) - job.submitted_ms for job in clips]
+    gangs_ms = [
+        (j.granted_ms if j.was_granted else run.end_ms) - j.submitted_ms
+        for j in run.jobs
+        if j.kind == JobKind.TRAIN.value
+    ]
     found = {
         "gang_wait_seconds": (max(gangs_ms, default=0) / SECOND_MS, None),
         "gang_late_seconds": (max(late_ms, default=0) / SECOND_MS, 5.0 if ours else None),

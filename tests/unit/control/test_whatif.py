@@ -161,3 +161,18 @@ def _work(world, rng, jobs):
         world.clock.now += rng.randrange(0, 20)
         if all(world.job(job).state.is_final for job in jobs):
             return
+
+
+def test_the_journal_says_who_plans_from_when_on(tmp_path):
+    world = World(tmp_path)
+    try:
+        world.turn(2)
+        world.cycle.policy = Policy(name="other")
+        world.turn(2)
+        told = [event for _, event in world.store.journal() if isinstance(event, EngineStarted)]
+    finally:
+        world.close()
+    assert [(event.engine, event.policy.name) for event in told] == [
+        (whatif.VERSION, Policy().name),
+        (whatif.VERSION, "other"),
+    ]
