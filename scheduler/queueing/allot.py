@@ -19,7 +19,7 @@ from scheduler.queueing.balance import NOWHERE_MS, balance
 from scheduler.queueing.deadline import Timetable, timetable
 from scheduler.queueing.item import NEVER_MS, Item, Place, Slot, Supply
 
-STAY_PERMILLE = 700
+STAY_PERMILLE = 850
 """Someone takes a running gang's cards only with less than this part of its remaining card-time."""
 SCORE = 10**9
 
