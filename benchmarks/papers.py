@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from benchmarks.results import Figure
 from benchmarks.traces import SECOND_MS, Trace
-from benchmarks.training_traces import elasticflow, gavel
-from scheduler.queueing.allot import Allotment, Objective, allot
+from scheduler.model.policy import Objective
+from scheduler.queueing.allot import Allotment, allot
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply, item_of
 
 LOST_MS = 60 * SECOND_MS
@@ -141,8 +139,10 @@ def _decide(run: Run, plan: Allotment, rules: Rules, now: int, found: Outcome, *
     run.place = place
     run.item = replace(run.item, slot=plan.slots.get(run.item.key))
     late = run.late_ms if rules.overhead is own_overhead else 0
-    run.end_ms = NEVER_MS if place is None else now + late + replace(run.item, running=place).takes_ms(
-        place, dict(run.item.places())[place]
+    run.end_ms = (
+        NEVER_MS
+        if place is None
+        else now + late + replace(run.item, running=place).takes_ms(place, dict(run.item.places())[place])
     )
 
 

@@ -13,6 +13,7 @@ from scheduler.model.event import (
     AttemptsSeen,
     AttemptStarted,
     ChargeReversed,
+    EngineStarted,
     Event,
     JobCancelled,
     JobHeld,
@@ -127,7 +128,9 @@ def _check_grant(state: State, lease: Lease) -> tuple[int, ...]:
     record = state.jobs.get(lease.job_id)
     if record is None:
         raise NotFound(f"no job {lease.job_id!r}")
-    _, done = lifecycle.find_step(record, lease.step)
+    step, done = lifecycle.find_step(record, lease.step)
+    if not (step.ranks_min or step.ranks) <= len(lease.allocations) <= step.ranks:
+        raise Conflict(f"lease {lease.id}: {len(lease.allocations)} allocations for {step.ranks} ranks")
     indices: list[int] = []
     for attempt_id in lease.attempts:
         _, _, index, tried = parse_attempt_id(attempt_id)
@@ -182,16 +185,21 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     at_ms = max(event.at_ms, record.lease.granted_ms, attempt.started_ms)
     after = lifecycle.attempt_finished(attempt, event, at_ms)
     first = record.lease.attempts[0] == attempt.id
-    job = lifecycle.task_finished(state.jobs[attempt.job_id], after, first_in_lease=first)
+    models = state.models_of(record.lease) if after.checkpoint_ms else frozenset[str]()
+    ranks, by_park = len(record.lease.allocations), not record.stop_charged
+    job = lifecycle.work_kept(state.jobs[attempt.job_id], after, ranks, models, by_park=by_park)
+    job = lifecycle.task_finished(job, after, first_in_lease=first)
     state.put_attempt(after)
-    state.put_job(job)
     closed = lifecycle.lease_after(record, tuple(state.attempts_of(record.lease)))
-    if closed is not record:
+    if closed is record:
+        state.put_job(job)
+    else:
+        state.put_job(lifecycle.served(job, closed))
         state.put_lease(closed)
 
 
-def _for_the_ledger(state: State, event: Event) -> None:
-    """Usage and money are the ledger's; the engine's records do not change."""
+def _no_record(state: State, event: Event) -> None:
+    """Usage and money are the ledger's, and who plans is for those who replay: the engine's records do not change."""
 
 
 def _open_attempt(state: State, attempt_id: str) -> AttemptRecord | None:
@@ -224,6 +232,7 @@ def _put_changed(state: State, record: JobRecord) -> None:
 
 
 HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
+    EngineStarted: _no_record,
     QueueSet: _queue_set,
     ReservationSet: _reservation_set,
     TenantSet: _tenant_set,
@@ -239,11 +248,11 @@ HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
     AttemptStarted: _attempt_started,
     AttemptsSeen: _attempts_seen,
     AttemptFinished: _attempt_finished,
-    UsageSealed: _for_the_ledger,
-    RateCardSet: _for_the_ledger,
-    PolicySet: _for_the_ledger,
-    VoucherGranted: _for_the_ledger,
-    VoucherRevoked: _for_the_ledger,
-    ChargeReversed: _for_the_ledger,
+    UsageSealed: _no_record,
+    RateCardSet: _no_record,
+    PolicySet: _no_record,
+    VoucherGranted: _no_record,
+    VoucherRevoked: _no_record,
+    ChargeReversed: _no_record,
 }
 """One handler per kind of event; a test holds it to the whole alphabet."""

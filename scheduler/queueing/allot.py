@@ -13,24 +13,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from scheduler.model.job import Slot
+from scheduler.model.policy import Objective
 from scheduler.queueing.balance import NOWHERE_MS, balance
 from scheduler.queueing.deadline import Timetable, timetable
-from scheduler.queueing.item import NEVER_MS, Item, Place, Slot, Supply
+from scheduler.queueing.item import NEVER_MS, Item, Place, Supply
 
 STAY_PERMILLE = 850
 """Someone takes a running gang's cards only with less than this part of its remaining card-time."""
 SCORE = 10**9
-
-
-class Objective(StrEnum):
-    """What is to be small, once deadlines are met."""
-
-    COMPLETION = "completion"
-    """The mean time to completion, by weight."""
-    MAKESPAN = "makespan"
-    """The end of the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

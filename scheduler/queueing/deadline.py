@@ -12,7 +12,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from scheduler.queueing.item import NEVER_MS, Item, Place, Slot, Supply
+from scheduler.model.job import Slot
+from scheduler.queueing.item import NEVER_MS, Item, Place, Supply
 
 
 @dataclass(slots=True)

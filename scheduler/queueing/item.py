@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scheduler.model.job import Step
+from scheduler.model.job import Slot, Step
 
 WHOLE = 1_000_000
 """Full speed: all ranks on the fastest model."""
@@ -17,16 +17,6 @@ NEVER_MS = 2**60
 """Later than any instant."""
 Place = tuple[str, int]
 """``(card model, ranks)``"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """A stretch of time on some cards, ``[start_ms, end_ms)``: what a promise rests on."""
-
-    model: str
-    ranks: int
-    start_ms: int
-    end_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from scheduler.engine import Engine
-from scheduler.model.job import Job
+from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.node import DeviceKind, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -68,18 +66,26 @@ class Book:
     def tasks(self, engine: Engine, job_id: str, at_ms: int) -> None:
         """A job may have other tasks waiting than before."""
         record = engine.job(job_id)
-        if record is None:
-            return
-        tally = self._tallies.get(job_id)
+        if record is not None:
+            self._count(record, at_ms)
+
+    def _count(self, record: JobRecord, at_ms: int) -> None:
+        tally = self._tallies.get(record.job.id)
         if tally is None:
-            tally = self._tallies[job_id] = Tally()
+            tally = self._tallies[record.job.id] = Tally()
         waiting = sum(len(step.waiting) for step in record.steps)
         if waiting != tally.waiting:
             self._waiting.append((at_ms, record.job.queue, waiting - tally.waiting))
             tally.waiting = waiting
 
-    def granted(self, job: Job, lease: Lease) -> None:
-        """A lease opened."""
+    def known(self, record: JobRecord, at_ms: int) -> None:
+        """A job that was there at the beginning; one that has ended is left out."""
+        if not record.state.is_final:
+            self._tallies[record.job.id] = Tally(granted_ms=record.started_ms)
+            self._count(record, at_ms)
+
+    def granted(self, job: Job, lease: Lease, left: int) -> None:
+        """A lease opened, with ``left`` attempts that have not ended."""
         tally = self._tallies.setdefault(job.id, Tally())
         tally.granted_ms = tally.granted_ms or lease.granted_ms
         self._open[lease.id] = Open(
@@ -87,7 +93,7 @@ class Book:
             kind=job.kind.value,
             card_milli=sum(a.card_milli or len(a.devices) * WHOLE_CARD_MILLI for a in lease.allocations),
             cpu_milli=sum(a.cpu_milli for a in lease.allocations),
-            left=len(lease.attempts),
+            left=left,
         )
         for attempt_id in lease.attempts:
             self._lease_of[attempt_id] = lease.id
@@ -135,17 +141,12 @@ class Book:
         """Time was in vain."""
         self._tallies[job_id].lost_ms += max(ms, 0)
 
-    @staticmethod
-    def draw(seed: int, number: int, low: int, high: int) -> int:
-        """An integer in ``[low, high]`` that depends on nothing but the arguments."""
-        return int(np.random.default_rng([seed, number]).integers(low, high + 1))
-
     def close(self, engine: Engine, end_ms: int) -> Run:
         """The run, with leases that are still open cut at ``end_ms``."""
         for held in self._open.values():
             self._span(held, end_ms, None)
         return Run(
-            jobs=tuple(self._tallies.get(r.job.id, Tally()).outcome(r) for r in engine.jobs()),
+            jobs=tuple(self._tallies[r.job.id].outcome(r) for r in engine.jobs() if r.job.id in self._tallies),
             spans=tuple(sorted(self._spans, key=lambda span: int(span.lease_id[1:]))),
             waiting=tuple(self._waiting),
             park=tuple(self._park),

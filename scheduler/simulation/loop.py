@@ -1,22 +1,28 @@
 """The loop: take what happens at an instant, plan, carry the plan out, schedule what follows from it.
 
-What happens at one instant is ordered by class, rank and sequence, as in simpy: the order of the heap is total, so
-equal scenarios give equal runs.
+What happens at one instant is ordered by rank, then by the order in which it was scheduled, as in simpy: the order of
+the heap is total, so equal scenarios give equal runs.
 """
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
 from scheduler.engine import Engine
+from scheduler.model.errors import ShisuanError
 from scheduler.model.event import (
     AttemptFinished,
     AttemptStarted,
     Event,
+    JobCancelled,
+    JobHeld,
+    JobReleased,
+    JobRetried,
     JobSubmitted,
     LeaseGranted,
     LeaseStopping,
@@ -26,15 +32,15 @@ from scheduler.model.event import (
     ReservationSet,
     TenantSet,
 )
-from scheduler.model.job import Step
 from scheduler.model.lease import AttemptState, Lease, LeaseRecord, parse_attempt_id
-from scheduler.model.node import Node, NodeState
 from scheduler.model.plan import Convert, Plan, ReasonKind, Reserve, Start
 from scheduler.queueing.lifecycle import find_step
 from scheduler.simulation.book import Book
 from scheduler.simulation.instants import next_edge
+from scheduler.simulation.lanes import Lanes, cordoned, on_node
 from scheduler.simulation.outcome import Run
-from scheduler.simulation.scenario import Scenario, Script, Starting
+from scheduler.simulation.running import Running, ended
+from scheduler.simulation.scenario import Point, Scenario, Starting
 
 Watch = Callable[[Engine, Plan], object]
 """Called with each plan before it is carried out; must change nothing."""
@@ -44,31 +50,14 @@ FRUITLESS_MAX = 10_000
 """Plans in a row that only waited for an instant and gave nothing: then nothing ever will."""
 
 
-class When(IntEnum):
-    """Order of what happens at one instant."""
+class Rank(IntEnum):
+    """Order of what happens at one instant. A recording's own order takes the place of these, from 0 on."""
 
-    OUTSIDE = 0
-    END = 1
-    START = 2
-    SUBMIT = 3
-    TICK = 4
-
-
-@dataclass(slots=True)
-class Running:
-    """An attempt between its grant and its end."""
-
-    lease: Lease
-    step: Step
-    script: Script
-    kept_ms: int
-    """Work that checkpoints had kept before it."""
-    started_ms: int
-    end_ms: int
-    state: AttemptState
-    reason: str
-    version: int = 0
-    """Of its entry in the heap: older ones are void."""
+    OUTSIDE = -4
+    END = -3
+    START = -2
+    SUBMIT = -1
+    TICK = 2**62
 
 
 class Simulation:
@@ -77,19 +66,20 @@ class Simulation:
     def __init__(self, scenario: Scenario, *, watch: Watch | None = None, keep: bool = False) -> None:
         self.engine = Engine.from_snapshot(scenario.start, features=scenario.features)
         self.events: list[Event] = []
+        self.dropped: list[str] = []
+        """Facts from outside that did not fit what had become of the jobs."""
         self.now_ms = scenario.begin_ms
         self._scenario = scenario
         self._watch = watch
         self._keep = keep
         self._book = Book(scenario.begin_ms)
-        self._heap: list[tuple[int, int, int, int, Callable[[Any], None], Any]] = []
+        self._heap: list[tuple[int, int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
         self._running: dict[str, Running] = {}
         self._kept: dict[tuple[str, str, int], int] = {}
         self._queued: dict[str, list[str]] = {}
         """Lease id to its attempts that have not begun, of leases with several."""
-        self._converting: dict[str, Convert] = {}
-        self._conversions = 0
+        self._lanes = Lanes(scenario.seed, scenario.convert_ms)
         self._reservations = {r.name: r for r in scenario.start.reservations}
         self._stale = False
         self._planned_ms = -1
@@ -103,7 +93,7 @@ class Simulation:
         while heap and not (until_ms and heap[0][0] > until_ms) and self._fruitless < FRUITLESS_MAX:
             self.now_ms = heap[0][0]
             while heap and heap[0][0] == self.now_ms:
-                _, _, _, _, happen, what = heapq.heappop(heap)
+                _, _, _, happen, what = heapq.heappop(heap)
                 happen(what)
             if self._stale:
                 self._plan_in_time()
@@ -122,15 +112,20 @@ class Simulation:
         for node in scenario.nodes:
             self._apply(NodeSeen(at_ms=self.now_ms, node=node))
         for job in scenario.jobs:
-            self._push(job.submitted_ms, When.SUBMIT, self._apply, JobSubmitted(at_ms=job.submitted_ms, job=job))
-        for event in scenario.outside:
-            self._push(event.at_ms, When.OUTSIDE, self._happen, event)
-        for at_ms in scenario.ticks_ms:
-            self._tick_at(at_ms)
+            self._push(job.submitted_ms, Rank.SUBMIT, self._apply, JobSubmitted(at_ms=job.submitted_ms, job=job))
+        ranks = scenario.outside_ranks or [Rank.OUTSIDE] * len(scenario.outside)
+        for event, rank in zip(scenario.outside, ranks, strict=True):
+            self._push(event.at_ms, rank, self._happen, event)
+        for record in self.engine.jobs():
+            self._book.known(record, self.now_ms)
+        for lease in self.engine.leases():
+            self._resume(lease)
+        for at_ms, rank in scenario.plans:
+            self._push(at_ms, rank, self._plan, rank)
 
-    def _push(self, at_ms: int, when: When, happen: Callable[[Any], None], what: Any, rank: int = 0) -> None:
+    def _push(self, at_ms: int, rank: int, happen: Callable[[Any], None], what: Any) -> None:
         self._sequence += 1
-        heapq.heappush(self._heap, (at_ms, when, rank, self._sequence, happen, what))
+        heapq.heappush(self._heap, (at_ms, rank, self._sequence, happen, what))
 
     def _apply(self, event: Event) -> None:
         self.engine.apply(event)
@@ -153,14 +148,17 @@ class Simulation:
             if running is not None:
                 self._stop(replace(event, lease_id=running.lease.id))
         else:
-            self._apply(event)
-            job_id = getattr(event, "job_id", "")
-            if job_id:
-                self._book.tasks(self.engine, job_id, self.now_ms)
+            try:
+                self._apply(event)
+            except ShisuanError as refused:  # a user's verb that fits the recorded run and not this one
+                self.dropped.append(f"{type(event).__name__}: {refused}")
+                return
+            if isinstance(event, JobHeld | JobReleased | JobCancelled | JobRetried):
+                self._book.tasks(self.engine, event.job_id, self.now_ms)
 
     def _lose(self, event: NodeLost) -> None:
         """What runs on the node ends, then the node is gone."""
-        for record in self._on_node(event.node):
+        for record in on_node(self.engine, event.node):
             self._queued.pop(record.lease.id, None)
             for attempt_id in record.lease.attempts:
                 attempt = self.engine.attempt(attempt_id)
@@ -172,12 +170,13 @@ class Simulation:
                 else:
                     running.end_ms, running.state, running.reason = self.now_ms, AttemptState.LOST, event.reason
                     self._ended((attempt_id, running.version))
-        self._converting.pop(event.node, None)
+        self._lanes.forget(event.node)
         self._apply(event)
         self._book.node_lost(event.node, self.now_ms)
 
-    def _on_node(self, node: str) -> list[LeaseRecord]:
-        return [r for r in self.engine.leases() if any(a.node == node for a in r.lease.allocations)]
+    def _tell_lanes(self) -> None:
+        for seen in self._lanes.drained(self.engine, self.now_ms):
+            self._push(seen.at_ms, Rank.OUTSIDE, self._apply, seen)
 
     # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -198,20 +197,49 @@ class Simulation:
             step=step,
             script=script,
             kept_ms=kept_ms,
+            began_ms=at_ms,
             started_ms=started_ms,
             end_ms=started_ms + script.run_ms,
             state=script.state,
             reason=script.reason,
         )
         self._running[attempt_id] = running
-        event = AttemptStarted(at_ms=started_ms, attempt_id=attempt_id)
-        told_ms = started_ms + script.start_told_ms
-        if told_ms <= self.now_ms:
+        stopping = self.engine.lease(lease.id)
+        if stopping is not None and stopping.stopping:
+            running.stop(at_ms + script.stop_behind_ms, self._stopped_as(job_id), stopping.stop_reason)
+        self._announce(attempt_id, running)
+        told_ms = max(running.end_ms + script.told_ms, self.now_ms)
+        self._push(told_ms, _ranked(script.end_rank, Rank.END), self._ended, (attempt_id, running.version))
+
+    def _announce(self, attempt_id: str, running: Running) -> None:
+        """Somebody hears of the start, unless it never comes or was heard of before the scenario began."""
+        script, known = running.script, self.engine.attempt(attempt_id)
+        stopped = running.end_ms <= running.started_ms and script.start_rank < 0
+        if not script.starts or stopped or (known is not None and known.state is not AttemptState.LEASED):
+            return
+        event = AttemptStarted(at_ms=running.started_ms, attempt_id=attempt_id)
+        told_ms = running.started_ms + script.start_told_ms
+        if told_ms <= self.now_ms and script.start_rank < 0:
             self._started(event)
         else:
-            self._push(told_ms, When.START, self._started, event, script.rank)
-        told_ms = max(running.end_ms + script.told_ms, self.now_ms)
-        self._push(told_ms, When.END, self._ended, (attempt_id, 0), script.rank)
+            self._push(max(told_ms, self.now_ms), _ranked(script.start_rank, Rank.START), self._started, event)
+
+    def _resume(self, record: LeaseRecord) -> None:
+        """A lease that was open when the scenario begins: the first attempt that has not ended runs."""
+        job = self.engine.job(record.lease.job_id)
+        left = [a for a in record.lease.attempts if not self._is_over(a)]
+        if job is None or not left:
+            return
+        self._book.granted(job.job, record.lease, len(left))
+        if left[1:]:
+            self._queued[record.lease.id] = left[1:]
+        over = [self.engine.attempt(a) for a in record.lease.attempts if a not in left]
+        ended_ms = max((attempt.finished_ms for attempt in over if attempt is not None), default=0)
+        self._begin(record.lease, left[0], max(record.lease.granted_ms, ended_ms))
+
+    def _is_over(self, attempt_id: str) -> bool:
+        attempt = self.engine.attempt(attempt_id)
+        return attempt is None or attempt.state.is_final
 
     def _started(self, event: AttemptStarted) -> None:
         running = self._running.get(event.attempt_id)
@@ -228,26 +256,18 @@ class Simulation:
             return
         del self._running[attempt_id]
         end_ms = max(running.end_ms, running.lease.granted_ms)
-        saved_ms = self._settle(attempt_id, running, end_ms)
-        queued = self._queued.get(running.lease.id)
-        self._finish(attempt_id, end_ms, running.state, running.reason, saved_ms)
-        if queued:
-            self._begin(running.lease, queued.pop(0), end_ms)
-
-    def _settle(self, attempt_id: str, running: Running, end_ms: int) -> int:
-        """Note what the attempt kept and what was in vain; the instant of its last checkpoint, 0 for none."""
+        left = ended(running, end_ms)
         job_id, step, index, _ = parse_attempt_id(attempt_id)
-        if running.state is AttemptState.SUCCEEDED:
-            self._kept.pop((job_id, step, index), None)
-            self._book.lost(job_id, running.script.catch_up_ms * len(running.lease.allocations))
-            return 0
-        catch_up_ms, every_ms = running.script.catch_up_ms, running.step.checkpoint_ms
-        done_ms = max(end_ms - running.started_ms - catch_up_ms, 0)
-        saved_ms = done_ms // every_ms * every_ms if every_ms else 0
-        if saved_ms:
-            self._kept[job_id, step, index] = running.kept_ms + saved_ms * running.script.speed_permille // 1_000
-        self._book.lost(job_id, (end_ms - running.lease.granted_ms - saved_ms) * len(running.lease.allocations))
-        return running.started_ms + catch_up_ms + saved_ms if saved_ms else 0
+        self._kept[job_id, step, index] = left.kept_ms
+        self._book.lost(job_id, left.lost_ms)
+        self._finish(attempt_id, end_ms, running.state, running.reason, left.saved_at_ms)
+        self._next(running.lease, end_ms)
+
+    def _next(self, lease: Lease, at_ms: int) -> None:
+        """The attempts behind one that ended: the next one begins, or all end when the lease is being stopped."""
+        queued = self._queued.get(lease.id)
+        if queued:
+            self._begin(lease, queued.pop(0), at_ms)
 
     def _finish(self, attempt_id: str, end_ms: int, state: AttemptState, reason: str, saved_ms: int) -> None:
         self._apply(
@@ -258,8 +278,7 @@ class Simulation:
         if state is AttemptState.PREEMPTED:
             self._book.preempted(job_id)
         self._book.ended(self.engine, attempt_id, state, end_ms)
-        if self._converting:
-            self._convert_drained()
+        self._tell_lanes()
 
     # ── plans ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -270,16 +289,16 @@ class Simulation:
             return
         while self._stale:
             self._stale = False
-            self._plan()
+            self._plan(Rank.TICK)
             if self._scenario.cycle_ms:
                 break
         if self._stale:
             self._tick_at(self.now_ms + self._scenario.cycle_ms)
 
-    def _plan(self) -> None:
+    def _plan(self, rank: int) -> None:
         scenario = self._scenario
         plan = self.engine.plan(self.now_ms, scenario.policy)
-        if any(start <= self.now_ms < end for start, end in scenario.pauses):
+        if self._is_paused((self.now_ms, rank)):
             plan = replace(plan, actions=tuple(a for a in plan.actions if not isinstance(a, Start)))
         self._planned_ms = self.now_ms
         self._book.plans += 1
@@ -295,50 +314,51 @@ class Simulation:
             else:
                 self._apply(event)
         for action in plan.actions:
-            if isinstance(action, Convert):
-                self._convert(action)
+            if isinstance(action, Convert) and self._lanes.begin(action):
+                self._apply(cordoned(self.engine, action, self.now_ms))
+        self._tell_lanes()
         self._stale = starts >= scenario.policy.starts_per_cycle  # a full plan may have more to give
         self._wake(plan)
+
+    def _is_paused(self, point: Point) -> bool:
+        pauses = self._scenario.pauses
+        at = bisect_right(pauses, point, key=lambda pause: pause[0]) - 1
+        return at >= 0 and point < pauses[at][1]
 
     def _grant(self, event: LeaseGranted) -> None:
         self._apply(event)
         lease = event.lease
         record = self.engine.job(lease.job_id)
         assert record is not None
-        self._book.granted(record.job, lease)
+        self._book.granted(record.job, lease, len(lease.attempts))
         self._book.tasks(self.engine, lease.job_id, self.now_ms)
         if len(lease.attempts) > 1:
             self._queued[lease.id] = list(lease.attempts[1:])
         self._begin(lease, lease.attempts[0], self.now_ms)
 
     def _stop(self, event: LeaseStopping) -> None:
-        """The attempt that runs ends after its grace, unless it ends before by itself; those behind it with it."""
+        """The attempt that runs ends after its grace, unless it ends before by itself; those behind it end then."""
         self._apply(event)
         record = self.engine.lease(event.lease_id)
         if record is None:
             return
-        job = self.engine.job(record.lease.job_id)
-        ending = job is not None and (job.cancelled or job.failing)
-        state = AttemptState.CANCELLED if ending else AttemptState.PREEMPTED
-        for attempt_id in self._queued.pop(event.lease_id, ()):
-            self._push(self.now_ms, When.END, self._never_began, (attempt_id, state, event.reason))
+        state = self._stopped_as(record.lease.job_id)
         for attempt_id in record.lease.attempts:
             running = self._running.get(attempt_id)
-            if running is None or running.end_ms <= self.now_ms + running.script.stop_ms:
+            if running is None:
                 continue
-            running.end_ms, running.state, running.reason = self.now_ms + running.script.stop_ms, state, event.reason
-            running.version += 1
-            what = (attempt_id, running.version)
-            self._push(running.end_ms + running.script.told_ms, When.END, self._ended, what, running.script.rank)
+            if running.stop(self.now_ms + running.script.stop_ms, state, event.reason):
+                rank = _ranked(running.script.end_rank, Rank.END)
+                self._push(running.end_ms + running.script.told_ms, rank, self._ended, (attempt_id, running.version))
 
-    def _never_began(self, what: tuple[str, AttemptState, str]) -> None:
-        attempt_id, state, reason = what
-        attempt = self.engine.attempt(attempt_id)
-        if attempt is not None and not attempt.state.is_final:
-            self._finish(attempt_id, self.now_ms, state, reason, 0)
+    def _stopped_as(self, job_id: str) -> AttemptState:
+        job = self.engine.job(job_id)
+        return AttemptState.CANCELLED if job is not None and (job.cancelled or job.failing) else AttemptState.PREEMPTED
 
     def _wake(self, plan: Plan) -> None:
         """Plan again when something may start without an event."""
+        if plan.wake_ms > self.now_ms:
+            self._tick_at(plan.wake_ms)
         for action in plan.actions:
             if isinstance(action, Reserve) and action.start_ms > self.now_ms:
                 self._tick_at(action.start_ms)
@@ -355,38 +375,15 @@ class Simulation:
     def _tick_at(self, at_ms: int) -> None:
         if at_ms not in self._ticks:
             self._ticks.add(at_ms)
-            self._push(at_ms, When.TICK, self._ticked, at_ms)
+            self._push(at_ms, Rank.TICK, self._ticked, at_ms)
 
     def _ticked(self, at_ms: int) -> None:
         self._ticks.discard(at_ms)
         self._stale = True
 
-    # ── lanes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _convert(self, action: Convert) -> None:
-        """The node takes nothing new, drains, and comes back in the other lane after the change's true cost."""
-        if action.node in self._converting:
-            return
-        self._converting[action.node] = action
-        node = self._node(action.node)
-        reason = f"moving to lane {action.lane.value}"
-        self._apply(NodeSeen(at_ms=self.now_ms, node=replace(node, state=NodeState.CORDONED, state_reason=reason)))
-        self._convert_drained()
-
-    def _convert_drained(self) -> None:
-        for name, action in list(self._converting.items()):
-            if self._on_node(name):
-                continue
-            del self._converting[name]
-            low, high = self._scenario.convert_ms
-            self._conversions += 1
-            cost_ms = self._book.draw(self._scenario.seed, self._conversions, low, high)
-            node = replace(self._node(name), lane=action.lane, state=NodeState.READY, state_reason="")
-            seen = NodeSeen(at_ms=self.now_ms + cost_ms, node=node)
-            self._push(seen.at_ms, When.OUTSIDE, self._apply, seen)
-
-    def _node(self, name: str) -> Node:
-        return next(node for node in self.engine.nodes() if node.name == name)
+def _ranked(rank: int, usual: Rank) -> int:
+    return usual if rank < 0 else rank
 
 
 def simulate(scenario: Scenario, *, watch: Watch | None = None) -> Run:

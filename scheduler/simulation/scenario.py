@@ -48,15 +48,27 @@ class Script:
     """From its end to the cycle that hears of it."""
     stop_ms: int = 0
     """From a stop to its end."""
+    stop_behind_ms: int = 0
+    """From when it could begin to its end, when its lease is being stopped by then."""
+    stop_state: AttemptState | None = None
+    """How it ends after a stop; None: cancelled when its job is, else preempted."""
     catch_up_ms: int = 0
     """Part of ``run_ms`` at its beginning in which nothing new is done."""
     speed_permille: int = 1_000
     """Work done per time after that, in thousandths."""
-    rank: int = 0
-    """Order among attempts that end at the same instant, before the order in which they were granted."""
+    starts: bool = True
+    """Whether anybody hears of its start; without it the run counts from the grant."""
+    saved_ms: int = -1
+    """From its start to its last checkpoint, if it ends ``saved_after_ms`` after its start; negative: not known."""
+    saved_after_ms: int = 0
+    start_rank: int = -1
+    """Order of its start among what happens at one instant; negative: the usual one."""
+    end_rank: int = -1
 
 
 NOTHING = Snapshot()
+Point = tuple[int, int]
+"""``(instant, rank)``: a place in the order of everything that happens."""
 
 
 class Truth(Protocol):
@@ -82,8 +94,10 @@ class Scenario:
     """Further facts at their ``at_ms``: nodes lost (what runs there is lost with them) or back, users' verbs, held
     submissions, reservations. A LeaseStopping names an attempt in place of its lease and is dropped when that attempt
     does not run."""
+    outside_ranks: Sequence[int] = ()
+    """Order of each of them among what happens at one instant; empty: the usual one."""
     start: Snapshot = NOTHING
-    """Where the engine begins."""
+    """Where the engine begins. Of open leases, the first attempt that has not ended is taken to run since the grant."""
     begin_ms: int = 0
     """Instant of the nodes, queues and tenants above."""
     until_ms: int = 0
@@ -92,9 +106,9 @@ class Scenario:
     """Least time between two plans; 0: a plan at every instant at which something changed."""
     retry_ms: int = 60_000
     """While a step waits for an instant that the plan does not name, plan again after this."""
-    ticks_ms: Sequence[int] = ()
-    """Further instants at which a plan is made."""
-    pauses: Sequence[tuple[int, int]] = ()
+    plans: Sequence[Point] = ()
+    """Further points at which a plan is made."""
+    pauses: Sequence[tuple[Point, Point]] = ()
     """Half-open intervals in which nothing is started: the runtime was down."""
     convert_ms: tuple[int, int] = (20_000, 120_000)
     """Least and greatest true length of a lane change, drawn evenly."""

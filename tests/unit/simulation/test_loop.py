@@ -1,4 +1,4 @@
-"""Cluster + jobs → what happened when, in lines: ``5 start ATTEMPT on NODE``, ``9 ATTEMPT succeeded``, ``9 lost NODE``."""
+"""Cluster + jobs → what happened when, in lines: ``5 start ATTEMPT on NODE``, ``9 ATTEMPT succeeded``, ``9 lost n``."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -209,7 +209,7 @@ TABLE = {
         ],
     ),
     "nothing starts during a pause": (
-        a_scenario(nodes=ONE, jobs=[a_job(1)], seconds={"j1": 3}, pauses=[(0, 4 * S)], ticks_ms=[4 * S]),
+        a_scenario(nodes=ONE, jobs=[a_job(1)], seconds={"j1": 3}, pauses=[((0, 0), (4 * S, 0))], plans=[(4 * S, 0)]),
         ["4 start j1.work.0.a1 on n1", "7 j1.work.0.a1 succeeded"],
     ),
 }

@@ -1,0 +1,39 @@
+"""When running leases are expected to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scheduler.engine.state import State
+from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.queueing.durations import Estimate, worked_ms
+from scheduler.queueing.lifecycle import find_step
+
+
+def estimate_of(state: State, job_id: str, step_name: str) -> Estimate:
+    """What a whole task of a job in the state takes. Raises NotFound for an unknown step."""
+    record = state.jobs[job_id]
+    step, done = find_step(record, step_name)
+    return state.durations.estimate(record.job, step, done)
+
+
+def left_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate, permille: int = 500) -> int:
+    """A quantile of what is left of an open lease, at least 1. ``estimate``: of its step.
+
+    Its attempts run one after the other; those behind the first that has not ended count with the median each. A
+    resumed task first catches up with its checkpoint and then has only the rest to run. A lease that is being stopped
+    ends within the grace of its step.
+    """
+    step, done = find_step(state.jobs[record.lease.job_id], record.lease.step)
+    left = 0
+    for attempt in _open(state, record):
+        run_ms = max(now_ms - (attempt.started_ms or record.lease.granted_ms), 0) if not left else 0
+        worked = worked_ms(done, attempt.index)
+        restart = step.restart_ms if worked else 0
+        quantile = permille if not left else 500
+        left += max(restart - run_ms, 0) + estimate.left(worked + max(run_ms - restart, 0), quantile)
+    return max(min(left, step.grace_ms) if record.stopping else left, 1)
+
+
+def _open(state: State, record: LeaseRecord) -> Iterator[AttemptRecord]:
+    return (attempt for attempt in state.attempts_of(record.lease) if not attempt.state.is_final)
