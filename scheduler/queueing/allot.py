@@ -20,7 +20,7 @@ from scheduler.queueing.balance import NOWHERE_MS, balance
 from scheduler.queueing.deadline import Timetable, timetable
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply
 
-STAY_PERMILLE = 700
+STAY_PERMILLE = 850
 """Someone takes a running gang's cards only with less than this part of its remaining card-time."""
 SCORE = 10**9
 
