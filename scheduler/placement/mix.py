@@ -21,8 +21,8 @@ TYPICAL_PERCENT = 95
 """Draws come from the most frequent shapes that make up this share of demands (FGD, section 5.1)."""
 SCARCE_RATIO = 2
 """Shapes of one card have a price of their own when less than 1/2 of the capacity can take them."""
-GANG_PERCENT = 150
-"""Price of shapes of several cards, in percent of what their share says: a refused gang costs more than a late frame."""
+GANG_PERCENT = 125
+"""Price of shapes of several cards, in percent of what their share says: a safety margin for whole nodes."""
 FIXED = 1024
 """Fixed point of a value: thousandths of a card times ROLLOUTS times FIXED."""
 MASK64 = 2**64 - 1
