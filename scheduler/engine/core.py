@@ -71,9 +71,9 @@ class Engine:
         """The job's record as this verb would leave it; the state is untouched. Raises NotFound or Conflict."""
         return facts.verb(self._state, event)
 
-    def plan(self, now_ms: int, policy: Policy) -> Plan:
-        """What to do now; changes nothing."""
-        return make_plan(self._state, now_ms, policy)
+    def plan(self, now_ms: int, policy: Policy, *, waits: bool = True) -> Plan:
+        """What to do now; changes nothing. Without ``waits`` the plan does the same and says of nobody why he waits."""
+        return make_plan(self._state, now_ms, policy, waits=waits)
 
     def events_of(self, plan: Plan) -> tuple[Event, ...]:
         """The facts to record and apply when ``plan`` is carried out, in its order."""

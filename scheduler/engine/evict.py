@@ -72,6 +72,11 @@ class Evictor:
         reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
         return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
 
+    @property
+    def is_full(self) -> bool:
+        """So many were passed over that :meth:`passed` notes no more."""
+        return len(self._passed) >= AHEAD_MAX
+
     def passed(self, candidate: Candidate) -> None:
         """The candidate was reached, found no room and stops nobody: what others free may be taken by it."""
         if len(self._passed) < AHEAD_MAX:

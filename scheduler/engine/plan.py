@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -14,7 +14,7 @@ from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
 from scheduler.model.job import JobRecord
-from scheduler.model.plan import Action, Plan, Preempt, Start, Stop, Wait
+from scheduler.model.plan import Action, Plan, Preempt, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue
 from scheduler.queueing.order import NONE, Order, amounts_of, plus
@@ -29,6 +29,8 @@ class Draft:
     """A plan being made."""
 
     trial: Trial
+    explain: bool
+    """Every step that waits is visited, so that it can be said why."""
     shares: dict[str, Amounts]
     """By queue, what counts for its share: held, with what this plan starts, and used."""
     starts: list[Start] = field(default_factory=list)
@@ -43,8 +45,13 @@ def make_plan(
     policy: Policy,
     jobs: Mapping[str, JobRecord] = NO_JOBS,
     queues: Mapping[str, Queue] = NO_QUEUES,
+    *,
+    waits: bool = True,
 ) -> Plan:
-    """What to do now. ``jobs`` and ``queues``: these as they are here, not as the state has them, or in addition."""
+    """What to do now. ``jobs`` and ``queues``: these as they are here, not as the state has them, or in addition.
+
+    ``waits``: whether to say why the rest waits, which costs as much again and changes nothing of what is done.
+    """
     now_ms = max(now_ms, state.at_ms)
     tree = tuple({**state.queues, **queues}.values())
     # 1. Stop what belongs to jobs that are to end.
@@ -57,7 +64,7 @@ def make_plan(
     quotas = Quotas(tree, state.held, state.totals, jobs_now)
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
-    draft = Draft(trial=Trial(state, now_ms, policy, quotas), shares=shares)
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=waits, shares=shares)
     # 4. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
     draft.preempts += wanted.stops
@@ -83,11 +90,16 @@ def make_plan(
     # 8. Move nodes between lanes for those who wait.
     moves = conversions(draft.trial, draft.left_over)
     # 9. Say why everything else waits.
-    waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
+    told: Iterable[Wait] = ()
+    if waits:
+        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
-    plan = Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
+    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *barred) if waits else ())
     # 10. Say when something may change without an event.
-    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms))
+    if not (draft.left_over or barred):
+        return plan
+    banned = any(reason.kind is ReasonKind.CALENDAR for wait in barred for reason in wait.reasons)
+    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms, banned=banned))
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -101,7 +113,7 @@ def _stops(state: State) -> Iterator[Stop]:
 
 def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate], bool] | None = None) -> None:
     """Leases for everything that fits. ``only``: as long as this is true of it; others come later."""
-    trial = draft.trial
+    trial, explain = draft.trial, draft.explain
     while (candidate := order.peek()) is not None:
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
         lease = None
@@ -118,6 +130,8 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         if not candidate.left:
             continue
         draft.left_over.append(candidate)
+        if full and not explain:
+            break  # nothing more starts, and nobody asks why
         if only is None and not full:
             draft.preempts += trial.pass_over(candidate)
             drain(trial, candidate)

@@ -83,6 +83,8 @@ class State:
         """Open leases by the demand of one rank."""
         self.seats: Counter[str] = Counter()
         """Licence seats in use."""
+        self.asks: dict[str, tuple[tuple[Demand, Amounts], ...]] = {}
+        """By job that is not final, per step: what one rank asks for, what a lease holds; filled when asked."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
         self.touched = Touched()
@@ -164,6 +166,7 @@ class State:
         self.jobs[key] = self.touched.jobs[key] = record
         if record.state.is_final:
             self.active.pop(key, None)
+            self.asks.pop(key, None)
             return
         newest = next(reversed(self.active), key)
         is_back = key not in self.active and number_of(key) < number_of(newest)

@@ -44,6 +44,7 @@ class Trial:
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
         self.promises: list[Promise] = []
+        self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
         self._kept: set[str] = set()
@@ -59,6 +60,9 @@ class Trial:
 
     def start(self, candidate: Candidate, lease_id: str) -> Lease | None:
         """A lease for the candidate's next tasks, which are thereby taken from it; None: not now."""
+        step = candidate.step
+        if self.search.is_hopeless(candidate.demand, step.ranks_min or step.ranks, step.together):
+            return None
         candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
@@ -168,15 +172,18 @@ class Trial:
 
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
-        quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
-        if (candidate.blocked is not None and not quota) or not candidate.left:
-            return ()
         may_stop = self.evictor.may_try(candidate)
+        if not candidate.left or (not may_stop and self.evictor.is_full and len(self.promises) >= self.promises_max):
+            return ()
+        candidate.blocked = candidate.blocked or self.limit(candidate)
+        quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
+        if candidate.blocked is not None and not quota:
+            return ()
         # One task of a shape that others of its shape hold needs no promise: the next of those to end makes room for
         # it, and the order gives it that room.
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
         promised = candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
-        promised = promised and not quota and len(self.promises) < self.policy.promises_max
+        promised = promised and not quota and len(self.promises) < self.promises_max
         if not (may_stop or promised):
             self.evictor.passed(candidate)
             return ()

@@ -291,7 +291,7 @@ class Simulation:
 
     def _plan(self, rank: int) -> None:
         scenario = self._scenario
-        plan = self.engine.plan(self.now_ms, scenario.policy)
+        plan = self.engine.plan(self.now_ms, scenario.policy, waits=self._watch is not None)
         if self._is_paused((self.now_ms, rank)):
             plan = replace(plan, actions=tuple(a for a in plan.actions if isinstance(a, Stop)))
         self._planned_ms = self.now_ms

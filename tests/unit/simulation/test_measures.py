@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from scheduler.engine.core import moving
 from scheduler.model.node import Lane, NodeState
 from scheduler.model.plan import Convert
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
-from scheduler.simulation.lanes import Lanes, cordoned
+from scheduler.simulation.lanes import Lanes
 from scheduler.simulation.loop import Simulation, simulate
 from scheduler.simulation.measures import (
     cards_held,
@@ -74,7 +75,7 @@ def test_a_node_changes_lanes_after_it_drained():
     lanes, action = Lanes(seed=1, cost_ms=(20 * S, 120 * S)), Convert(node="n1", lane=Lane.JOB, cost_ms=60 * S)
     assert lanes.begin(action)
     assert not lanes.begin(action)
-    park.tell(cordoned(park.engine, action, park.now_ms))
+    park.see(moving(next(iter(park.engine.nodes())), action, park.now_ms))
     assert list(lanes.drained(park.engine, park.now_ms)) == []
     park.run("j1.work.0.a1")
     (seen,) = lanes.drained(park.engine, park.now_ms)
