@@ -42,8 +42,12 @@ def static_cost(demand: Demand, kind: NodeClass, features: Features) -> int:
     asked = ask.card_milli or ask.cards * WHOLE_CARD_MILLI
     if not asked:
         return CARD if any(kind.leasable) else 0
-    devices = suitable((device for device, is_free in zip(kind.slots, kind.leasable, strict=True) if is_free), ask, features)
-    return min((asked * MILLI_CARD * _lost_permille(demand, device, features) // 1_000 for device in devices), default=0)
+    devices = suitable(
+        (device for device, is_free in zip(kind.slots, kind.leasable, strict=True) if is_free), ask, features
+    )
+    return min(
+        (asked * MILLI_CARD * _lost_permille(demand, device, features) // 1_000 for device in devices), default=0
+    )
 
 
 def _lost_permille(demand: Demand, device: Device, features: Features) -> int:
