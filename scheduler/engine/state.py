@@ -18,6 +18,7 @@ from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
+from scheduler.placement.wanted import wanted_of
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
@@ -32,6 +33,8 @@ def number_of(key: str) -> int:
     return int(digits)
 
 
+BLOCK, BLOCKS_JOBS = 64, 1_024
+"""Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""
 K = TypeVar("K")
 N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
 
@@ -88,6 +91,8 @@ class State:
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
         self.touched = Touched()
+        self._block = -1
+        """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
             self.put_job(job)
         for node in snapshot.nodes:
@@ -95,6 +100,8 @@ class State:
         for lease in snapshot.leases:
             self._index(lease)
             self._hold(lease.lease)
+        self._block = 0
+        self._learn_demand()
         self.touched = Touched()
 
     @property
@@ -164,6 +171,7 @@ class State:
         key = record.job.id
         self.durations.put(self.jobs.get(key), record)
         self.jobs[key] = self.touched.jobs[key] = record
+        self._learn_demand()
         if record.state.is_final:
             self.active.pop(key, None)
             self.asks.pop(key, None)
@@ -233,6 +241,22 @@ class State:
     def _give_back(self, lease: Lease) -> None:
         for allocation in lease.allocations:
             self.shapes.give_back(allocation, lease.tenant)
+
+    def _learn_demand(self) -> None:
+        """Let placement prepare for demand like that of the latest jobs: of the records alone, and seldom another."""
+        block = (self.next_job - 1) // BLOCK * BLOCK
+        if self._block < 0 or block == self._block:
+            return
+        self._block = block
+        records = (self.jobs.get(f"j{number}") for number in range(max(block - BLOCKS_JOBS, 0) + 1, block + 1))
+        self.shapes.set_mix(
+            wanted_of(
+                (demand_of(step, record.job.tenant), step.count * step.ranks)
+                for record in records
+                if record is not None
+                for step in record.job.steps
+            )
+        )
 
     def _close(self, record: LeaseRecord) -> None:
         lease = record.lease

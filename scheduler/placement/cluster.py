@@ -37,7 +37,7 @@ class NodeClass:
     key: int
     """A hash of all of it, the same in every process."""
     islands: tuple[int, ...]
-    """Per slot, NVLink island numbered from 0 by its first slot; a device without one is an island of its own."""
+    """Per slot, NVLink island, numbered from 0 by name; a device without one is an island of its own, before those."""
 
 
 class Cluster:
@@ -68,7 +68,7 @@ class Cluster:
         """A copy whose amounts change on their own. Valid until a node of the original is set again."""
         other = Cluster.__new__(Cluster)
         other.__dict__ |= self.__dict__
-        other.rows = Rows(*(array.copy() for array in self.rows))
+        other.rows = Rows._make(array.copy() for array in self.rows)
         other._strays = {row: dict(held) for row, held in self._strays.items()}
         return other
 
@@ -134,9 +134,8 @@ class Cluster:
         row, last = self.row.pop(name), self.count - 1
         self.members[self.rows.klass[row]] -= 1
         self._strays.pop(row, None)
-        for kept in (self.nodes, self._slot, self._ids):
-            kept[row] = kept[last]  # type: ignore[index]
-            kept.pop()
+        self.nodes[row], self._slot[row], self._ids[row] = self.nodes[last], self._slot[last], self._ids[last]
+        del self.nodes[last], self._slot[last], self._ids[last]
         if row != last:
             self.row[self.nodes[row].name] = row
             for array in (self.rows.free, self.rows.milli, self.rows.holder, self.rows.klass, self.rows.slots):
@@ -216,7 +215,8 @@ class Cluster:
         if rows <= have_rows and slots <= have_slots:
             return
         more = _rows(max(have_rows, 1 << (rows - 1).bit_length()), max(have_slots, slots))
-        for name, old, new in zip(Rows._fields, self.rows, more, strict=True):
+        for name in Rows._fields:
+            old, new = getattr(self.rows, name), getattr(more, name)
             if name == "clock":
                 new[:] = old
             elif name != "log":  # the caller's rankings are made anew, so nobody reads old changes
@@ -277,10 +277,11 @@ def _in_slots(node: Node) -> list[Device]:
 def _content(node: Node, slots: list[Device]) -> tuple[object, ...]:
     """What a class is told by: nothing in it names the node or a device."""
     split = {device.parent for device in slots if device.kind is DeviceKind.MIG}
-    islands: dict[str, int] = {}
+    keys = sorted({device.island or f"\0{device.id}" for device in slots})
+    islands = {key: number for number, key in enumerate(keys)}
     devices = tuple(
         (
-            islands.setdefault(device.island or f"\0{device.id}", len(islands)),
+            islands[device.island or f"\0{device.id}"],
             device.kind.value,
             device.model,
             device.memory_mib,

@@ -23,15 +23,15 @@ values up in a ``Memo`` by content. ``score`` changes the row of free amounts wh
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.mix import FIXED, WHOLE_MILLI, Mix
 
-Row = NDArray[np.int64]
+Row = NDArray[np.signedinteger[Any]]
 # Compiled kernels take their arguments by position, hence the PLR0917 below.
 NONE = 2**62
 """Score of a node on which the shape does not fit."""
@@ -44,7 +44,7 @@ class Memo(NamedTuple):
 
     keys: NDArray[np.uint64]
     values: NDArray[np.int64]
-    room: NDArray[np.int64]
+    room: Row
     """Scratch space."""
 
 
@@ -53,19 +53,20 @@ def memo_of(bits: int) -> Memo:
     return Memo(np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.int64), np.zeros(SLOTS_MOST, np.int64))
 
 
-@njit(cache=True, inline="always", _nrt=False)
+@inlined
 def _mixed(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, inline="always", _nrt=False)
+@inlined
 def card_mark(kind: int, free: int) -> np.uint64:
+    """What a card adds to the hash of its node's cards."""
     return _mixed((np.uint64(kind) * np.uint64(1024) + np.uint64(free + 1)) * np.uint64(0xD6E8FEB86659FD93))
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def cards_mark(mix: Mix, klass: int, free: Row) -> np.uint64:
     """A sum over slots: the order of slots of one kind does not matter, and one slot is cheaply changed."""
     cards = np.uint64(0)
@@ -75,7 +76,7 @@ def cards_mark(mix: Mix, klass: int, free: Row) -> np.uint64:
     return cards
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def content(mix: Mix, klass: int, cpu: int, memory: int, cards: np.uint64) -> np.uint64:
     """A hash of what a node is and has free, never 0."""
     key = _mixed(mix.class_keys[klass] + np.uint64(cpu) * np.uint64(0x9E3779B97F4A7C15))
@@ -83,7 +84,7 @@ def content(mix: Mix, klass: int, cpu: int, memory: int, cards: np.uint64) -> np
     return _mixed(key ^ cards) | np.uint64(1)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def _best_slot(room: Row, mask: int, milli: int) -> int:
     """The fullest slot of the mask that has room, -1 for none."""
     best, least = -1, 1 << 30
@@ -93,7 +94,7 @@ def _best_slot(room: Row, mask: int, milli: int) -> int:
     return best
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def _take(room: Row, mask: int, cards: int, milli: int) -> int:
     """Take ``milli`` of each of ``cards`` slots, fullest first; the mask taken, 0 when they do not fit."""
     fitting = 0
@@ -109,7 +110,7 @@ def _take(room: Row, mask: int, cards: int, milli: int) -> int:
     return taken
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def _filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:
     """Thousandths of cards that all rollouts together take. ``room`` is scratch space."""
     room = room[: free.shape[0]]
@@ -146,7 +147,7 @@ def _filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -
     return total
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     """The price of the copies of scarce shapes that still fit."""
     total, idle = 0, 0
@@ -170,7 +171,7 @@ def _kept(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     return total
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, cards: np.uint64) -> int:
     """``value`` when the hash of the cards is known."""
     key = content(mix, klass, cpu, memory, cards)
@@ -182,13 +183,13 @@ def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: R
     return worth
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:
     """What a node in this state can still be expected to serve, in thousandths of a card times ROLLOUTS times FIXED."""
     return known_value(mix, memo, klass, cpu, memory, free, cards_mark(mix, klass, free))
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def tie(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     """Decides between equal scores, lower first: fewer free cards, fewer free processors, then 28 bits of the hash.
 
@@ -201,7 +202,7 @@ def tie(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
     return (((idle << 20) | min(cpu, (1 << 20) - 1)) << 28) | rest
 
 
-@njit(cache=True)
+@entry
 def score(
     mix: Mix,
     memo: Memo,
@@ -247,7 +248,7 @@ def score(
     return (least, 1 << best) if best >= 0 else (NONE, 0)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def _is_repeated(mix: Mix, klass: int, free: Row, mask: int, slot: int) -> bool:
     """Whether an earlier slot of the mask is of the same kind and as free."""
     for d in range(slot):

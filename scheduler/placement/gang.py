@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
 from scheduler.model.job import Together
+from scheduler.placement.compiled import entry
+from scheduler.placement.kernels import Ints, Longs
 
 
 def spread(
-    copies: NDArray[np.int32],
-    key: NDArray[np.int64],
-    rank: NDArray[np.int32],
-    racks: NDArray[np.int32],
+    copies: Ints,
+    key: Longs,
+    rank: Ints,
+    racks: Ints,
     ranks: int,
     together: Together = Together.ANYWHERE,
 ) -> tuple[tuple[int, int], ...]:
@@ -37,7 +37,7 @@ def spread(
     return tuple(zip(rows[:used].tolist(), counts[:used].tolist(), strict=True))
 
 
-def most(copies: NDArray[np.int32], racks: NDArray[np.int32], together: Together) -> int:
+def most(copies: Ints, racks: Ints, together: Together) -> int:
     """The most ranks that fit as near to each other as ``together`` asks."""
     if together is Together.ANYWHERE or not len(copies):
         return int(copies.sum(dtype=np.int64))
@@ -46,8 +46,8 @@ def most(copies: NDArray[np.int32], racks: NDArray[np.int32], together: Together
     return int(np.bincount(racks, copies).max())
 
 
-@njit(cache=True)
-def _pack(left, key, rank, ranks, rows, counts):  # type: ignore[no-untyped-def]
+@entry
+def _pack(left: Ints, key: Longs, rank: Ints, ranks: int, rows: Ints, counts: Ints) -> int:
     """Largest rooms first gives the fewest nodes; the last node is the smallest room that still holds the rest.
 
     Uses up ``left``. Returns the nodes used, 0 when not all ranks fit.
@@ -74,8 +74,8 @@ def _pack(left, key, rank, ranks, rows, counts):  # type: ignore[no-untyped-def]
     return used
 
 
-@njit(cache=True)
-def _before(key, rank, a, b):  # type: ignore[no-untyped-def]
+@entry
+def _before(key: Longs, rank: Ints, a: int, b: int) -> bool:
     if key[a, 0] != key[b, 0]:
         return key[a, 0] < key[b, 0]
     if key[a, 1] != key[b, 1]:
@@ -83,9 +83,9 @@ def _before(key, rank, a, b):  # type: ignore[no-untyped-def]
     return rank[a] < rank[b]
 
 
-@njit(cache=True)
-def _best_rack(copies, key, rank, racks, ranks):  # type: ignore[no-untyped-def]
-    """The rack that holds all ranks on the fewest nodes, then with the least room, then with the first name; -1: none."""
+@entry
+def _best_rack(copies: Ints, key: Longs, rank: Ints, racks: Ints, ranks: int) -> int:
+    """The rack with all ranks on the fewest nodes, then with the least room, then with the first name; -1: none."""
     count = 0
     for r in range(racks.shape[0]):
         count = max(count, racks[r] + 1)

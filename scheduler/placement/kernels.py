@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.experimental import structref
 from numpy.typing import NDArray
 
+from scheduler.placement.compiled import entry, inlined
 from scheduler.placement.fragment import Memo, card_mark, cards_mark, content, known_value
 from scheduler.placement.mix import FIXED, ROLLOUTS, Mix
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 
 CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 """Columns of ``Asks.ask``; the first three are also those of ``Rows.free``."""
@@ -27,7 +31,7 @@ SPLIT = 2**40
 MIB_PER_CPU_MILLI = 4
 """To add cpu and memory: servers carry about 4 GiB per vCPU."""
 FRESH, COUNT, LEFT, LEFT_MOST = 2**60, 2**48, 2**20, 2**28 - 1
-"""Places in a tie: a card nobody has opened; what is left over, cards or thousandths; cpu and memory; 20 bits of a hash."""
+"""Places in a tie: a fresh card; cards or thousandths left over; cpu and memory left over; then 20 bits of a hash."""
 MILLI_CARD = ROLLOUTS * FIXED
 """A thousandth of a card in the unit of costs."""
 TURN, LIVE, PICKED = range(3)
@@ -39,57 +43,57 @@ BATCH = 1_024
 class Rows(NamedTuple):
     """A cluster."""
 
-    free: NDArray[np.int64]
+    free: Longs
     """``[N, 3]``"""
-    milli: NDArray[np.int32]
+    milli: Ints
     """``[N, D]``: thousandths nobody holds; 0 where there is no device."""
-    holder: NDArray[np.int32]
+    holder: Ints
     """``[N, D]``: number of the tenant that holds a part; 0: nobody."""
-    klass: NDArray[np.int32]
+    klass: Ints
     """``[N]``; -1: no node in this row."""
-    slots: NDArray[np.int32]
+    slots: Ints
     """``[N]``: device slots in use."""
-    rank: NDArray[np.int32]
+    rank: Ints
     """``[N]``: position of the name among all names."""
-    value: NDArray[np.int64]
+    value: Longs
     """``[N]``: what the node can be expected to serve (``fragment.value``)."""
     cards: NDArray[np.uint64]
     """``[N]``: hash of what is free of its cards (``fragment.cards_mark``)."""
-    mark: NDArray[np.int64]
+    mark: Longs
     """``[N]``: 20 bits of a hash of what the node is and has free, for ties."""
-    last: NDArray[np.int64]
+    last: Longs
     """``[N]``: position of its latest change."""
-    log: NDArray[np.int32]
+    log: Ints
     """Rows in order of change, a ring whose length is a power of two."""
-    clock: NDArray[np.int64]
+    clock: Longs
     """``[1]``: changes so far."""
 
 
 class Asks(NamedTuple):
     """All shapes, against all classes of nodes."""
 
-    ask: NDArray[np.int64]
+    ask: Longs
     """``[S, ASK_COLUMNS]``"""
     group: NDArray[np.int16]
     """``[S, C, D]``: 0 where the device does not suit, else 1 + its NVLink island on the node."""
-    cost: NDArray[np.int64]
+    cost: Longs
     """``[S, C]``: cost that leases do not change; NOWHERE where the class does not admit the shape."""
-    empty: NDArray[np.int32]
+    empty: Ints
     """``[S, C]``: copies that fit on an empty node of the class."""
 
 
 class Ranks(NamedTuple):
     """What each shape finds, as of its last refresh."""
 
-    key: NDArray[np.int64]
+    key: Longs
     """``[S, N, 2]``: cost and tie."""
-    copies: NDArray[np.int32]
+    copies: Ints
     """``[S, N]``"""
-    tree: NDArray[np.int32]
+    tree: Ints
     """``[S, N]``: winners of a tournament between the rows; 1 is the root, the children of i are 2i and 2i + 1."""
-    total: NDArray[np.int64]
+    total: Longs
     """``[S]``: copies on all rows."""
-    seen: NDArray[np.int64]
+    seen: Longs
     """``[S]``: changes worked in; -1: none."""
 
 
@@ -103,40 +107,47 @@ class Frag(NamedTuple):
 class Work(NamedTuple):
     """Scratch space, so that no kernel allocates."""
 
-    pick: NDArray[np.int32]
+    pick: Ints
     """``[D]``: slots chosen last."""
-    count: NDArray[np.int32]
+    islands: Ints
     """``[D + 1]``"""
-    after: NDArray[np.int32]
+    after: Ints
     """``[D]``"""
-    nodes: NDArray[np.int32]
+    nodes: Ints
     """``[BATCH]``: rows of the copies placed last."""
-    slots: NDArray[np.int32]
+    slots: Ints
     """``[BATCH, D]``: their slots."""
-    state: NDArray[np.int64]
+    state: Longs
 
 
 @structref.register
-class CoreType(types.StructRef):  # type: ignore[misc]
+class CoreType(types.StructRef):
     """All arrays as one compiled value: handing over thirty arrays would cost more than a decision."""
 
 
-class Core(structref.StructRefProxy):  # type: ignore[misc]
-    """What ``core_of`` makes."""
+class Core(structref.StructRefProxy):
+    """What ``core_of`` makes. Its fields exist in compiled code only."""
+
+    rows: Rows
+    asks: Asks
+    ranks: Ranks
+    frag: Frag
+    work: Work
 
 
-structref.define_constructor(Core, CoreType, ["rows", "asks", "ranks", "frag", "work"])
-structref.define_boxing(CoreType, Core)
+_FIELDS = ["rows", "asks", "ranks", "frag", "work"]
+structref.define_constructor(Core, CoreType, _FIELDS)  # type: ignore[no-untyped-call]
+structref.define_boxing(CoreType, Core)  # type: ignore[no-untyped-call]
 
 
-@njit(cache=True)
-def core_of(rows, asks, ranks, frag, work):  # type: ignore[no-untyped-def]
+@entry
+def core_of(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work) -> Core:
     """The arrays in one value. Arrays stay shared: what one side writes, the other reads."""
-    return Core(rows, asks, ranks, frag, work)
+    return Core(rows, asks, ranks, frag, work)  # type: ignore[no-untyped-call]
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def copies_of(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
+@inlined
+def copies_of(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
     """How many copies of the shape fit on the row together. See ``fit.capacity``, which it must equal."""
     klass = rows.klass[r]
     if klass < 0 or asks.cost[s, klass] == NOWHERE:
@@ -149,15 +160,15 @@ def copies_of(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
     if part > 0:
         room = 0
         for d in range(slots):
-            if asks.group[s, klass, d] > 0 and rows.milli[r, d] >= part:
-                if rows.holder[r, d] == 0 or rows.holder[r, d] == asks.ask[s, TENANT]:
-                    room += rows.milli[r, d] // part
+            is_ours = rows.holder[r, d] == 0 or rows.holder[r, d] == asks.ask[s, TENANT]
+            if asks.group[s, klass, d] > 0 and rows.milli[r, d] >= part and is_ours:
+                room += rows.milli[r, d] // part
     elif cards > 0:
         room = count_islands(rows, asks, work, s, r)
         if room >= cards and asks.ask[s, SAME_ISLAND] > 0:
             room = 0
             for island in range(1, slots + 1):
-                room += work.count[island] // cards
+                room += work.islands[island] // cards
         elif cards > 1:
             room //= cards
     if room == 0:
@@ -168,23 +179,23 @@ def copies_of(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
     return room
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def count_islands(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
-    """Free suitable cards per island into ``work.count``; their sum."""
+@inlined
+def count_islands(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
+    """Free suitable cards per island into ``work.islands``; their sum."""
     klass, slots = rows.klass[r], rows.slots[r]
     for island in range(slots + 1):
-        work.count[island] = 0
+        work.islands[island] = 0
     free = 0
     for d in range(slots):
         group = asks.group[s, klass, d]
         if group > 0 and rows.milli[r, d] == WHOLE:
-            work.count[group] += 1
+            work.islands[group] += 1
             free += 1
     return free
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def appraise(rows, frag, r):  # type: ignore[no-untyped-def]
+@inlined
+def appraise(rows: Rows, frag: Frag, r: int) -> None:
     """Work out the value and the content of a row that has changed."""
     mix, klass, cpu, memory = frag.mix, rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY]
     if klass < 0:
@@ -198,8 +209,8 @@ def appraise(rows, frag, r):  # type: ignore[no-untyped-def]
         rows.value[r] = 0
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
+@inlined
+def weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tuple[int, int]:
     """``(cost, tie)`` of one copy on a row it fits on; the slots it would take are left in ``work.pick``."""
     klass, cpu, memory = rows.klass[r], rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
     for d in range(rows.milli.shape[1]):
@@ -224,8 +235,10 @@ def weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
     return cost, tie + left * LEFT + rows.mark[r]
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-untyped-def]
+@inlined
+def _pick_part(
+    rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int, cpu: int, memory: int
+) -> tuple[int, int]:
     """The slot on which a fraction costs least; ties go to opened cards, then to the least room, then to the first.
 
     Returns the value of the node afterwards, and the tie.
@@ -260,13 +273,13 @@ def _pick_part(rows, asks, frag, work, s, r, cpu, memory):  # type: ignore[no-un
     return best, best_tie
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _pick_cards(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
+@inlined
+def _pick_cards(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
     """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order.
 
     Returns the tie; FRESH is added when the cards are not in one island.
     """
-    klass, slots, cards, count = rows.klass[r], rows.slots[r], asks.ask[s, CARDS], work.count
+    klass, slots, cards, count = rows.klass[r], rows.slots[r], asks.ask[s, CARDS], work.islands
     tightest, picked = 0, 0
     tie = (count_islands(rows, asks, work, s, r) - cards) * COUNT
     for island in range(1, slots + 1):

@@ -264,8 +264,8 @@ class Placer:
         if origin.changes != self._forked or origin.shape(self.table.demands[shape]) != shape:
             return
         origin._refresh(shape)
-        for mine, theirs in zip(self._ranks, origin._ranks, strict=True):
-            mine[shape] = theirs[shape]
+        for name in Ranks._fields:
+            getattr(self._ranks, name)[shape] = getattr(origin._ranks, name)[shape]
 
     def _decide(self, shape: int, tenant: int, row: int, count: int) -> int:
         if self._unsettled:
@@ -300,8 +300,9 @@ class Placer:
         if self._ranks.copies.shape != (shapes, rows) or self._version != cluster.version:
             more = _ranks(shapes, rows)
             if self._version == cluster.version:
-                for old, new in zip(self._ranks, more, strict=True):
-                    new[: len(old)] = old
+                for name in Ranks._fields:
+                    old = getattr(self._ranks, name)
+                    getattr(more, name)[: len(old)] = old
             self._ranks, self._version = more, cluster.version
         if self._work.pick.shape[0] < slots:
             state = self._work.state
@@ -328,7 +329,7 @@ def _ranks(shapes: int, rows: int) -> Ranks:
 def _work(slots: int) -> Work:
     return Work(
         pick=np.zeros(slots, np.int32),
-        count=np.zeros(slots + 1, np.int32),
+        islands=np.zeros(slots + 1, np.int32),
         after=np.zeros(slots, np.int32),
         nodes=np.empty(kernels.BATCH, np.int32),
         slots=np.empty((kernels.BATCH, slots), np.int32),

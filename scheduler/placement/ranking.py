@@ -6,8 +6,7 @@ finds is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total
 
 from __future__ import annotations
 
-from numba import njit
-
+from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.kernels import (
     CARDS,
     LIVE,
@@ -18,6 +17,14 @@ from scheduler.placement.kernels import (
     TENANT,
     TURN,
     WHOLE,
+    Asks,
+    Core,
+    Frag,
+    Ints,
+    Longs,
+    Ranks,
+    Rows,
+    Work,
     appraise,
     copies_of,
     count_islands,
@@ -25,8 +32,8 @@ from scheduler.placement.kernels import (
 )
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _touch(rows, frag, r):  # type: ignore[no-untyped-def]
+@inlined
+def _touch(rows: Rows, frag: Frag, r: int) -> None:
     """Row ``r`` has changed."""
     appraise(rows, frag, r)
     now = rows.clock[0]
@@ -35,8 +42,10 @@ def _touch(rows, frag, r):  # type: ignore[no-untyped-def]
     rows.clock[0] = now + 1
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _shift(rows, frag, work, r, cpu, memory, scratch, count, milli, tenant):  # type: ignore[no-untyped-def]
+@inlined
+def _shift(
+    rows: Rows, frag: Frag, work: Work, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int
+) -> None:
     rows.free[r, 0] -= cpu
     rows.free[r, 1] -= memory
     rows.free[r, 2] -= scratch
@@ -50,8 +59,8 @@ def _shift(rows, frag, work, r, cpu, memory, scratch, count, milli, tenant):  # 
     _touch(rows, frag, r)
 
 
-@njit(cache=True)
-def shift(core, r, cpu, memory, scratch, count, milli, tenant):  # type: ignore[no-untyped-def]
+@entry
+def shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int) -> None:
     """Take amounts from row ``r``, and ``milli`` of each of the first ``count`` slots of ``work.pick``.
 
     Negative amounts give back; none at all only say that the row has changed.
@@ -59,8 +68,8 @@ def shift(core, r, cpu, memory, scratch, count, milli, tenant):  # type: ignore[
     _shift(core.rows, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _winner(key, rank, s, a, b):  # type: ignore[no-untyped-def]
+@inlined
+def _winner(key: Longs, rank: Ints, s: int, a: int, b: int) -> int:
     if key[s, a, 0] != key[s, b, 0]:
         return a if key[s, a, 0] < key[s, b, 0] else b
     if key[s, a, 1] != key[s, b, 1]:
@@ -68,8 +77,8 @@ def _winner(key, rank, s, a, b):  # type: ignore[no-untyped-def]
     return a if rank[a] <= rank[b] else b
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _set_key(ranks, s, r, cost, tie):  # type: ignore[no-untyped-def]
+@inlined
+def _set_key(ranks: Ranks, s: int, r: int, cost: int, tie: int) -> bool:
     """Returns whether the key changed."""
     if ranks.key[s, r, 0] == cost and ranks.key[s, r, 1] == tie:
         return False
@@ -78,14 +87,14 @@ def _set_key(ranks, s, r, cost, tie):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, _nrt=False)
-def _weigh(rows, asks, frag, work, s, r):  # type: ignore[no-untyped-def]
+@kernel
+def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tuple[int, int]:
     """``weigh``, compiled once for all but the hottest place."""
     return weigh(rows, asks, frag, work, s, r)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _weigh_row(rows, asks, ranks, frag, work, s, r):  # type: ignore[no-untyped-def]
+@inlined
+def _weigh_row(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, r: int) -> bool:
     """Bring the shape's copies and key on one row up to date. Returns whether the key changed."""
     copies = copies_of(rows, asks, work, s, r)
     ranks.total[s] += copies - ranks.copies[s, r]
@@ -96,8 +105,8 @@ def _weigh_row(rows, asks, ranks, frag, work, s, r):  # type: ignore[no-untyped-
     return _set_key(ranks, s, r, cost, tie)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _climb(ranks, rank, s, r):  # type: ignore[no-untyped-def]
+@inlined
+def _climb(ranks: Ranks, rank: Ints, s: int, r: int) -> None:
     """Row ``r`` has another key: play its matches again, up to where neither the winner nor its key changes."""
     tree = ranks.tree
     i = (tree.shape[1] + r) >> 1
@@ -111,8 +120,8 @@ def _climb(ranks, rank, s, r):  # type: ignore[no-untyped-def]
         i >>= 1
 
 
-@njit(cache=True, _nrt=False)
-def _refresh(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
+@kernel
+def _refresh(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
     """Work every change into the shape's ranking."""
     now, seen, size = rows.clock[0], ranks.seen[s], rows.log.shape[0]
     is_new = seen < 0 or now - seen > size
@@ -135,16 +144,16 @@ def _refresh(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
     ranks.seen[s] = now
 
 
-@njit(cache=True, _nrt=False)
-def _best(rows, asks, ranks, frag, work, s):  # type: ignore[no-untyped-def]
+@kernel
+def _best(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
     """The best row of a shape; -1: none."""
     _refresh(rows, asks, ranks, frag, work, s)
     r = ranks.tree[s, 1]
     return r if ranks.copies[s, r] > 0 else -1
 
 
-@njit(cache=True)
-def decide(core, s, tenant, row, count, lag):  # type: ignore[no-untyped-def]
+@entry
+def decide(core: Core, s: int, tenant: int, row: int, count: int, lag: int) -> int:
     """Take ``count`` copies, each from the row that is best then (or from ``row`` if it is not negative).
 
     Rows go to ``work.nodes``, the slots of copy ``i`` to ``work.slots[i]``. Returns how many found a place; for a
@@ -154,8 +163,10 @@ def decide(core, s, tenant, row, count, lag):  # type: ignore[no-untyped-def]
     return _decide(core.rows, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
 
 
-@njit(cache=True, _nrt=False)
-def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, lag):  # type: ignore[no-untyped-def]
+@kernel
+def _decide(
+    rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, tenant: int, row: int, count: int, lag: int
+) -> int:
     if count == 0:
         return _best(rows, asks, ranks, frag, work, s)
     for i in range(count):
@@ -174,8 +185,8 @@ def _decide(rows, asks, ranks, frag, work, s, tenant, row, count, lag):  # type:
     return count
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def _catch_up(rows, asks, ranks, frag, work, lag):  # type: ignore[no-untyped-def]
+@inlined
+def _catch_up(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, lag: int) -> None:
     """Let the next shape in turn work in what has changed, if that is more than ``lag`` changes."""
     turn = work.state[TURN]
     if rows.clock[0] - ranks.seen[turn] > lag:
@@ -183,14 +194,14 @@ def _catch_up(rows, asks, ranks, frag, work, lag):  # type: ignore[no-untyped-de
     work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
 
 
-@njit(cache=True)
-def best_but(core, s, barred, saved):  # type: ignore[no-untyped-def]
-    """The best row that is none of ``barred`` (each row once); -1: none. ``saved`` is scratch, two places per barred row."""
+@entry
+def best_but(core: Core, s: int, barred: Ints, saved: Longs) -> int:
+    """The best row that is none of ``barred`` (each once); -1: none. ``saved``: scratch, two places per barred row."""
     return _best_but(core.rows, core.asks, core.ranks, core.frag, core.work, s, barred, saved)
 
 
-@njit(cache=True, _nrt=False)
-def _best_but(rows, asks, ranks, frag, work, s, barred, saved):  # type: ignore[no-untyped-def]
+@kernel
+def _best_but(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, barred: Ints, saved: Longs) -> int:
     _refresh(rows, asks, ranks, frag, work, s)
     for i in range(barred.shape[0]):
         r = barred[i]
@@ -206,14 +217,14 @@ def _best_but(rows, asks, ranks, frag, work, s, barred, saved):  # type: ignore[
     return found
 
 
-@njit(cache=True)
-def scan(core, s):  # type: ignore[no-untyped-def]
+@entry
+def scan(core: Core, s: int) -> int:
     """The best row by weighing every row again, without any cache: what ``decide`` must find. -1: none."""
     return _scan(core.rows, core.asks, core.frag, core.work, s)
 
 
-@njit(cache=True, _nrt=False)
-def _scan(rows, asks, frag, work, s):  # type: ignore[no-untyped-def]
+@kernel
+def _scan(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int) -> int:
     found, cost, tie = -1, NOWHERE, NOWHERE
     for r in range(rows.klass.shape[0]):
         if copies_of(rows, asks, work, s, r) > 0:
@@ -223,8 +234,8 @@ def _scan(rows, asks, frag, work, s):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True)
-def nearest(core, s, best_row, best_have, counts):  # type: ignore[no-untyped-def]
+@entry
+def nearest(core: Core, s: int, best_row: Longs, best_have: Longs, counts: Longs) -> None:
     """Why rows that the shape would fit on if they were empty take no copy now, by the first condition they fail.
 
     Conditions, in the order of ``fit.refusal``: cards, island, cpu, memory, scratch. Per condition: the row that has
@@ -233,8 +244,8 @@ def nearest(core, s, best_row, best_have, counts):  # type: ignore[no-untyped-de
     _nearest(core.rows, core.asks, core.work, s, best_row, best_have, counts)
 
 
-@njit(cache=True, _nrt=False)
-def _nearest(rows, asks, work, s, best_row, best_have, counts):  # type: ignore[no-untyped-def]
+@kernel
+def _nearest(rows: Rows, asks: Asks, work: Work, s: int, best_row: Longs, best_have: Longs, counts: Longs) -> None:
     for r in range(rows.klass.shape[0]):
         klass = rows.klass[r]
         if klass < 0 or not asks.empty[s, klass] or copies_of(rows, asks, work, s, r) > 0:
@@ -250,8 +261,8 @@ def _nearest(rows, asks, work, s, best_row, best_have, counts):  # type: ignore[
         counts[stage] += 1
 
 
-@njit(cache=True, _nrt=False)
-def _lack(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
+@kernel
+def _lack(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> tuple[int, int]:
     """The first condition a row fails, and what it has of it."""
     ask, slots, klass = asks.ask[s], rows.slots[r], rows.klass[r]
     if ask[MILLI] > 0:
@@ -267,7 +278,7 @@ def _lack(rows, asks, work, s, r):  # type: ignore[no-untyped-def]
             return 0, free
         most = 0
         for island in range(1, slots + 1):
-            most = max(most, work.count[island])
+            most = max(most, work.islands[island])
         if ask[SAME_ISLAND] > 0 and most < ask[CARDS]:
             return 1, most
     for i in range(3):

@@ -81,7 +81,7 @@ class Search:
         return chosen
 
     def place_many(self, demand: Demand, count: int, tenant: str) -> tuple[Allocation, ...]:
-        """Allocations of as many single tasks as fit, at most ``count``: those that one ``place`` after another gives."""
+        """Allocations of as many tasks as fit, at most ``count``: those that one ``place`` after another gives."""
         placer = self._placer
         shape = placer.shape(demand)
         places = placer.place_many(shape, count, placer.cluster.tenant(tenant))

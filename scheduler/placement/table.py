@@ -85,7 +85,8 @@ class Table:
         if shapes <= have[0] and classes <= have[1] and slots <= have[2]:
             return
         more = _asks(_room(shapes, have[0]), _room(classes, have[1]), max(slots, have[2]))
-        for old, new in zip(self.asks, more, strict=True):
+        for name in Asks._fields:
+            old, new = getattr(self.asks, name), getattr(more, name)
             new[tuple(slice(0, length) for length in old.shape)] = old
         self.asks = more
 

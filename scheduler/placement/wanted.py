@@ -29,10 +29,8 @@ def wanted_of(counts: Iterable[tuple[Demand, int]]) -> Wanted:
     for demand, count in counts:
         plain = Demand(resources=demand.resources, lane=demand.lane)
         sums[plain] = sums.get(plain, 0) + count
-    shares = sorted(
-        ((coarse(count), repr(demand), demand) for demand, count in sums.items() if count > 0), reverse=True
-    )
-    return Wanted(shares=tuple((demand, weight) for weight, _, demand in shares))
+    shares = [(demand, coarse(count)) for demand, count in sums.items() if count > 0]
+    return Wanted(shares=tuple(sorted(shares, key=lambda share: (-share[1], repr(share[0])))))
 
 
 def coarse(count: int) -> int:

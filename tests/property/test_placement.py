@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from scheduler.model.job import Resources
 from scheduler.model.node import Health, NodeState
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fit import Demand, capacity, refusal
+from scheduler.placement.future import allocate
 from scheduler.placement.placer import Placer
 from scheduler.placement.search import Search
 from scheduler.placement.shapes import Shapes
@@ -26,9 +28,8 @@ SEEDS = st.integers(0, 2**32)
 
 def a_demand(rng):
     step = random_step(rng)
-    return Demand(
-        resources=step.resources, lane=step.lane, tenant=rng.choice(TENANTS) if step.resources.card_milli else ""
-    )
+    tenant = rng.choice(TENANTS) if step.resources.card_milli else ""
+    return Demand(resources=step.resources, lane=step.lane, tenant=tenant)
 
 
 def a_mix(rng, demands):
@@ -247,3 +248,55 @@ def test_a_gang_never_splits(seed):
     assert len(placed) == (ranks if room >= ranks else 0)
     if not placed:
         assert trial.nodes == before
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=SEEDS)
+def test_with_no_mix_the_arrays_choose_the_devices_that_views_choose(seed):
+    rng = random.Random(seed)
+    demands = list(dict.fromkeys(a_demand(rng) for _ in range(6)))
+    placer = Placer(Cluster(), NOTHING, FEATURES)
+    placer.set_node(replace(random_node(rng, "n1"), cpu_milli=16_000, memory_mib=65_536))
+    for _ in range(12):
+        demand, view = rng.choice(demands), placer.cluster.view(0)
+        place = placer.place(shape := placer.shape(demand), placer.cluster.tenant(demand.tenant or "a"))
+        assert (place is not None) == bool(capacity(view, demand, FEATURES))
+        if place is not None:
+            assert placer.allocation(shape, *place) == allocate(view, demand, FEATURES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS)
+def test_what_is_barred_is_as_if_it_were_not_there(seed):
+    rng = random.Random(seed)
+    placer, shapes = a_farm(rng)
+    for shape in live(rng, placer, shapes, 25):
+        rows = [row for row in range(placer.cluster.count) if rng.random() < 0.5]
+        before = placer.best(shape)
+        found = placer.best_but(shape, np.array(rows, np.int32))
+        copies, key = placer.room(shape)
+        left = [
+            (int(key[row, 0]), int(key[row, 1]), node.name, row)
+            for row, node in enumerate(placer.cluster.nodes)
+            if copies[row] and row not in rows
+        ]
+        assert found == min(left, default=(0, 0, "", None))[3]
+        assert placer.best(shape) == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS)
+def test_a_node_that_was_never_there_leaves_no_trace(seed):
+    rng = random.Random(seed)
+    placer, shapes = a_farm(rng)
+    for _ in live(rng, placer, shapes, 15):
+        pass
+    name = rng.choice([node.name for node in placer.cluster.nodes])
+    views = {node.name: placer.cluster.view(row) for row, node in enumerate(placer.cluster.nodes) if node.name != name}
+    placer.drop_node(name)
+    assert {node.name: placer.cluster.view(row) for row, node in enumerate(placer.cluster.nodes)} == views
+    for shape in shapes:
+        assert placer.best(shape) == placer.scan(shape)
+        assert placer.copies(shape) == sum(
+            capacity(view, placer.table.demands[shape], FEATURES) for view in views.values()
+        )

@@ -52,9 +52,9 @@ def test_a_gang_that_does_not_fit_takes_nothing():
 def test_a_gang_keeps_together(together):
     nodes = [a_node(f"n{i}", cards=2, rack=f"r{i % 2}") for i in range(4)]
     demand = demand_of(a_step(cards=2), "t")
-    placed = nodes_of(search(*nodes).place(demand, 2, "t", (), together))
+    placed = nodes_of(search(*nodes).place(demand, 2, "t", together=together))
     assert placed == ([] if together is Together.NODE else ["n0", "n2"])
-    placed = nodes_of(search(*nodes).place(demand, 3, "t", (), together))
+    placed = nodes_of(search(*nodes).place(demand, 3, "t", together=together))
     assert placed == (["n0", "n1", "n2"] if together is Together.ANYWHERE else [])
 
 
