@@ -19,9 +19,17 @@ from scheduler.control.observe import Observer, Reaction
 from scheduler.control.ports import Clock, Executor, Store
 from scheduler.control.sealing import Sealer
 from scheduler.control.settings import Limits
-from scheduler.engine import Engine
+from scheduler.engine import VERSION, Engine
 from scheduler.model.errors import ExecutorError, ShisuanError, StoreError
-from scheduler.model.event import AttemptFinished, AttemptsSeen, Event, LeaseGranted, LeaseStopping, UsageSealed
+from scheduler.model.event import (
+    AttemptFinished,
+    AttemptsSeen,
+    EngineStarted,
+    Event,
+    LeaseGranted,
+    LeaseStopping,
+    UsageSealed,
+)
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 from scheduler.model.plan import ReasonKind, Start, Stop
@@ -102,6 +110,7 @@ class Cycle:
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
         self._stale_plan = True
+        self._announced: Policy | None = None
         self._stopping = threading.Event()
         self._urgent = threading.Event()
 
@@ -164,6 +173,7 @@ class Cycle:
             batch = Batch(self._tick())
             self._hear(batch, reports)  # ...what they should have said by now,
             self._obey(batch)  # 2. ...and what users want
+            self._announce(batch)
             self._decide(batch)  # 3. plan
             orders = self._orders(batch)  # 4. expand what starts
             self._record(batch)  # 5. seal usage, then one transaction
@@ -232,6 +242,12 @@ class Cycle:
                     raise  # half a verb was applied: only a restart from the database is safe
                 answer = error
             batch.answers.append((command.done, answer))
+
+    def _announce(self, batch: Batch) -> None:
+        """Whoever replays the journal must know by which rules it was written."""
+        if self._announced is not self.policy:
+            self._announced = self.policy
+            self._apply(batch, EngineStarted(at_ms=batch.now_ms, engine=VERSION, policy=self.policy))
 
     def _decide(self, batch: Batch) -> None:
         if not self._stale_plan:

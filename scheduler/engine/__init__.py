@@ -2,4 +2,7 @@
 
 from scheduler.engine.core import Engine
 
-__all__ = ["Engine"]
+__all__ = ["VERSION", "Engine"]
+
+VERSION = 2
+"""Raised with each change after which equal facts may lead to another plan."""

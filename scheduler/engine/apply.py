@@ -13,6 +13,7 @@ from scheduler.model.event import (
     AttemptsSeen,
     AttemptStarted,
     ChargeReversed,
+    EngineStarted,
     Event,
     JobCancelled,
     JobHeld,
@@ -190,8 +191,8 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
         state.put_lease(closed)
 
 
-def _for_the_ledger(state: State, event: Event) -> None:
-    """Usage and money are the ledger's; the engine's records do not change."""
+def _no_record(state: State, event: Event) -> None:
+    """Usage and money are the ledger's, and who plans is for those who replay: the engine's records do not change."""
 
 
 def _open_attempt(state: State, attempt_id: str) -> AttemptRecord | None:
@@ -224,6 +225,7 @@ def _put_changed(state: State, record: JobRecord) -> None:
 
 
 HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
+    EngineStarted: _no_record,
     QueueSet: _queue_set,
     ReservationSet: _reservation_set,
     TenantSet: _tenant_set,
@@ -239,11 +241,11 @@ HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
     AttemptStarted: _attempt_started,
     AttemptsSeen: _attempts_seen,
     AttemptFinished: _attempt_finished,
-    UsageSealed: _for_the_ledger,
-    RateCardSet: _for_the_ledger,
-    PolicySet: _for_the_ledger,
-    VoucherGranted: _for_the_ledger,
-    VoucherRevoked: _for_the_ledger,
-    ChargeReversed: _for_the_ledger,
+    UsageSealed: _no_record,
+    RateCardSet: _no_record,
+    PolicySet: _no_record,
+    VoucherGranted: _no_record,
+    VoucherRevoked: _no_record,
+    ChargeReversed: _no_record,
 }
 """One handler per kind of event; a test holds it to the whole alphabet."""

@@ -12,10 +12,21 @@ from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.measured import Measured
 from scheduler.model.money import PolicyVersion, RateCard, Voucher
 from scheduler.model.node import Node
+from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.usage import UsageRecord
 
 EVENT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStarted:
+    """From here on plans are made by this engine and policy: whoever replays the journal must know."""
+
+    at_ms: int
+    engine: int
+    """``scheduler.engine.VERSION``"""
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +229,8 @@ class ChargeReversed:
 
 
 Event = (
-    QueueSet
+    EngineStarted
+    | QueueSet
     | ReservationSet
     | TenantSet
     | NodeSeen

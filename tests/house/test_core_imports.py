@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CORE = ("model", "placement", "queueing", "ledger", "engine")
+CORE = ("model", "placement", "queueing", "ledger", "engine", "simulation")
 PURE = (*(f"scheduler/{room}" for room in CORE), "pipelines")
 PROGRAM = """
 import importlib, json, sys
