@@ -17,9 +17,12 @@ from scheduler.queueing.durations import Estimate
 from scheduler.queueing.histogram import ATOMS, quantile
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 FUTURES = 64
 """Enough for a 5 % and a 95 % quantile; more costs time and tells little, because the estimates are rough."""
+SHARED_DEVIATION = 0.2
+"""Of the logarithm of a factor that all run times of a future have in common: estimates are wrong together."""
 CHAINS = 64
 """A step with more waiting tasks is played as this many, each of which stands for several in a row."""
 ARRIVALS_MAX = 256
@@ -96,15 +99,17 @@ def forecast(pool: Pool, ask: Ask, seed: int) -> tuple[int, ...]:
     """
     rng = np.random.default_rng(seed)
     elapsed = np.array([lease.elapsed_ms for lease in pool.running], np.int64)
-    ends = np.maximum(_drawn(rng, [lease.estimate.survivors(lease.elapsed_ms) for lease in pool.running]) - elapsed, 1)
-    ahead = _waiting(rng, pool.ahead)
-    target = _waiting(rng, (replace(ask, count=1),))
+    shared = np.exp(rng.normal(0, SHARED_DEVIATION, (FUTURES, 1)))
+    ends = _drawn(rng, [lease.estimate.survivors(lease.elapsed_ms) for lease in pool.running]) - elapsed
+    ends = np.maximum((ends * shared).astype(np.int64), 1)
+    ahead = _waiting(rng, pool.ahead, shared)
+    target = _waiting(rng, (replace(ask, count=1),), shared)
     waits = _play(pool, ends, [ahead], target, [])
     if pool.arrivals and waits.max() > 0:
         horizon = 2 * int(np.quantile(np.minimum(waits, HORIZON_MS), 0.9))
         before, behind = [ahead], list[_Group]()
         for arrivals in pool.arrivals:
-            (before if arrivals.are_ahead else behind).append(_coming(rng, arrivals, horizon))
+            (before if arrivals.are_ahead else behind).append(_coming(rng, arrivals, horizon, shared))
         waits = _play(pool, ends, before, target, behind)
     known = tuple(int(wait) for wait in np.sort(waits[waits < rollout.NEVER]))
     return tuple(quantile(known, (2 * i + 1) * 500 // ATOMS) for i in range(ATOMS)) if known else ()
@@ -114,22 +119,31 @@ def _play(pool: Pool, ends: Ints, before: list[_Group], target: _Group, behind: 
     """When the target starts in each future."""
     groups = [*before, target, *behind]
     asks = [ask for group in groups for ask in group.asks]
-    return rollout.futures(
-        np.array(pool.free, np.int64),
-        np.cumsum([0, *(len(lease.nodes) for lease in pool.running)], dtype=np.int64),
-        np.array([node for lease in pool.running for node in lease.nodes], np.int64),
-        np.array([lease.amount for lease in pool.running for _ in lease.nodes], np.int64),
-        ends,
-        np.array([ask.ranks for ask in asks], np.int64),
-        np.array([ask.amount for ask in asks], np.int64),
-        np.concatenate([group.runs for group in groups], axis=1),
-        np.concatenate([group.at for group in groups], axis=1),
-        sum(len(group.asks) for group in before),
-        MODES[pool.backfill],
+    at = np.concatenate([group.at for group in groups], axis=1)
+    runs = np.concatenate([group.runs for group in groups], axis=1)
+    amounts = np.array([ask.amount for ask in asks], np.int64)
+    arriving = np.argsort(at, axis=1, kind="stable")
+    held = [node for lease in pool.running for node in lease.nodes]
+    places = [*(len(lease.nodes) for lease in pool.running), *(ask.ranks for ask in asks)]
+    unknown = np.zeros(sum(ask.ranks for ask in asks), np.int64)
+    board = rollout.Board(
+        free=np.array(pool.free, np.int64),
+        spare=np.array(pool.free, np.int64),
+        first=np.cumsum([0, *places], dtype=np.int64),
+        nodes=np.concatenate((np.array(held, np.int64), unknown)),
+        amounts=np.concatenate((np.array([le.amount for le in pool.running for _ in le.nodes], np.int64), unknown)),
+        leases=len(pool.running),
     )
+    position = sum(len(group.asks) for group in before)
+    starts = np.empty(FUTURES, np.int64)
+    for k in range(FUTURES):
+        fresh = board._replace(free=board.free.copy(), spare=board.spare.copy())
+        moves = rollout.Moves(amounts, ends[k], at[k], arriving[k], runs[k])
+        starts[k] = rollout.start_of(fresh, moves, position, MODES[pool.backfill])
+    return starts
 
 
-def _waiting(rng: np.random.Generator, asks: Sequence[Ask]) -> _Group:
+def _waiting(rng: np.random.Generator, asks: Sequence[Ask], shared: Floats) -> _Group:
     """Tasks that wait now; many equal ones as chains, whose sum varies as sums do: with the root of their number."""
     tasks: list[Ask] = []
     lengths: list[int] = []
@@ -142,13 +156,15 @@ def _waiting(rng: np.random.Generator, asks: Sequence[Ask]) -> _Group:
     length = np.array(lengths, np.int64)
     mean = np.array([sum(ask.estimate.atoms) // ATOMS for ask in tasks], np.int64)
     runs = np.where(length > 1, mean * length + ((runs - mean) * np.sqrt(length)).astype(np.int64), runs)
-    return _Group(tuple(tasks), np.maximum(runs, 1), np.zeros_like(runs))
+    return _Group(tuple(tasks), np.maximum((runs * shared).astype(np.int64), 1), np.zeros_like(runs))
 
 
-def _coming(rng: np.random.Generator, arrivals: Arrivals, horizon_ms: int) -> _Group:
+def _coming(rng: np.random.Generator, arrivals: Arrivals, horizon_ms: int, shared: Floats) -> _Group:
     """Tasks that come within the horizon, the same in each future but for their times."""
     count = min(horizon_ms // max(arrivals.gap_ms, 1) + 1, ARRIVALS_MAX)
-    group = _waiting(rng, [replace(arrivals.asks[i], count=1) for i in rng.integers(0, len(arrivals.asks), count)])
+    group = _waiting(
+        rng, [replace(arrivals.asks[i], count=1) for i in rng.integers(0, len(arrivals.asks), count)], shared
+    )
     gaps = rng.exponential(arrivals.gap_ms, group.runs.shape)
     return _Group(group.asks, group.runs, np.cumsum(gaps, axis=1).astype(np.int64) + 1)
 

@@ -6,7 +6,7 @@ them, once per future. Times are milliseconds from now.
 
 from __future__ import annotations
 
-import heapq
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,159 +21,152 @@ SLOTS = 2**20
 NONE, ANY, EASY = 0, 1, 2
 
 
-@njit(cache=True)
-def futures(
-    free: Ints,
-    parts: Ints,
-    part_nodes: Ints,
-    part_amounts: Ints,
-    ends: Ints,
-    ranks: Ints,
-    amounts: Ints,
-    runs: Ints,
-    at: Ints,
-    target: int,
-    backfill: int,
-) -> Ints:
-    """When task ``target`` starts in each future; NEVER: not at all.
+class Board(NamedTuple):
+    """What runs and what waits. Tasks come behind the leases that run now, in the order in which they may start.
 
-    ``free``: amount free per node. Lease ``i`` holds ``part_amounts[j]`` of ``part_nodes[j]`` for ``j`` in
-    ``[parts[i], parts[i + 1])`` and ends at ``ends[k, i]`` in future ``k``. Task ``i``, the ``i``-th in the order, takes
-    ``amounts[i]`` on each of ``ranks[i]`` places from ``at[k, i]`` on, for ``runs[k, i]``.
+    Member ``i`` takes ``amounts[j]`` of ``nodes[j]`` for ``j`` in ``[first[i], first[i + 1])``; where a task goes is
+    written when it starts.
     """
-    starts = np.empty(ends.shape[0], np.int64)
-    for k in range(ends.shape[0]):
-        starts[k] = _future(
-            free, parts, part_nodes, part_amounts, ends[k], ranks, amounts, runs[k], at[k], target, backfill
-        )
-    return starts
+
+    free: Ints
+    spare: Ints
+    """Free when the blocked head of the queue is to start, less what it takes."""
+    first: Ints
+    nodes: Ints
+    amounts: Ints
+    leases: int
+
+
+class Moves(NamedTuple):
+    """Tasks, and the instants of one future: when leases end, when tasks come, how long tasks run."""
+
+    asks: Ints
+    """Amount at each place."""
+    ends: Ints
+    at: Ints
+    arriving: Ints
+    """Tasks by ``at``."""
+    runs: Ints
 
 
 @njit(cache=True)
-def _future(
-    free: Ints,
-    parts: Ints,
-    part_nodes: Ints,
-    part_amounts: Ints,
-    ends: Ints,
-    ranks: Ints,
-    amounts: Ints,
-    runs: Ints,
-    at: Ints,
-    target: int,
-    backfill: int,
-) -> int:
-    free = free.copy()
-    leases, tasks = ends.shape[0], ranks.shape[0]
-    # Leases of tasks that start in this future come behind those that run now.
-    first = np.zeros(leases + tasks + 1, np.int64)
-    first[: leases + 1] = parts
-    for i in range(tasks):
-        first[leases + i + 1] = first[leases + i] + ranks[i]
-    nodes = np.zeros(first[-1], np.int64)
-    taken = np.zeros(first[-1], np.int64)
-    nodes[: parts[-1]] = part_nodes
-    taken[: parts[-1]] = part_amounts
-    running = [NEVER * SLOTS]
+def start_of(board: Board, moves: Moves, target: int, backfill: int) -> int:
+    """When task ``target`` starts; NEVER: not at all. ``board`` is used up."""
+    free, at, runs, asks = board.free, moves.at, moves.runs, moves.asks
+    leases, tasks = board.leases, len(moves.asks)
+    heap = np.empty(leases + tasks + 1, np.int64)
+    size = _push(heap, 0, NEVER * SLOTS)
     for i in range(leases):
-        running.append(ends[i] * SLOTS + i)
-    heapq.heapify(running)
-    arriving = np.argsort(at)
-    arrived = np.searchsorted(at[arriving], 0, side="right")
-    waiting, waits = np.arange(tasks), tasks
-    arriving_ahead = False
-    for i in range(target):
-        arriving_ahead |= at[i] > 0
-    head, shadow, spare = -1, 0, free.copy()
-    now = 0
+        size = _push(heap, size, moves.ends[i] * SLOTS + i)
+    waiting = np.arange(tasks)
+    arrived, least, last_ahead = 0, asks.min(), at[:target].max() if target else 0
+    head, shadow, now, waits = -1, 0, 0, tasks
     while True:
-        kept, widest, closed, blocked = 0, free.max(), False, False
+        while arrived < tasks and at[moves.arriving[arrived]] <= now:
+            arrived += 1
+        kept, widest, blocked = 0, free.max(), False
         for r in range(waits):
             i = waiting[r]
-            started = False
-            if at[i] <= now and not closed and amounts[i] <= widest:
-                late = blocked and now + runs[i] > shadow
-                started = _place(free, spare, late, amounts[i], nodes[first[leases + i] : first[leases + i + 1]])
-            if started:
+            if blocked and (widest < least or backfill == NONE):
+                waiting[kept] = i
+                kept += 1
+                continue
+            late = blocked and now + runs[i] > shadow
+            if at[i] <= now and asks[i] <= widest and _place(board, leases + i, asks[i], late):
                 if i == target:
                     return now
-                taken[first[leases + i] : first[leases + i + 1]] = amounts[i]
-                heapq.heappush(running, (now + runs[i]) * SLOTS + leases + i)
+                size = _push(heap, size, (now + runs[i]) * SLOTS + leases + i)
                 widest = free.max()
                 head = head if blocked else -1
                 continue
             waiting[kept] = i
             kept += 1
-            if at[i] > now or closed or blocked:
+            if at[i] > now or blocked or backfill == ANY:
                 continue
-            closed = backfill == NONE
-            if backfill == EASY:
-                blocked = True
-                if head != i or now >= shadow:
-                    head, shadow = i, _shadow(free, running, first, nodes, taken, ranks[i], amounts[i], spare)
-                if i == target and not arriving_ahead:
-                    return shadow
+            blocked = True
+            if backfill == EASY and (head != i or now >= shadow):
+                head, shadow = i, _shadow(board, heap, size, leases + i, asks[i])
+            if backfill == EASY and i == target and last_ahead <= now:
+                return shadow
         waits = kept
-        next_at = at[arriving[arrived]] if arrived < tasks else NEVER
-        now = min(running[0] // SLOTS, next_at)
+        now = min(heap[0] // SLOTS, at[moves.arriving[arrived]] if arrived < tasks else NEVER)
         if now >= NEVER:
             return NEVER
-        while arrived < tasks and at[arriving[arrived]] <= now:
-            arrived += 1
-        while running[0] < (now + 1) * SLOTS:
-            slot = heapq.heappop(running) % SLOTS
-            for j in range(first[slot], first[slot + 1]):
-                free[nodes[j]] += taken[j]
+        while heap[0] < (now + 1) * SLOTS:
+            gone = heap[0] % SLOTS
+            size = _pop(heap, size)
+            for j in range(board.first[gone], board.first[gone + 1]):
+                free[board.nodes[j]] += board.amounts[j]
 
 
 @njit(cache=True)
-def _place(free: Ints, spare: Ints, late: bool, amount: int, places: Ints) -> bool:
+def _place(board: Board, member: int, amount: int, late: bool) -> bool:
     """Take ``amount`` at every place, from the fullest nodes it fits on: all places or none.
 
     ``late``: it would still run when the head of the queue is to start, so it takes from ``spare`` as well.
     """
-    for rank in range(places.shape[0]):
+    free, spare = board.free, board.spare
+    first = board.first[member]
+    for at in range(first, board.first[member + 1]):
         best, least = -1, NEVER
-        for node in range(free.shape[0]):
+        for node in range(len(free)):
             if amount <= free[node] < least and (not late or amount <= spare[node]):
                 best, least = node, free[node]
         if best < 0:
-            for done in range(rank):
-                free[places[done]] += amount
-                spare[places[done]] += amount * late
+            for done in range(first, at):
+                free[board.nodes[done]] += amount
+                spare[board.nodes[done]] += amount * late
             return False
         free[best] -= amount
         spare[best] -= amount * late
-        places[rank] = best
+        board.nodes[at] = best
+        board.amounts[at] = amount
     return True
 
 
 @njit(cache=True)
-def _shadow(
-    free: Ints,
-    running: list[int],
-    first: Ints,
-    nodes: Ints,
-    taken: Ints,
-    ranks: int,
-    amount: int,
-    spare: Ints,
-) -> int:
-    """When the head of the queue can start if nothing else does (NEVER: not at all); ``spare``: what it leaves then."""
-    spare[:] = free
-    places = 0
-    for node in range(spare.shape[0]):
-        places += spare[node] // amount
-    shadow = 0
-    for end in np.sort(np.array(running)):
-        if places >= ranks or end >= NEVER * SLOTS:
-            break
-        shadow, slot = end // SLOTS, end % SLOTS
-        for j in range(first[slot], first[slot + 1]):
+def _shadow(board: Board, heap: Ints, size: int, member: int, amount: int) -> int:
+    """When a task can start if nothing else does (NEVER: not at all); ``spare``: what it then leaves."""
+    spare, first, nodes = board.spare, board.first, board.nodes
+    spare[:] = board.free
+    ends = heap.copy()
+    shadow, places = 0, (spare // amount).sum()
+    while places < first[member + 1] - first[member]:
+        shadow, gone = ends[0] // SLOTS, ends[0] % SLOTS
+        if shadow >= NEVER:
+            return NEVER
+        size = _pop(ends, size)
+        for j in range(first[gone], first[gone + 1]):
             places -= spare[nodes[j]] // amount
-            spare[nodes[j]] += taken[j]
+            spare[nodes[j]] += board.amounts[j]
             places += spare[nodes[j]] // amount
-    if places < ranks:
-        return NEVER
-    _place(spare, spare, False, amount, np.empty(ranks, np.int64))
+    _place(Board(spare, spare.copy(), first, nodes, board.amounts, board.leases), member, amount, False)
     return shadow
+
+
+@njit(cache=True)
+def _push(heap: Ints, size: int, value: int) -> int:
+    """Put a value into a binary heap, least first; its new size."""
+    at = size
+    while at and heap[(at - 1) // 2] > value:
+        heap[at] = heap[(at - 1) // 2]
+        at = (at - 1) // 2
+    heap[at] = value
+    return size + 1
+
+
+@njit(cache=True)
+def _pop(heap: Ints, size: int) -> int:
+    """Take the least value away; the new size."""
+    size -= 1
+    value, at = heap[size], 0
+    while True:
+        child = 2 * at + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if child >= size or heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+    return size
