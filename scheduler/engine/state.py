@@ -17,6 +17,7 @@ from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Features
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
+from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus
@@ -74,6 +75,8 @@ class State:
         """What each queue holds now; absent means nothing."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
+        self.calibration = Calibration()
+        """How right forecasts and promises were."""
         self.touched = Touched()
         for job in snapshot.jobs:
             self.put_job(job)
@@ -150,7 +153,9 @@ class State:
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
         key = record.job.id
-        self.durations.put(self.jobs.get(key), record)
+        before = self.jobs.get(key)
+        self.durations.put(before, record)
+        self.calibration.put(before, record)
         self.jobs[key] = self.touched.jobs[key] = record
         if record.state.is_final:
             self.active.pop(key, None)

@@ -92,11 +92,18 @@ def start_of(board: Board, moves: Moves, target: int, backfill: int) -> int:
         now = min(heap[0] // SLOTS, at[moves.arriving[arrived]] if arrived < tasks else NEVER)
         if now >= NEVER:
             return NEVER
-        while heap[0] < (now + 1) * SLOTS:
-            gone = heap[0] % SLOTS
-            size = _pop(heap, size)
-            for j in range(board.first[gone], board.first[gone + 1]):
-                free[board.nodes[j]] += board.amounts[j]
+        size = _release(board, heap, size, now)
+
+
+@njit(cache=True)
+def _release(board: Board, heap: Ints, size: int, now: int) -> int:
+    """Give back what ends until ``now``; the new size of the heap."""
+    while heap[0] < (now + 1) * SLOTS:
+        gone = heap[0] % SLOTS
+        size = _pop(heap, size)
+        for j in range(board.first[gone], board.first[gone + 1]):
+            board.free[board.nodes[j]] += board.amounts[j]
+    return size
 
 
 @njit(cache=True)
