@@ -19,7 +19,7 @@ from scheduler.model.event import (
 from scheduler.model.job import Job, JobKind, JobRecord, Resources, Step, StepKind
 from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.node import Device, DeviceKind, Lane, Node
-from scheduler.model.plan import Plan, Start, Wait
+from scheduler.model.plan import Plan, Reserve, Start, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
 from scheduler.model.snapshot import Snapshot
@@ -225,6 +225,8 @@ def lines(plan: Plan) -> list[str]:
             lease = action.lease
             tasks = lease.attempts[0] + (f"+{len(lease.attempts) - 1}" if len(lease.attempts) > 1 else "")
             told.append(f"start {tasks} on {' '.join(_place(a) for a in lease.allocations)}")
+        elif isinstance(action, Reserve):
+            told.append(f"reserve {action.job_id}.{action.step} on {' '.join(action.nodes)} at {action.start_ms}")
         else:
             told.append(f"{type(action).__name__.lower()} {getattr(action, 'lease_id', '')}")
     for wait in plan.waits:

@@ -93,6 +93,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.losses = state["step"], state["losses"]
+        if dist.get_rank() >= len(state["random"]):
+            return  # more ranks than wrote the checkpoint: this one keeps the random states it was made with
         own, data = state["random"][dist.get_rank()].cpu().chunk(2)
         torch.set_rng_state(own.clone())  # torch 2.13 crashes on a part of a tensor
         self.data.set_state(data.clone())

@@ -13,6 +13,7 @@ from scheduler.control.feed import Feed
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations
 from scheduler.control.pricing import Pricing
+from scheduler.control.reservations import Reservations
 from scheduler.control.service import Service
 from scheduler.control.tokens import PREFIX, Tokens
 from scheduler.model.errors import Forbidden, Unauthorized
@@ -29,6 +30,7 @@ class Doors:
     cycle: Cycle
     tokens: Tokens
     feed: Feed
+    reservations: Reservations
 
 
 def doors(request: Request) -> Doors:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from scheduler.control.strict import UNKNOWN_FIELD
 from scheduler.model.errors import (
     Conflict,
     ExecutorError,
@@ -47,9 +48,6 @@ STATUS: Mapping[type[ShisuanError], int] = {
     ShisuanError: 500,
 }
 """First match along the class's ancestors; ``tests/unit/api`` proves that every class of the tree is mapped."""
-
-UNKNOWN_FIELD = "unknown_field"
-"""Our own kind of validation error: see ``schemas.Body``."""
 
 
 def status_of(error: ShisuanError) -> int:

@@ -8,7 +8,8 @@ from fastapi import APIRouter
 
 from scheduler import jobfile
 from scheduler.api.doors import Authorization, Open, Who, bearer
-from scheduler.api.schemas import CordonBody, EmptyBody, KeyBody, QueueBody, TenantBody
+from scheduler.api.schemas import CordonBody, EmptyBody, KeyBody, QueueBody, ReservationBody, TenantBody
+from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
     KeyList,
     KeyView,
@@ -17,11 +18,13 @@ from scheduler.control.shapes import (
     NodeView,
     QueueList,
     QueueView,
+    ReservationList,
+    ReservationView,
     SelfView,
     StatusView,
     TenantView,
 )
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Tenant
 
 router = APIRouter(prefix="/v1")
 
@@ -92,8 +95,29 @@ def put_tenant(open_doors: Open, who: Who, name: str, body: TenantBody) -> Tenan
 
 @router.put("/queues/{name}", tags=["operators"], summary="Create or change a queue")
 def put_queue(open_doors: Open, who: Who, name: str, body: QueueBody) -> QueueView:
-    """Its weight is its share among queues of the same parent."""
-    return open_doors.operations.set_queue(who, Queue(name=name, parent=body.parent, weight=body.weight))
+    """Its weight is its share among queues of the same parent; what is left out is as for a new queue."""
+    return open_doors.operations.set_queue(who, body.queue(name))
+
+
+@router.get("/reservations", tags=["park"], summary="Reservations")
+def reservations(open_doors: Open, who: Who) -> ReservationList:
+    """Nodes kept for someone, past and cancelled ones included."""
+    return {"reservations": open_doors.reservations.list(who)}
+
+
+@router.put("/reservations/{name}", tags=["operators"], summary="Keep nodes for a window of time")
+def put_reservation(open_doors: Open, who: Who, name: str, body: ReservationBody) -> ReservationView:
+    """What cannot end before the window opens does not start there."""
+    fields = body.model_dump(exclude={"nodes", "queues"})
+    return open_doors.reservations.add(
+        who, Wish(name=name, nodes=tuple(body.nodes), queues=tuple(body.queues), **fields)
+    )
+
+
+@router.delete("/reservations/{name}", tags=["operators"], summary="Cancel a reservation")
+def cancel_reservation(open_doors: Open, who: Who, name: str) -> ReservationView:
+    """Its nodes are open to everybody again."""
+    return open_doors.reservations.cancel(who, name)
 
 
 @router.post("/keys", status_code=201, tags=["operators"], summary="Make a key")

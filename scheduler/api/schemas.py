@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from scheduler.api.errors import UNKNOWN_FIELD
+from scheduler.control.scheduling import QueueFields
+from scheduler.control.strict import UNKNOWN_FIELD
 
 LAST_INSTANT_MS = 253_402_300_799_999
 """The end of the year 9999: later ones have no date and, far later, no place in a database."""
@@ -100,11 +101,22 @@ class TenantBody(Body):
     subsidy_excluded: Annotated[str, Field(max_length=200, description="Why no voucher pays for it.")] = ""
 
 
-class QueueBody(Body):
-    """A queue to create or change."""
+class QueueBody(QueueFields):
+    """A queue to create or change, as in the configuration file."""
 
-    parent: str = ""
-    weight: int = 100
+
+class ReservationBody(Body):
+    """Nodes to keep. Instants: a date, an instant (China time without a zone), or `+2h` from now."""
+
+    kind: Annotated[str, Field(description="`event`: for the jobs of `queues`; `maintenance`: for nobody.")]
+    nodes: list[str]
+    start: Annotated[str, Field(description="`now` works too.")]
+    end: Annotated[str, Field(description="A date means the end of that day.")] = ""
+    length: Annotated[str, Field(description="Instead of `end`, such as `3h`.")] = ""
+    every: Annotated[str, Field(description="Held again so much later, such as `7d`; empty: once.")] = ""
+    repeats: Annotated[int, Field(description="How often; 0: until it is cancelled.")] = 0
+    queues: list[str] = []
+    reason: Annotated[str, Field(max_length=500)] = ""
 
 
 class GrantBody(Body):

@@ -56,6 +56,10 @@ class Client:
         """POST ``/v1`` + ``path``. Raises ApiError, Unreachable."""
         return self.call("POST", path, json=body if body is not None else {})
 
+    def put(self, path: str, body: Any) -> Any:
+        """PUT ``/v1`` + ``path``. Raises ApiError, Unreachable."""
+        return self.call("PUT", path, json=body)
+
     def delete(self, path: str) -> Any:
         """DELETE ``/v1`` + ``path``. Raises ApiError, Unreachable."""
         return self.call("DELETE", path)

@@ -101,13 +101,22 @@ def queues(ctx: typer.Context) -> None:
     value = here.client().get("/queues")
 
     def lines(out: Console) -> None:
-        rows = table("QUEUE", "PARENT", "WEIGHT", "WAITING", "RUNNING", right=("WEIGHT", "WAITING", "RUNNING"))
+        names = ("QUEUE", "PARENT", "WEIGHT", "GUARANTEED", "LIMIT", "WAITING", "RUNNING")
+        rows = table(*names, right=("WEIGHT", "WAITING", "RUNNING"))
         for queue in value["queues"]:
             busy = (f"{queue.get(what, 0):,}" for what in ("waiting", "running"))
-            rows.add_row(plain(queue["name"]), plain(queue.get("parent", "")), str(queue.get("weight", 100)), *busy)
+            quota = (_amounts(queue.get(what, {})) for what in ("guaranteed", "limit"))
+            weight = str(queue.get("weight", 100))
+            rows.add_row(plain(queue["name"]), plain(queue.get("parent", "")), weight, *quota, *busy)
         out.print(rows)
 
     here.show(value, lines)
+
+
+def _amounts(amounts: dict[str, int]) -> str:
+    units = (("card_milli", "cards"), ("mig_milli", "MIG"), ("cpu_milli", "CPUs"))
+    told = [f"{amounts[key] / 1000:g} {unit}" for key, unit in units if key in amounts]
+    return ", ".join([*told, figures.memory(amounts["memory_mib"])] if "memory_mib" in amounts else told)
 
 
 @verb("usage", panel=CLUSTER, example="shisuan usage j17")

@@ -8,18 +8,36 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scheduler.cli import cluster, demo, doctor, jobs, keys, lifecycle, logs, money, report, submit, utilisation, watch
+from scheduler.cli import (
+    cluster,
+    demo,
+    doctor,
+    jobs,
+    keys,
+    lifecycle,
+    logs,
+    money,
+    report,
+    reserve,
+    submit,
+    utilisation,
+    watch,
+    whatif,
+)
 from scheduler.cli.app import app
 from scheduler.cli.exits import CliError, Exit
 from scheduler.cli.session import Session
 
 # Importing these registers their verbs; help lists them in this order.
-MODULES = (lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation, money, keys)
+MODULES = (
+    *(lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation),
+    *(reserve, whatif, money, keys),
+)
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
     *("cancel", "retry", "hold", "release", "preempt", "schema"),
-    *("nodes", "queues", "usage", "utilisation", "cordon", "uncordon"),
+    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon"),
     *("statement", "rates"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))

@@ -9,7 +9,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from scheduler.control import terms
@@ -17,7 +17,9 @@ from scheduler.control.cycle import Cycle, Decide
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations, check_queue, check_tenant
 from scheduler.control.ports import KeyRing
+from scheduler.control.scheduling import QueueConfig, SchedulingConfig
 from scheduler.control.settings import Home, Settings
+from scheduler.control.strict import Strict
 from scheduler.control.tokens import write_private
 from scheduler.engine import Engine
 from scheduler.model.errors import InvalidInput, Problem
@@ -29,23 +31,11 @@ DEFAULT = "default"
 MOST_BYTES = 1024 * 1024
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class QueueConfig(_Strict):
-    """A queue in the configuration file."""
-
-    name: str
-    parent: str = ""
-    weight: int = 100
-
-
 OWN_FOLDER = "own"
 """In ``roots``: the tenant's folder under the home. A folder really named so can be written ``./own``."""
 
 
-class TenantConfig(_Strict):
+class TenantConfig(Strict):
     """A tenant in the configuration file. Without roots it gets a folder under the home.
 
     A relative root starts at the configuration file's folder.
@@ -53,13 +43,13 @@ class TenantConfig(_Strict):
 
     name: str
     display_name: str = ""
-    queues: list[str] = [DEFAULT]
-    roots: list[str] = []
+    queues: Annotated[list[str], Field(default_factory=lambda: [DEFAULT])]
+    roots: Annotated[list[str], Field(default_factory=list)]
     subsidy_excluded: Annotated[str, Field(max_length=200)] = ""
     """Why no voucher pays for this tenant."""
 
 
-class FeedConfig(_Strict):
+class FeedConfig(Strict):
     """Where the park's ledger takes what is sealed."""
 
     url: str
@@ -77,11 +67,12 @@ class FeedConfig(_Strict):
         raise PydanticCustomError("feed_url", "must be https://HOST/PATH, or http:// on this machine")
 
 
-class Config(_Strict):
+class Config(Strict):
     """The file given by ``--config``."""
 
     queues: Annotated[list[QueueConfig], Field(default_factory=list)]
     tenants: Annotated[list[TenantConfig], Field(default_factory=list)]
+    scheduling: Annotated[SchedulingConfig, Field(default_factory=lambda: SchedulingConfig.model_validate({}))]
     feed: FeedConfig | None = None
     rates: Annotated[list[terms.RateConfig], Field(default_factory=list)]
     policies: Annotated[list[terms.PolicyConfig], Field(default_factory=list)]
@@ -113,7 +104,7 @@ def apply(  # noqa: PLR0917 (each is a different thing)
 
     Raises InvalidInput.
     """
-    queues = [Queue(name=q.name, parent=q.parent, weight=q.weight) for q in config.queues]
+    queues = [q.queue(q.name) for q in config.queues]
     if all(q.name != DEFAULT for q in queues):
         queues.insert(0, Queue(name=DEFAULT))
     tenants = [_tenant(t, Path(settings.config).absolute().parent, operations) for t in config.tenants]

@@ -32,7 +32,7 @@ from scheduler.model.event import (
 )
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, Report, ReportKind
-from scheduler.model.plan import ReasonKind, Start, Stop
+from scheduler.model.plan import Start, Stop
 from scheduler.model.policy import Policy
 
 log = structlog.get_logger("shisuan.cycle")
@@ -110,7 +110,11 @@ class Cycle:
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
         self._stale_plan = True
+        self._wake_ms = 0
+        """When a plan is due without anything having happened; 0: never."""
         self._announced: Policy | None = None
+        self._has_more = False
+        """The last plan gave all the starts that one cycle may have."""
         self._stopping = threading.Event()
         self._urgent = threading.Event()
 
@@ -158,10 +162,10 @@ class Cycle:
     def _breathe(self, busy_s: float) -> None:
         """After a transaction, let reports gather for about twice as long as it took: one commit then carries many.
 
-        Ends at once for a user's verb.
+        Ends at once for a user's verb; a plan that had more to give than one cycle may start waits for nobody.
         """
         self._urgent.clear()
-        if self._commands.empty():
+        if self._commands.empty() and not self._has_more:
             self._urgent.wait(min(2 * busy_s, self.limits.gather_ms / 1000))
 
     def once(self, timeout_ms: int) -> float:
@@ -193,13 +197,12 @@ class Cycle:
         batch.events.append(event)
         if not isinstance(event, AttemptsSeen):  # the one fact that frees and takes nothing
             self._stale_plan = True
-        if isinstance(event, AttemptFinished):
-            self.metrics.ends.labels(event.state.value).inc()
 
     def _hear(self, batch: Batch, reports: Sequence[Report]) -> None:
         own, self._own_reports = self._own_reports, []
-        for report in (*own, *reports):
-            self.metrics.reports.labels(report.kind.value).inc()
+        heard = (*own, *reports)
+        self.metrics.count_reports(heard)
+        for report in heard:
             self._react(batch, self.observer.react(report, self._engine, batch.now_ms))
             if report.cursor:
                 batch.cursors.append(report.cursor)
@@ -216,7 +219,8 @@ class Cycle:
         for event in reaction.events:
             self._apply(batch, event)
         batch.start += reaction.start
-        batch.stop.update({lease_id: self._why_stop(lease_id) for lease_id in reaction.stop})
+        for lease_id in reaction.stop:
+            batch.stop[lease_id] = self._why_stop(lease_id)
 
     def _why_stop(self, lease_id: str) -> str:
         record = self._engine.lease(lease_id)
@@ -250,7 +254,8 @@ class Cycle:
             self._apply(batch, EngineStarted(at_ms=batch.now_ms, engine=VERSION, policy=self.policy))
 
     def _decide(self, batch: Batch) -> None:
-        if not self._stale_plan:
+        self._has_more = False
+        if not self._stale_plan and not 0 < self._wake_ms <= batch.now_ms:
             return
         plan = self._engine.plan(batch.now_ms, self.policy)
         if not self.observer.runtime_up:
@@ -262,9 +267,10 @@ class Cycle:
             elif isinstance(event, LeaseStopping):
                 batch.stop[event.lease_id] = event.reason
         # A full plan may have more to give; a wait for an instant ends without an event.
+        self._wake_ms = plan.wake_ms
         starts = sum(isinstance(a, Start) for a in plan.actions)
-        timed = any(r.kind is ReasonKind.RETRY_LATER for w in plan.waits for r in w.reasons)
-        self._stale_plan = starts >= self.policy.starts_per_cycle or timed
+        self._has_more = starts >= self.policy.starts_per_cycle
+        self._stale_plan = self._has_more
 
     def _orders(self, batch: Batch) -> list[LeaseOrder]:
         orders: list[LeaseOrder] = []
@@ -308,7 +314,7 @@ class Cycle:
         began = time.perf_counter()
         self._store.commit(self._epoch, batch.events, changes)
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
-        self.metrics.events.inc(len(batch.events))
+        self.metrics.count_events(batch.events)
         for wake in self._after_commit:
             wake()
         log_facts(batch.events)
@@ -342,5 +348,3 @@ def log_facts(events: Sequence[Event]) -> None:
     for event in events:
         if isinstance(event, AttemptFinished) and event.state is not AttemptState.SUCCEEDED:
             log.info("attempt_ended", attempt_id=event.attempt_id, state=event.state.value, reason=event.reason)
-        elif isinstance(event, LeaseGranted):
-            log.debug("lease_granted", lease_id=event.lease.id, job_id=event.lease.job_id)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pipelines import plan
 from scheduler.control.tokens import Tokens
 from scheduler.engine import Engine
+from scheduler.model.changed import replace
 from scheduler.model.job import Job, Step, StepRecord
 from scheduler.model.lease import Lease, parse_attempt_id
 from scheduler.model.order import LeaseOrder, TaskOrder
@@ -28,7 +27,9 @@ class Dispatch:
         step = next(s for s in record.job.steps if s.name == lease.step)
         done = next(s for s in record.steps if s.name == lease.step)
         tasks = tuple(self._task(record.job, step, done, attempt, now_ms) for attempt in lease.attempts)
-        tenant = next(t for t in engine.tenants() if t.name == lease.tenant)
+        tenant = engine.tenant(lease.tenant)
+        if tenant is None:
+            raise KeyError(f"lease {lease.id} belongs to no known tenant")
         simulated = _simulated(engine, lease)
         return tuple(
             LeaseOrder(
@@ -62,4 +63,5 @@ def _simulated(engine: Engine, lease: Lease) -> frozenset[str]:
     wanted = {device for held in lease.allocations for device in held.devices}
     if not wanted:
         return frozenset()
-    return frozenset(d.id for node in engine.nodes() for d in node.devices if d.simulated and d.id in wanted)
+    nodes = (engine.node(held.node) for held in lease.allocations)
+    return frozenset(d.id for node in nodes if node is not None for d in node.devices if d.simulated and d.id in wanted)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from scheduler.engine import Engine
 from scheduler.model.event import AttemptFinished, AttemptsSeen, AttemptStarted, Event, NodeLost, NodeSeen
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
-from scheduler.model.node import Node, NodeState
+from scheduler.model.node import NodeState
 from scheduler.model.order import Report, ReportKind
 
 RECORD_SIGNS_MS = 30_000
@@ -54,6 +55,7 @@ class Observer:
         self._seen_ms = 0
         self._reminded_ms = 0
         self._silent_leases: dict[str, int] = {}
+        """By limit, the earliest first, so that a cycle looks at none but those that are over it."""
         self._silent_nodes: dict[str, int] = {}
 
     def expect(self, lease_id: str, now_ms: int) -> None:
@@ -97,7 +99,7 @@ class Observer:
             return
         for name in [n for n, limit in self._silent_nodes.items() if now_ms >= limit]:
             yield self._node_gone(name, "it did not come back with the runtime", engine, now_ms)
-        for lease_id in [i for i, limit in self._silent_leases.items() if now_ms >= limit]:
+        for lease_id in list(takewhile(lambda i: now_ms >= self._silent_leases[i], self._silent_leases)):
             del self._silent_leases[lease_id]
             record = engine.lease(lease_id)
             if record is not None and not record.closed_ms:
@@ -182,7 +184,7 @@ class Observer:
     def _node(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
         if report.facts is None:
             return Reaction()
-        known = find_node(engine, report.facts.name)
+        known = engine.node(report.facts.name)
         self._silent_nodes.pop(report.facts.name, None)
         self.gone.discard(report.facts.name)
         seen = report.facts
@@ -192,7 +194,7 @@ class Observer:
 
     def _node_gone(self, name: str, reason: str, engine: Engine, now_ms: int) -> Reaction:
         self._silent_nodes.pop(name, None)
-        known = find_node(engine, name)
+        known = engine.node(name)
         if known is None:
             return Reaction()
         self.gone.add(name)
@@ -215,6 +217,7 @@ class Observer:
             if n.state is not NodeState.LOST
         }
         reaction = Reaction()
+        self._silent_leases.clear()
         for record in engine.leases():
             self._silent_leases[record.lease.id] = limit_ms
             if record.stopping:
@@ -248,11 +251,6 @@ class Observer:
         return reaction
 
 
-def find_node(engine: Engine, name: str) -> Node | None:
-    """The node of this name."""
-    return next((n for n in engine.nodes() if n.name == name), None)
-
-
 def _clamp(value: int, low: int, high: int) -> int:
     return max(low, min(value, high))
 
@@ -270,7 +268,7 @@ def _began(record: LeaseRecord, engine: Engine) -> bool:
 
 
 def _on_node(engine: Engine, node: str) -> list[LeaseRecord]:
-    return [r for r in engine.leases() if not r.closed_ms and any(a.node == node for a in r.lease.allocations)]
+    return [record for record in engine.leases_on(node) if not record.closed_ms]
 
 
 def _lost(record: LeaseRecord, engine: Engine, reason: str, now_ms: int) -> list[Event]:

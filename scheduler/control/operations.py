@@ -12,7 +12,6 @@ from scheduler.control import views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
 from scheduler.control.delivery import FeedView
-from scheduler.control.observe import find_node
 from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home
 from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
@@ -213,7 +212,7 @@ class Operations:
         require_operator(caller)
 
         def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
-            node = find_node(engine, name)
+            node = engine.node(name)
             if node is None:
                 raise NotFound(f"no node {name!r} (there are: {', '.join(sorted(n.name for n in engine.nodes()))})")
             if node.state in (state, NodeState.LOST):
@@ -244,8 +243,27 @@ def check_queue(engine: Engine, queue: Queue, pointer: str = "") -> None:
             break
         seen.add(above)
         above = names[above].parent if above in names else ""
+    problems += _quota_problems(queue, names, pointer)
     if problems:
         raise InvalidInput(problems)
+
+
+def _quota_problems(queue: Queue, names: dict[str, Queue], pointer: str) -> list[Problem]:
+    """A limit below the guarantee, more lent than guaranteed, more guaranteed to children than the parent may hold."""
+    found: list[Problem] = []
+    siblings = [q for q in names.values() if q.parent == queue.parent and q.name != queue.name]
+    parent = names.get(queue.parent)
+    for at, what in enumerate(("cpus", "memory", "cards", "mig")):
+        mine, limit = queue.guaranteed[at], queue.limit[at]
+        if 0 <= limit < mine:
+            found.append(Problem(f"{pointer}limit.{what}", f"is less than the queue is guaranteed ({what})"))
+        if queue.lends[at] > mine:
+            found.append(Problem(f"{pointer}lends.{what}", f"is more than the queue is guaranteed ({what})"))
+        together = mine + sum(q.guaranteed[at] for q in siblings)
+        if mine and parent is not None and 0 <= parent.limit[at] < together:
+            message = f"with its siblings it would be guaranteed more than {parent.name!r} may hold"
+            found.append(Problem(f"{pointer}guaranteed.{what}", message))
+    return found
 
 
 def check_tenant(engine: Engine, tenant: Tenant, pointer: str = "") -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from scheduler.engine import Engine
 from scheduler.ledger import meter
+from scheduler.model.changed import replace
 from scheduler.model.event import AttemptFinished, Event
 from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.node import Device
 from scheduler.model.snapshot import Changes
 from scheduler.model.usage import UsageRecord
 
@@ -39,12 +40,10 @@ class Sealer:
             self._attempts.clear()
             return ()
         self._attempts.update({attempt.id: attempt for attempt in changes.attempts})
-        devices = {device.id: device for node in engine.nodes() for device in node.devices}
         sealed: list[UsageRecord] = []
         for record in closed:
             attempts = [self._alive(self._attempts[a], heartbeats) for a in record.lease.attempts]
-            purpose = self._purpose(engine, record)
-            sealed += [replace(used, purpose=purpose) for used in meter.seal(record, attempts, devices)]
+            sealed += meter.seal(record, attempts, _devices(engine, record), self._purpose(engine, record))
         self._attempts.clear()
         return tuple(sealed)
 
@@ -57,4 +56,11 @@ class Sealer:
 
     @staticmethod
     def _alive(attempt: AttemptRecord, heartbeats: Mapping[str, int]) -> AttemptRecord:
-        return replace(attempt, heartbeat_ms=max(attempt.heartbeat_ms, heartbeats.get(attempt.id, 0)))
+        heard_ms = heartbeats.get(attempt.id, 0)
+        return replace(attempt, heartbeat_ms=heard_ms) if heard_ms > attempt.heartbeat_ms else attempt
+
+
+def _devices(engine: Engine, record: LeaseRecord) -> dict[str, Device]:
+    """What the nodes of a lease that holds cards say about them; they keep a card while it is leased."""
+    nodes = [engine.node(held.node) for held in record.lease.allocations if held.devices]
+    return {device.id: device for node in nodes if node is not None for device in node.devices}

@@ -227,6 +227,11 @@ class QueueView(TypedDict):
     name: str
     parent: str
     weight: int
+    guaranteed: dict[str, int]
+    """``cpu_milli``, ``memory_mib``, ``card_milli``, ``mig_milli``: those that are set."""
+    limit: dict[str, int]
+    lends: dict[str, int]
+    jobs_max: int
     waiting: int
     running: int
 
@@ -235,6 +240,29 @@ class QueueList(TypedDict):
     """Queues by name."""
 
     queues: list[QueueView]
+
+
+class ReservationView(TypedDict):
+    """Nodes kept for someone during windows of time. ``state``: now, coming, past, cancelled."""
+
+    name: str
+    kind: str
+    nodes: list[str]
+    queues: list[str]
+    start_ms: int
+    end_ms: int
+    every_ms: int
+    repeats: int
+    reason: str
+    state: str
+    next_start_ms: int
+    next_end_ms: int
+
+
+class ReservationList(TypedDict):
+    """Reservations by name."""
+
+    reservations: list[ReservationView]
 
 
 class QuantityView(TypedDict):

@@ -93,7 +93,17 @@ class Submission:
         if tenant is None:
             raise NotFound(f"no tenant {caller.tenant!r}")
         now_ms = self._cycle.now_ms()
-        return jobfile.read(file, tenant=tenant, queues=queues, base_dir=base_dir, now_ms=now_ms, has_cards=has_cards)
+        policy = self._cycle.policy
+        return jobfile.read(
+            file,
+            tenant=tenant,
+            queues=queues,
+            base_dir=base_dir,
+            now_ms=now_ms,
+            has_cards=has_cards,
+            licences=dict(policy.licences),
+            bands=[band.name for band in policy.bands],
+        )
 
 
 def _is_folder_name(text: str) -> bool:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from scheduler.control.operations import NAME, NAME_RULE
+from scheduler.control.strict import UNKNOWN_FIELD, Strict
 from scheduler.ledger.months import CHINA, LAST_YEAR
 from scheduler.ledger.policy import BASIS
 from scheduler.model import catalogue
@@ -123,11 +124,7 @@ Until = Annotated[int, BeforeValidator(until_ms)]
 Name = Annotated[str, BeforeValidator(_name)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class PriceConfig(_Strict):
+class PriceConfig(Strict):
     """An hour of one SKU."""
 
     sku: Sku
@@ -150,7 +147,7 @@ class PriceConfig(_Strict):
         return self
 
 
-class RateConfig(_Strict):
+class RateConfig(Strict):
     """A version of the prices."""
 
     id: Name
@@ -186,7 +183,7 @@ class RateConfig(_Strict):
         )
 
 
-class PoolConfig(_Strict):
+class PoolConfig(Strict):
     """A policy's money."""
 
     yuan: Yuan
@@ -194,7 +191,7 @@ class PoolConfig(_Strict):
     rule: PoolRule = PoolRule.RESERVE
 
 
-class PolicyConfig(_Strict):
+class PolicyConfig(Strict):
     """A version of a voucher policy."""
 
     id: Name
@@ -205,8 +202,8 @@ class PolicyConfig(_Strict):
     valid_from: From
     valid_until: Until
     ratio: Share
-    skus: Annotated[list[Sku], Field(min_length=1)] = [Sku.CARD, Sku.MIG]
-    purposes: list[StepKind] = []
+    skus: Annotated[list[Sku], Field(min_length=1, default_factory=lambda: [Sku.CARD, Sku.MIG])]
+    purposes: Annotated[list[StepKind], Field(default_factory=list)]
     tenant_cap_yuan: Yuan = 0
     truncate_to_yuan: Yuan = 1
     payout: Payout = Payout.DEDUCT
@@ -242,7 +239,7 @@ class PolicyConfig(_Strict):
         )
 
 
-class VoucherConfig(_Strict):
+class VoucherConfig(Strict):
     """A voucher granted by the configuration file."""
 
     id: Name
@@ -292,7 +289,15 @@ def parsed(read: Any, value: Any, pointer: str) -> int:
 
 def problems_of(error: ValidationError) -> list[Problem]:
     """Pydantic's findings as pointers into the file."""
-    return [Problem(_pointer(found["loc"]), found["msg"].removeprefix("Value error, ")) for found in error.errors()]
+    return [_problem(found) for found in error.errors()]
+
+
+def _problem(found: Any) -> Problem:
+    place = tuple(part for part in found["loc"] if part != "[key]")
+    if found["type"] == UNKNOWN_FIELD:
+        name = found["ctx"]["name"]
+        return unknown(_pointer((*place, name)), "field", name, found["ctx"]["valid"])
+    return Problem(_pointer(place), found["msg"].removeprefix("Value error, "))
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

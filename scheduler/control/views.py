@@ -24,7 +24,7 @@ from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.node import Device, Node
 from scheduler.model.plan import Wait
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Amounts, Queue, Tenant
 from scheduler.model.usage import UsageRecord
 
 Running = Mapping[tuple[str, str], Sequence[Progress]]
@@ -250,9 +250,18 @@ def queue(record: Queue, waiting: int, running: int) -> QueueView:
         "name": record.name,
         "parent": record.parent,
         "weight": record.weight,
+        "guaranteed": {name: amount for name, amount in _amounts(record.guaranteed).items() if amount},
+        "limit": _amounts(record.limit),
+        "lends": _amounts(record.lends),
+        "jobs_max": record.jobs_max,
         "waiting": waiting,
         "running": running,
     }
+
+
+def _amounts(amounts: Amounts) -> dict[str, int]:
+    names = ("cpu_milli", "memory_mib", "card_milli", "mig_milli")
+    return {name: amount for name, amount in zip(names, amounts, strict=True) if amount >= 0}
 
 
 def tenant(record: Tenant) -> TenantView:

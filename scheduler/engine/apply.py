@@ -128,7 +128,9 @@ def _check_grant(state: State, lease: Lease) -> tuple[int, ...]:
     record = state.jobs.get(lease.job_id)
     if record is None:
         raise NotFound(f"no job {lease.job_id!r}")
-    _, done = lifecycle.find_step(record, lease.step)
+    step, done = lifecycle.find_step(record, lease.step)
+    if not (step.ranks_min or step.ranks) <= len(lease.allocations) <= step.ranks:
+        raise Conflict(f"lease {lease.id}: {len(lease.allocations)} allocations for {step.ranks} ranks")
     indices: list[int] = []
     for attempt_id in lease.attempts:
         _, _, index, tried = parse_attempt_id(attempt_id)
@@ -183,11 +185,16 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     at_ms = max(event.at_ms, record.lease.granted_ms, attempt.started_ms)
     after = lifecycle.attempt_finished(attempt, event, at_ms)
     first = record.lease.attempts[0] == attempt.id
-    job = lifecycle.task_finished(state.jobs[attempt.job_id], after, first_in_lease=first)
+    models = state.models_of(record.lease) if after.checkpoint_ms else frozenset[str]()
+    ranks, by_park = len(record.lease.allocations), not record.stop_charged
+    job = lifecycle.work_kept(state.jobs[attempt.job_id], after, ranks, models, by_park=by_park)
+    job = lifecycle.task_finished(job, after, first_in_lease=first)
     state.put_attempt(after)
-    state.put_job(job)
     closed = lifecycle.lease_after(record, tuple(state.attempts_of(record.lease)))
-    if closed is not record:
+    if closed is record:
+        state.put_job(job)
+    else:
+        state.put_job(lifecycle.served(job, closed))
         state.put_lease(closed)
 
 

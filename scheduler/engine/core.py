@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.engine import apply as facts
+from scheduler.engine import what
 from scheduler.engine.plan import make_plan
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
@@ -13,9 +14,9 @@ from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, Job
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
-from scheduler.model.plan import Plan, Preempt, Reason, Start, Stop, Wait
+from scheduler.model.plan import Change, Plan, Preempt, Reason, Start, Stop, Wait
 from scheduler.model.policy import Policy
-from scheduler.model.queue import Queue, Tenant
+from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import demand_of
 from scheduler.placement.why import never
@@ -83,6 +84,17 @@ class Engine:
             raise NotFound(f"no job {job_id!r}")
         return tuple(wait for wait in self.plan(now_ms, policy).waits if wait.job_id == job_id)
 
+    def changes(self, job_id: str, step: str, now_ms: int, policy: Policy) -> tuple[Change, ...]:
+        """Smallest changes that would each start the step's next task now; none known: it must wait. Raises NotFound.
+
+        Takes as long as some dozens of plans: for people, not for the cycle.
+        """
+        record = self._state.jobs.get(job_id)
+        if record is None:
+            raise NotFound(f"no job {job_id!r}")
+        _, done = lifecycle.find_step(record, step)
+        return what.changes(self._state, job_id, step, now_ms, policy) if done.waiting.spans else ()
+
     def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.
 
@@ -102,7 +114,7 @@ class Engine:
         The state is untouched. The job's id is replaced by the next free one.
         """
         job = replace(job, id=self.next_job_id())
-        plan = make_plan(self._state, now_ms, policy, trial=lifecycle.submitted(job, held=False))
+        plan = make_plan(self._state, now_ms, policy, jobs={job.id: lifecycle.submitted(job, held=False)})
         return Plan(
             now_ms=plan.now_ms,
             actions=tuple(a for a in plan.actions if isinstance(a, Start) and a.lease.job_id == job.id),
@@ -129,6 +141,10 @@ class Engine:
         """Open leases in order of granting."""
         return self._state.leases.values()
 
+    def leases_on(self, node: str) -> Iterable[LeaseRecord]:
+        """Open leases with a part on this node, in order of granting."""
+        return tuple(self._state.leases[lease_id] for lease_id in self._state.leases_of_node.get(node, ()))
+
     def attempt(self, attempt_id: str) -> AttemptRecord | None:
         """An attempt of an open lease."""
         return self._state.attempts.get(attempt_id)
@@ -137,9 +153,22 @@ class Engine:
         """All nodes, lost ones included."""
         return (view.node for view in self._state.nodes.values())
 
+    def node(self, name: str) -> Node | None:
+        """The node of this name."""
+        view = self._state.nodes.get(name)
+        return None if view is None else view.node
+
     def queues(self) -> Iterable[Queue]:
         """All queues."""
         return self._state.queues.values()
+
+    def tenant(self, name: str) -> Tenant | None:
+        """The tenant of this name."""
+        return self._state.tenants.get(name)
+
+    def reservations(self) -> Iterable[Reservation]:
+        """All reservations, cancelled and past ones included."""
+        return self._state.reservations.values()
 
     def tenants(self) -> Iterable[Tenant]:
         """All tenants."""

@@ -2,61 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
-from scheduler.engine.chunk import chunk_size
+from scheduler.engine.aim import aim, steer
+from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
+from scheduler.engine.reasons import reasons_of
 from scheduler.engine.state import State, number_of
-from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
-from scheduler.model.lease import Allocation, Lease, attempt_id
-from scheduler.model.plan import Action, Plan, Reason, ReasonKind, Start, Stop, Wait
-from scheduler.model.policy import Policy
-from scheduler.model.queue import Amounts
-from scheduler.placement.fit import Demand, demand_of
-from scheduler.placement.search import Search
-from scheduler.placement.why import why_not
-from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import Order, amounts_of
-from scheduler.queueing.tasks import is_done, tries
+from scheduler.engine.trial import Trial
+from scheduler.engine.wake import wake
+from scheduler.model.job import JobRecord
+from scheduler.model.plan import Action, Plan, Preempt, Start, Stop, Wait
+from scheduler.model.policy import Backfill, Policy
+from scheduler.model.queue import Amounts, Queue
+from scheduler.queueing.order import NONE, Order, amounts_of, plus
+from scheduler.queueing.quota import Quotas
+from scheduler.queueing.usage import now_used, with_past
+
+NO_QUEUES: Mapping[str, Queue] = {}
 
 
 @dataclass(slots=True)
-class Candidate:
-    """A step that may start tasks now, and how far this plan has come with it."""
+class Draft:
+    """A plan being made."""
 
-    job: Job
-    step: Step
-    record: StepRecord
-    rank: tuple[int, int, int]
-    """Within its queue: ``(-priority, job number, step number)``."""
-    demand: Demand
-    amounts: Amounts
-    tasks: Iterator[int]
-    left: int
-    """Waiting tasks this plan has not leased."""
-    parallel_left: int
-    """Leases that may still be added under ``max_parallel``."""
-    chunk: int = 0
-    """Most tasks per lease; 0: not worked out yet."""
+    trial: Trial
+    shares: dict[str, Amounts]
+    """By queue, what counts for its share: held, with what this plan starts, and used."""
+    starts: list[Start] = field(default_factory=list)
+    preempts: list[Preempt] = field(default_factory=list)
+    left_over: list[Candidate] = field(default_factory=list)
+    """Steps with tasks left, in the order they were reached."""
 
 
-def make_plan(state: State, now_ms: int, policy: Policy, trial: JobRecord | None = None) -> Plan:
-    """What to do now. ``trial``: a job that is not in the state, treated as if it had just been submitted."""
+def make_plan(
+    state: State,
+    now_ms: int,
+    policy: Policy,
+    jobs: Mapping[str, JobRecord] = NO_JOBS,
+    queues: Mapping[str, Queue] = NO_QUEUES,
+) -> Plan:
+    """What to do now. ``jobs`` and ``queues``: these as they are here, not as the state has them, or in addition."""
     now_ms = max(now_ms, state.at_ms)
+    tree = tuple({**state.queues, **queues}.values())
     # 1. Stop what belongs to jobs that are to end.
-    stops = _stops(state)
+    stops = tuple(_stops(state))
     # 2. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
-    entries, barred = _sort_steps(state, trial)
-    # 3. Order: who is next, by fair share, priority and age.
-    order = Order(state.queues.values(), state.totals, state.held, entries)
-    # 4. Fit and place, one lease at a time, until nobody ahead fits any more.
-    search = Search(state.shapes)
-    starts, left_over = _place_all(state, order, search, now_ms, policy)
-    # 5. Say why everything else waits.
-    waits = _waits(state, search, left_over, policy)
-    actions: tuple[Action, ...] = (*stops, *starts)
-    return Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
+    entries, barred = sort_steps(state, now_ms, policy, jobs)
+    # 3. What is left to take, and every limit on taking it.
+    counted = any(queue.jobs_max for queue in tree)
+    jobs_now = ((r.lease.queue, r.lease.job_id) for r in state.leases.values()) if counted else ()
+    quotas = Quotas(tree, state.held, state.totals, jobs_now)
+    used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
+    shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), shares=shares)
+    # 4. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
+    wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
+    draft.preempts += wanted.stops
+    draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
+    if wanted.steered:
+        steered = {queue: [c for c in cs if c.key in wanted.steered] for queue, cs in entries.items()}
+        for candidate in chain.from_iterable(steered.values()):
+            steer(candidate, wanted.places.get(candidate.key))
+        _place_all(draft, Order(tree, state.totals, draft.shares, steered), up_to_floors=False)
+        entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
+    unsteered = len(draft.left_over)
+    # 5. Kinds of job below their floor go first, until they reach it.
+    if policy.floors:
+        kinds = {floor.kind for floor in policy.floors}
+        below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
+        _place_all(draft, Order(tree, state.totals, draft.shares, below), up_to_floors=True)
+    # 6. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    del draft.left_over[unsteered:]
+    _place_all(draft, Order(tree, state.totals, draft.shares, entries), up_to_floors=False)
+    # 7. Say why everything else waits.
+    waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
+    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves())
+    plan = Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
+    # 8. Say when something may change without an event.
+    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms))
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -68,130 +93,31 @@ def _stops(state: State) -> Iterator[Stop]:
                 yield Stop(lease_id=lease_id, reason=record.reason)
 
 
-def _sort_steps(state: State, trial: JobRecord | None) -> tuple[dict[str, list[Candidate]], list[Wait]]:
-    entries: dict[str, list[Candidate]] = {}
-    barred: list[Wait] = []
-    for record in chain(state.active.values(), (trial,) if trial is not None else ()):
-        for position, (step, done) in enumerate(zip(record.job.steps, record.steps, strict=True)):
-            if not done.waiting.spans:
-                continue
-            reasons = _barred(state, record, step)
-            if reasons:
-                barred.append(_wait(record.job, step, len(done.waiting), 0, reasons))
-            else:
-                candidate = _candidate(state, record.job, step, done, position)
-                entries.setdefault(record.job.queue, []).append(candidate)
-    for queue in entries.values():
-        queue.sort(key=lambda candidate: candidate.rank)
-    return entries, barred
-
-
-def _barred(state: State, record: JobRecord, step: Step) -> tuple[Reason, ...]:
-    """Why the step may not start anything yet, whatever is free."""
-    reasons: list[Reason] = []
-    if record.held:
-        reasons.append(Reason(kind=ReasonKind.HELD, message=f"job {record.job.id} is held; release it to let it start"))
-    for other_id in record.job.after:
-        other = state.jobs.get(other_id)
-        if other is None or other.state is not JobState.SUCCEEDED:
-            stands = "is not known" if other is None else f"is {other.state.value}"
-            message = f"starts after job {other_id} has succeeded, which {stands}"
-            reasons.append(Reason(kind=ReasonKind.DEPENDENCY, resource=other_id, message=message))
-    for name in step.needs:
-        other_step, done = find_step(record, name)
-        if not is_done(other_step, done):
-            message = f"starts after step {name} has succeeded: {len(done.succeeded)} of {other_step.count} tasks have"
-            reasons.append(Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message))
-    return tuple(reasons)
-
-
-def _candidate(state: State, job: Job, step: Step, done: StepRecord, position: int) -> Candidate:
-    waiting = len(done.waiting)
-    leased = state.leases_of_step.get((job.id, step.name), 0)
-    return Candidate(
-        job=job,
-        step=step,
-        record=done,
-        rank=(-job.priority, number_of(job.id), position),
-        demand=demand_of(step, job.tenant),
-        amounts=amounts_of(step.resources, step.ranks),
-        tasks=iter(done.waiting),
-        left=waiting,
-        parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else waiting,
-    )
-
-
-def _place_all(
-    state: State, order: Order[Candidate], search: Search, now_ms: int, policy: Policy
-) -> tuple[list[Start], list[Candidate]]:
-    """Leases for everything that fits, and the steps with tasks left over in the order they were reached."""
-    starts: list[Start] = []
-    left_over: list[Candidate] = []
+def _place_all(draft: Draft, order: Order[Candidate], *, up_to_floors: bool) -> None:
+    """Leases for everything that fits. ``up_to_floors``: only while its kind of job is below its floor."""
+    trial = draft.trial
     while (candidate := order.peek()) is not None:
-        allocations: tuple[Allocation, ...] = ()
-        if candidate.left and candidate.parallel_left and len(starts) < policy.starts_per_cycle:
-            allocations = _place(state, candidate, search, policy)
-        if allocations:
-            lease_id = f"l{state.next_lease + len(starts)}"
-            starts.append(Start(lease=_lease(candidate, allocations, lease_id, now_ms)))
-            order.charge(candidate.amounts)
-        else:
-            order.drop()
-            if candidate.left:
-                left_over.append(candidate)
-    return starts, left_over
+        full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
+        lease = None
+        wanted = not up_to_floors or trial.floors.is_below(candidate.job.kind, candidate.amounts)
+        if candidate.left and wanted and not full:
+            lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
+        if lease is not None:
+            draft.starts.append(Start(lease=lease))
+            amounts = amounts_of(candidate.step.resources, len(lease.allocations))
+            draft.shares[lease.queue] = plus(draft.shares.get(lease.queue, NONE), amounts)
+            order.charge(amounts)
+            continue
+        order.drop()
+        if not candidate.left:
+            continue
+        draft.left_over.append(candidate)
+        if not (up_to_floors or full):
+            draft.preempts += trial.pass_over(candidate)
+            if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
+                trial.shut = candidate.job.id
 
 
-def _place(state: State, candidate: Candidate, search: Search, policy: Policy) -> tuple[Allocation, ...]:
-    step = candidate.step
-    if not candidate.chunk:
-        leased = state.leases_of_step.get((candidate.job.id, step.name), 0)
-        slots = min(search.copies(candidate.demand), candidate.parallel_left) + leased
-        candidate.chunk = chunk_size(step, candidate.record, policy, slots)
-    return search.place(candidate.demand, step.ranks, candidate.job.tenant, candidate.record.warm_nodes)
-
-
-def _lease(candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str, now_ms: int) -> Lease:
-    """The lease of the candidate's next tasks, which are thereby taken from it."""
-    job, step = candidate.job, candidate.step
-    indices = tuple(islice(candidate.tasks, candidate.chunk))
-    candidate.left -= len(indices)
-    candidate.parallel_left -= 1
-    return Lease(
-        id=lease_id,
-        job_id=job.id,
-        step=step.name,
-        tenant=job.tenant,
-        queue=job.queue,
-        allocations=allocations,
-        attempts=tuple(attempt_id(job.id, step.name, i, tries(candidate.record, i)[0] + 1) for i in indices),
-        granted_ms=now_ms,
-    )
-
-
-def _waits(state: State, search: Search, left_over: Sequence[Candidate], policy: Policy) -> Iterable[Wait]:
-    for position, candidate in enumerate(left_over, start=1):
-        reasons = _limited(candidate) or _no_place(state, search, candidate, policy)
-        yield _wait(candidate.job, candidate.step, candidate.left, position, reasons)
-
-
-def _limited(candidate: Candidate) -> tuple[Reason, ...]:
-    if candidate.parallel_left:
-        return ()
-    message = f"runs at most {candidate.step.max_parallel} tasks at once, as its job file says"
-    return (Reason(kind=ReasonKind.PARALLEL_LIMIT, message=message),)
-
-
-def _no_place(state: State, search: Search, candidate: Candidate, policy: Policy) -> tuple[Reason, ...]:
-    demand, ranks = candidate.demand, candidate.step.ranks
-    if search.copies(demand) >= ranks:
-        message = f"this cycle has granted its {policy.starts_per_cycle} leases; the next one goes on"
-        return (Reason(kind=ReasonKind.ORDER, message=message),)
-    if state.shapes.of(demand).ranking.copies >= ranks:
-        message = "would fit, but leases ahead of it in the order take the room in this cycle"
-        return (Reason(kind=ReasonKind.ORDER, message=message),)
-    return why_not(state.shapes, demand, ranks)
-
-
-def _wait(job: Job, step: Step, tasks: int, position: int, reasons: tuple[Reason, ...]) -> Wait:
-    return Wait(job_id=job.id, step=step.name, tasks=tasks, position=position, reasons=reasons)
+def _wait(draft: Draft, candidate: Candidate, position: int) -> Wait:
+    reasons = reasons_of(draft.trial, candidate)
+    return waiting(candidate.job, candidate.step, candidate.left, position, reasons)

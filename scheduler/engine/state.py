@@ -5,6 +5,7 @@ Every index is a function of the records alone: a state built from a snapshot eq
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -14,13 +15,14 @@ from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
 from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
-from scheduler.placement.fit import Features
+from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import NONE, amounts_of, minus, plus
+from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
+from scheduler.queueing.usage import add
 
 
 def number_of(key: str) -> int:
@@ -31,6 +33,7 @@ def number_of(key: str) -> int:
     return int(digits)
 
 
+K = TypeVar("K")
 N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
 
 
@@ -63,16 +66,24 @@ class State:
         self.jobs: dict[str, JobRecord] = {}
         self.leases: dict[str, LeaseRecord] = {}
         self.attempts = {attempt.id: attempt for attempt in snapshot.attempts}
-        for node in snapshot.nodes:
-            self.shapes.set_node(NodeView.empty(node))
         self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
         self.leases_of_job: dict[str, set[str]] = {}
         self.leases_of_step: dict[tuple[str, str], int] = {}
         """Open leases per job and step; absent means none."""
+        self.leases_of_node: dict[str, dict[str, None]] = {}
+        """Open leases with a part on a node, in order of granting; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
+        self.held_since: dict[str, Amounts] = {}
+        """Sum over each queue's open leases of amounts x the instant of their grant: tells how long it has held."""
+        self.kinds_held: dict[str, Amounts] = {}
+        """Likewise by kind of job."""
+        self.shapes_held: Counter[Demand] = Counter()
+        """Open leases by the demand of one rank."""
+        self.seats: Counter[str] = Counter()
+        """Licence seats in use."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
         self.calibration = Calibration()
@@ -81,7 +92,9 @@ class State:
         for job in snapshot.jobs:
             self.put_job(job)
         for lease in snapshot.leases:
-            self.open_lease(lease)
+            self._index(lease)
+        for node in snapshot.nodes:
+            self.shapes.set_node(self._held_on(NodeView.empty(node)))
         self.touched = Touched()
 
     @property
@@ -141,14 +154,10 @@ class State:
             node = _keep_leased(node, before)
             if node == before.node:
                 return
-        view = NodeView.empty(node)
-        for record in self.leases.values():
-            for allocation in record.lease.allocations:
-                if allocation.node == node.name:
-                    view = view.take(allocation, record.lease.tenant)
+            self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
-        self.shapes.set_node(view)
-        self.totals = totals(view.node for view in self.nodes.values())
+        self.shapes.set_node(self._held_on(NodeView.empty(node)))
+        self.totals = plus(self.totals, totals((node,)))
 
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
@@ -174,28 +183,67 @@ class State:
         """An open lease changed; one that closed gives its resources back and is forgotten, with its attempts."""
         self.touched.leases[record.lease.id] = record
         if record.closed_ms:
-            self._close(record.lease)
+            self._close(record)
         else:
             self.leases[record.lease.id] = record
 
     def open_lease(self, record: LeaseRecord) -> None:
         """A lease takes its resources."""
         lease = record.lease
-        self.leases[lease.id] = self.touched.leases[lease.id] = record
+        self.touched.leases[lease.id] = record
+        self._index(record)
         for allocation in lease.allocations:
             view = self.nodes.get(allocation.node)
             if view is not None:
                 self.shapes.set_held(view.take(allocation, lease.tenant))
+
+    def _index(self, record: LeaseRecord) -> None:
+        lease = record.lease
+        self.leases[lease.id] = record
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
-        step = (lease.job_id, lease.step)
-        self.leases_of_step[step] = self.leases_of_step.get(step, 0) + 1
-        self.held[lease.queue] = plus(self.held.get(lease.queue, NONE), self._amounts(lease))
+        self._count(lease, 1)
+
+    def leave(self, lease: Lease) -> None:
+        """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
+        del self.leases[lease.id]
+        for allocation in lease.allocations:
+            self.shapes.set_held(self.nodes[allocation.node].give_back(allocation))
+        self._count(lease, -1)
+
+    def enter(self, record: LeaseRecord) -> None:
+        """In a trial: what :meth:`leave` let go is held again."""
+        self.leases[record.lease.id] = record
+        for allocation in record.lease.allocations:
+            self.shapes.set_held(self.nodes[allocation.node].take(allocation, record.lease.tenant))
+        self._count(record.lease, 1)
+
+    def drop_node(self, name: str) -> None:
+        """In a trial: a node without leases was never there."""
+        self.shapes.drop_node(name)
+        self.totals = totals(view.node for view in self.nodes.values())
 
     def attempts_of(self, lease: Lease) -> Iterator[AttemptRecord]:
         """Attempts of an open lease, in the order they run."""
         return (self.attempts[attempt_id] for attempt_id in lease.attempts)
 
-    def _close(self, lease: Lease) -> None:
+    def models_of(self, lease: Lease) -> frozenset[str]:
+        """Models of the cards an open lease holds."""
+        devices = {device for allocation in lease.allocations for device in allocation.devices}
+        views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
+        return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
+
+    def _held_on(self, view: NodeView) -> NodeView:
+        """The empty node with what its leases hold."""
+        name = view.node.name
+        for lease_id in self.leases_of_node.get(name, ()):
+            lease = self.leases[lease_id].lease
+            for allocation in lease.allocations:
+                if allocation.node == name:
+                    view = view.take(allocation, lease.tenant)
+        return view
+
+    def _close(self, record: LeaseRecord) -> None:
+        lease = record.lease
         del self.leases[lease.id]
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
@@ -207,17 +255,47 @@ class State:
         of_job.remove(lease.id)
         if not of_job:
             del self.leases_of_job[lease.job_id]
-        step = (lease.job_id, lease.step)
-        self.leases_of_step[step] -= 1
-        if not self.leases_of_step[step]:
-            del self.leases_of_step[step]
-        self.held[lease.queue] = minus(self.held[lease.queue], self._amounts(lease))
-        if self.held[lease.queue] == NONE:
-            del self.held[lease.queue]
+        amounts = self._count(lease, -1)
+        held_ms, queue = record.closed_ms - lease.granted_ms, lease.queue
+        self.uses[queue] = self.touched.uses[queue] = add(
+            self.uses.get(queue), queue, amounts, held_ms, record.closed_ms
+        )
 
-    def _amounts(self, lease: Lease) -> Amounts:
-        step, _ = find_step(self.jobs[lease.job_id], lease.step)
-        return amounts_of(step.resources, step.ranks)
+    def _count(self, lease: Lease, sign: int) -> Amounts:
+        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What it holds."""
+        job = self.jobs[lease.job_id]
+        step, _ = find_step(job, lease.step)
+        ranks = len(lease.allocations)
+        amounts = amounts_of(step.resources, ranks)
+        since = times(amounts, lease.granted_ms)
+        _sum(self.held, lease.queue, times(amounts, sign))
+        _sum(self.held_since, lease.queue, times(since, sign))
+        _sum(self.kinds_held, job.job.kind.value, times(amounts, sign))
+        _add(self.leases_of_step, (lease.job_id, lease.step), sign)
+        _add(self.shapes_held, demand_of(step, lease.tenant), sign)
+        for name, seats in step.resources.licences:
+            _add(self.seats, name, sign * seats * ranks)
+        for node in {allocation.node for allocation in lease.allocations}:
+            on = self.leases_of_node.setdefault(node, {})
+            if sign > 0:
+                on[lease.id] = None
+            else:
+                del on[lease.id]
+                if not on:
+                    del self.leases_of_node[node]
+        return amounts
+
+
+def _sum(sums: dict[str, Amounts], key: str, amounts: Amounts) -> None:
+    sums[key] = plus(sums.get(key, NONE), amounts)
+    if sums[key] == NONE:
+        del sums[key]
+
+
+def _add(counts: dict[K, int], key: K, amount: int) -> None:
+    counts[key] = counts.get(key, 0) + amount
+    if not counts[key]:
+        del counts[key]
 
 
 def _keep_leased(node: Node, before: NodeView) -> Node:

@@ -60,6 +60,8 @@ class Context:
     """The Pipeline's own ``outputs``."""
     models: Collection[str]
     has_cards: bool
+    licences: Mapping[str, int] | None = None
+    """Seats the park has of each; None: any name goes."""
     entries: Mapping[str, Entry] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 

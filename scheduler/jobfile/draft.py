@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -31,6 +31,7 @@ _FIELDS = {
     "taint": "resources.tolerations",
     "island": "resources.same_island",
     "ranks": "num_nodes",
+    "licence": "resources.licences",
 }
 """Engine reasons' resource names to the file's fields."""
 
@@ -54,6 +55,7 @@ class Draft:
     submitted_ms: int
     priority: int
     deadline_ms: int
+    band: str
     after: tuple[str, ...]
     source: str
     places: tuple[tuple[str, str], ...]
@@ -74,6 +76,7 @@ class Draft:
             submitted_ms=self.submitted_ms,
             priority=self.priority,
             deadline_ms=self.deadline_ms,
+            band=self.band,
             after=self.after,
             request_id=request_id,
             source=self.source,
@@ -95,12 +98,14 @@ def read(
     now_ms: int,
     models: Collection[str] | None = None,
     has_cards: bool = False,
+    licences: Mapping[str, int] | None = None,
+    bands: Collection[str] | None = None,
 ) -> Draft:
     """Check a job file and plan its steps. Raises InvalidInput with every problem found.
 
     ``base_dir`` is the folder relative inputs start from (the job file's; empty: the tenant's first root). ``models``
     is the card catalogue (None: the park's own; empty: any name goes). ``has_cards`` says what ``accelerators: auto``
-    means now.
+    means now; ``licences`` and ``bands`` are what the park has (None: any name goes).
     """
     file, problems = validate(parse(text))
     context = Context(
@@ -110,10 +115,11 @@ def read(
         outputs=(file.outputs or "") if isinstance(file, kinds.Pipeline) else "",
         models=known_models() if models is None else models,
         has_cards=has_cards,
+        licences=licences,
         problems=list(problems),
     )
     queue = _queue(context, file, tenant, queues)
-    deadline_ms = _deadline(context, file, now_ms)
+    deadline_ms, band = _deadline(context, file, now_ms), _band(context, file, bands)
     entries = _entries(file)
     _check_names(context, entries)
     context.entries = {entry.name: entry for entry in entries}
@@ -132,6 +138,7 @@ def read(
         submitted_ms=now_ms,
         priority=file.priority,
         deadline_ms=deadline_ms,
+        band=band,
         after=tuple(dict.fromkeys(file.after)),
         source=text if isinstance(text, str) else text.decode("utf-8-sig"),
         places=tuple((step.name, entry.place) for entry, step in planned),
@@ -179,6 +186,12 @@ def _deadline(context: Context, file: kinds.JobFile, now_ms: int) -> int:
     if instant_ms <= now_ms:
         context.problems.append(Problem("deadline", f"{file.deadline.text!r} is in the past"))
     return instant_ms
+
+
+def _band(context: Context, file: kinds.JobFile, bands: Collection[str] | None) -> str:
+    if file.band is not None and bands is not None and file.band not in bands:
+        context.problems.append(unknown("band", "price band", file.band, bands))
+    return file.band or ""
 
 
 def _entries(file: kinds.JobFile) -> tuple[Entry, ...]:

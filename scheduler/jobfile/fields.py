@@ -16,6 +16,7 @@ from pipelines.render import DEPTHS, DEVICES, ENGINES, PASSES, PNG_BITS
 from pipelines.transcode import BITS, CODECS, COLORS, CONTAINERS, ENCODERS, PRESETS, SOUNDS
 from scheduler.jobfile import quantity
 from scheduler.jobfile.quantity import Array, Cards, Deadline, Malformed, shown
+from scheduler.model import job as model
 
 STEP_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 JOB_ID = re.compile(r"j[1-9][0-9]{0,17}", re.ASCII)
@@ -164,6 +165,12 @@ def path(value: Any) -> str:
     return found
 
 
+def _seats(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or not value:
+        raise Malformed(f"must be a mapping of licences to seats such as {{nuke: 1}}, got {shown(value)}")
+    return {text(name): _whole(f"a number of seats of {name}", 1, 1_000)(seats) for name, seats in value.items()}
+
+
 def _output_file(value: Any) -> str:
     found = path(value)
     parts = PurePosixPath(found).parts
@@ -210,6 +217,7 @@ def _count(what: str, least: int, most: int) -> tuple[PlainValidator, WithJsonSc
     return _typed(_whole(what, least, most), {"type": "integer", "minimum": least, "maximum": most})
 
 
+TOGETHER = tuple(together.value for together in model.Together)
 PNG = (*map(str, PNG_BITS), "off")
 _ENGINES = tuple(name.lower() for name in ENGINES)
 _TEXT: Json = {"type": "string", "minLength": 1}
@@ -264,6 +272,11 @@ _ENV: Json = {
     "additionalProperties": {"type": ["string", "number", "boolean"]},
 }
 _LABELS: Json = {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}}
+_SEATS: Json = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 1_000},
+}
 _RUN: Json = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}]}
 
 _ARGUMENTS: Json = {"type": "array", "items": {"type": ["string", "number"]}}
@@ -284,6 +297,8 @@ Accelerators = Annotated[Cards, *_typed(quantity.cards, _CARDS)]
 Feature = Annotated[str, *_typed(_feature, {"type": "string", "pattern": f"^{FEATURE.pattern}$"})]
 Environment = Annotated[dict[str, str], *_typed(_env, _ENV)]
 Labels = Annotated[dict[str, str], *_typed(_labels, _LABELS)]
+Seats = Annotated[dict[str, int], *_typed(_seats, _SEATS)]
+Together = Annotated[str, *_typed(choice("distance", TOGETHER), {"enum": list(TOGETHER)})]
 Run = Annotated[str | list[str], *_typed(_run, _RUN)]
 Arguments = Annotated[list[str], *_typed(_arguments, _ARGUMENTS)]
 ModuleName = Annotated[str, *_typed(_module, {"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"})]

@@ -48,7 +48,8 @@ def resources(
 ) -> Resources:
     """What one task holds. Raises Malformed for a card model the catalogue does not have.
 
-    ``has_cards`` decides what ``accelerators: auto`` means; ``with_cards`` False leaves cards out (scene building).
+    ``has_cards`` decides what ``accelerators: auto`` means; ``with_cards`` False leaves cards and
+    licences out (scene building).
     """
     cards = (wish.accelerators if with_cards else None) or Cards()
     if cards.auto and not has_cards:
@@ -68,6 +69,7 @@ def resources(
         labels=tuple(sorted(wish.labels.items())),
         tolerations=tuple(sorted(wish.tolerations)),
         same_island=wish.same_island and cards.count > 1,
+        licences=tuple(sorted((wish.licences or {}).items())) if with_cards else (),
     )
 
 

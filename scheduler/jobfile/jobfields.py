@@ -49,6 +49,12 @@ class Resources(File):
         "taints of nodes to put up with", ["night-only"], [], otherwise="none"
     )
     scratch: f.MemoryMib | None = field("space on the node's scratch disk", "20GiB", None, otherwise="none")
+    licences: f.Seats | None = field(
+        "floating licences that each task holds while it runs, with the number of seats",
+        {"nuke": 1},
+        None,
+        otherwise="none",
+    )
     same_island: bool = field("all cards of a task reach each other over NVLink", True, False, otherwise="false")
 
 
@@ -70,6 +76,9 @@ class JobFields(File):
         None,
         otherwise="none",
     )
+    band: f.Text | None = field(
+        "price band of the day; its tasks start only while it lasts", "valley", None, otherwise="at any time"
+    )
     after: Annotated[list[f.JobId], f.OneOrMore] = field(
         "jobs that must have succeeded first", ["j17"], [], otherwise="none"
     )
@@ -83,6 +92,19 @@ class TaskFields(File):
     )
     retries: f.Retries = field("further attempts of a task that failed", 3, 2, otherwise="2")
     timeout: f.Duration | None = field("longest run of one attempt", "30m", None, otherwise="none")
+    expected: f.Duration | None = field(
+        "what one task (a frame, a film, a training) will take on the fastest cards it may use; it helps to start it "
+        "sooner, and nothing is stopped for being slower",
+        "40m",
+        None,
+        otherwise="learned from tasks like it",
+    )
+    preemptible: bool = field(
+        "may be stopped for somebody more entitled; its time since the last checkpoint is then free of charge",
+        False,
+        True,
+        otherwise="true",
+    )
     grace: f.Duration = field("time between SIGTERM and SIGKILL when stopped", "30s", 10_000, otherwise="10s")
     inputs: Annotated[list[f.Path], f.OneOrMore] = field(
         "further files and folders the step reads; a command that names none may read all of the tenant's storage",

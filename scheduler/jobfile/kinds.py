@@ -14,6 +14,8 @@ from scheduler.jobfile import fields as f
 from scheduler.jobfile.jobfields import File, JobFields, TaskFields
 from scheduler.jobfile.jobfields import field as _field
 
+TOGETHER = "how near to each other the ranks must be: on one `node`, in one `rack`, or `anywhere` (as near as they fit)"
+
 
 class CommandFields(TaskFields):
     """A program or a shell text."""
@@ -30,6 +32,7 @@ class CommandFields(TaskFields):
         otherwise="one task",
     )
     num_nodes: f.Nodes = _field("nodes of a gang: all ranks start together or not at all", 2, 1, otherwise="1")
+    together: f.Together = _field(TOGETHER, "rack", "anywhere", otherwise="anywhere")
     outputs: f.Path | None = _field(
         "folder that files left in $SHISUAN_OUTPUTS are published into",
         "results",
@@ -204,6 +207,17 @@ class TrainFields(TaskFields):
     args: f.Arguments = _field("its arguments", ["--steps", "200"], [], otherwise="none")
     env: f.Environment = _field("environment variables", {"LEVEL": "3"}, {}, otherwise="none")
     num_nodes: f.Nodes = _field("nodes: all start together or not at all", 2, 1, otherwise="1")
+    min_nodes: f.Nodes | None = _field(
+        "may also run on so few nodes, and be given more or fewer at a checkpoint: the script must go on from a "
+        "checkpoint that another number of nodes wrote",
+        1,
+        None,
+        otherwise="always `num_nodes`",
+    )
+    together: f.Together = _field(TOGETHER, "rack", "anywhere", otherwise="anywhere")
+    checkpoint_every: f.Duration | None = _field(
+        "about how often it saves a checkpoint: what a stop would lose", "10m", None, otherwise="a stop loses all"
+    )
     processes_per_node: f.Processes | None = _field(
         "training processes on each node", 8, None, otherwise="one per card, 1 without cards"
     )

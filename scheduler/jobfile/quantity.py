@@ -24,7 +24,8 @@ MAX_TILES = 64
 """Per side."""
 MAX_MEMORY_MIB = 64 * 1_048_576
 MAX_DURATION_MS = 365 * 24 * MS_PER_HOUR
-PRIORITIES = {"low": 25, "normal": 50, "high": 75}
+PRIORITIES = {"low": 30, "normal": 50, "high": 70, "urgent": 90}
+"""The classes: by the park's default a job may stop those of a class below in its queue."""
 
 # Bounded digits: Decimal would happily make an integer of 10**9 digits from "1e999999999".
 _NUMBER = re.compile(r"([-+]?\d{1,12}(?:\.\d{1,9})?)\+?", re.ASCII)
@@ -111,7 +112,7 @@ def _duration_text_ms(value: object) -> int:
 
 
 def priority(value: Any) -> int:
-    """0 to 100, or ``low``, ``normal``, ``high``."""
+    """0 to 100, or ``low``, ``normal``, ``high``, ``urgent``."""
     if isinstance(value, str) and value.lower() in PRIORITIES:
         return PRIORITIES[value.lower()]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:

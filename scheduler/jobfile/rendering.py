@@ -125,6 +125,7 @@ def merge_resources(spec: MergeSpec, needed: Resources) -> Resources:
         mig_profile="",
         features=(),
         same_island=False,
+        licences=(),
     )
 
 

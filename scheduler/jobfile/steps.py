@@ -19,7 +19,7 @@ from scheduler.jobfile.context import Context, Entry, stem
 from scheduler.jobfile.quantity import Malformed
 from scheduler.jobfile.training import train
 from scheduler.model import catalogue, codec
-from scheduler.model.job import Resources, Step, StepKind
+from scheduler.model.job import Resources, Step, StepKind, Together
 
 SCENE_SUFFIX, CHUNKS_SUFFIX, AUDIO_SUFFIX = "-scene", "-chunks", "-audio"
 
@@ -58,6 +58,8 @@ def command(context: Context, entry: Entry) -> tuple[Step, ...]:
             spec=spec,
             count=len(array.indices) if array else 1,
             ranks=body.num_nodes,
+            together=Together(body.together),
+            expected_ms=body.expected or 0,
             max_parallel=array.max_parallel if array else 0,
         ),
     )
@@ -129,6 +131,7 @@ def _frames(
         needs=needs,
         warm_key=spec.blend,
         chunk=body.chunk or 0,
+        expected_ms=(body.expected or 0) // spec.cut.pieces,
     )
 
 
@@ -192,7 +195,19 @@ def _resources(context: Context, entry: Entry, *, memory_mib: int) -> Resources:
     with context.at(entry.at("resources.accelerators")):
         wish = entry.body.resources
         made.append(hardware.resources(wish, models=context.models, has_cards=context.has_cards, memory_mib=memory_mib))
+    _check_licences(context, entry)
     return made[0] if made else Resources()
+
+
+def _check_licences(context: Context, entry: Entry) -> None:
+    """Each licence is one the park has, with as many seats."""
+    have = context.licences
+    for name, seats in (entry.body.resources.licences or {}).items():
+        with context.at(entry.at(f"resources.licences.{name}")):
+            if have is not None and name not in have:
+                raise Malformed(f"the park has no licence {name!r}", tuple(sorted(have)))
+            if have is not None and seats > have[name]:
+                raise Malformed(f"asks for {seats} seats; the park has {have[name]}")
 
 
 def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
@@ -201,8 +216,9 @@ def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
     needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
     needed = _with_engine(context, entry, spec, needed)
     chunks = film.chunk_count(context, entry, spec)
+    expected_ms = entry.body.expected or 0
     if chunks == 1:
-        return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec),)
+        return (_step(entry, StepKind.TRANSCODE, resources=needed, spec=spec, expected_ms=expected_ms),)
     names = chunk_steps(entry)
     parts, sound = "", ""
     with context.at(entry.at("outputs")):
@@ -211,8 +227,11 @@ def _film(context: Context, entry: Entry) -> tuple[Step, ...]:
         sound = ""
     part, whole = film.chunked(spec, chunks, parts, sound)
     # Sound and joining need no card.
-    light = replace(needed, cards=0, card_milli=0, card_models=(), card_memory_mib=0, mig_profile="", features=())
-    made = [_step(entry, StepKind.CHUNK, resources=needed, spec=part, count=chunks, name=names[0])]
+    light = replace(
+        needed, cards=0, card_milli=0, card_models=(), card_memory_mib=0, mig_profile="", features=(), licences=()
+    )
+    each_ms = expected_ms // chunks
+    made = [_step(entry, StepKind.CHUNK, resources=needed, spec=part, count=chunks, name=names[0], expected_ms=each_ms)]
     if sound:
         heard = replace(spec, output_dir=sound)
         made.append(_step(entry, StepKind.AUDIO, resources=light, spec=heard, name=names[1]))
@@ -250,7 +269,20 @@ def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
     body = entry.body
     assert isinstance(body, kinds.TrainStep | kinds.TrainJob)
     needed = _resources(context, entry, memory_mib=hardware.MEDIA_MEMORY_MIB)
-    return (_step(entry, StepKind.TRAIN, resources=needed, spec=spec, ranks=body.num_nodes),)
+    with context.at(entry.at("min_nodes")):
+        if body.min_nodes is not None and body.min_nodes > body.num_nodes:
+            raise Malformed(f"must be at most num_nodes, {body.num_nodes}, got {body.min_nodes}")
+    step = _step(
+        entry,
+        StepKind.TRAIN,
+        resources=needed,
+        spec=spec,
+        ranks=body.num_nodes,
+        together=Together(body.together),
+        expected_ms=body.expected or 0,
+    )
+    elastic = body.min_nodes is not None and body.min_nodes < body.num_nodes
+    return (replace(step, ranks_min=body.min_nodes if elastic else 0, checkpoint_ms=body.checkpoint_every or 0),)
 
 
 def _step(
@@ -266,6 +298,8 @@ def _step(
     needs: tuple[str, ...] | None = None,
     warm_key: str = "",
     chunk: int = 0,
+    together: Together = Together.ANYWHERE,
+    expected_ms: int = 0,
 ) -> Step:
     body = entry.body
     return Step(
@@ -281,6 +315,9 @@ def _step(
         max_parallel=max_parallel,
         chunk=chunk,
         warm_key=warm_key,
+        together=together,
+        run_ms_expected=expected_ms,
+        preemptible=body.preemptible,
         spec=codec.dumps(spec),
     )
 

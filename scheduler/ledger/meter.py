@@ -15,21 +15,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from scheduler.model import measured
-from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
+from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, Lease, LeaseRecord
 from scheduler.model.node import Device, DeviceKind
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.model.usage import Bucket, Quantity, Sku, UsageRecord
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 UNKNOWN_MODEL = "unknown"
 """Model of a device the caller can no longer describe: what was held is still counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class Segment(NamedTuple):
     """A part of a lease's time in one bucket."""
 
     start_ms: int
@@ -56,7 +56,7 @@ def segments(lease: LeaseRecord, attempts: Sequence[AttemptRecord], until_ms: in
 
 
 def seal(
-    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device]
+    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], purpose: str = ""
 ) -> tuple[UsageRecord, ...]:
     """The usage of a closed lease. ``attempts``: all of the lease's, in any order. Raises ValueError for an open lease.
 
@@ -64,16 +64,40 @@ def seal(
     """
     if not lease.closed_ms:
         raise ValueError(f"lease {lease.lease.id} is still open")
-    return usage_until(lease, attempts, devices, lease.closed_ms)
+    return usage_until(lease, attempts, devices, lease.closed_ms, purpose)
 
 
 def usage_until(
-    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], until_ms: int
+    lease: LeaseRecord,
+    attempts: Sequence[AttemptRecord],
+    devices: Mapping[str, Device],
+    until_ms: int,
+    purpose: str = "",
 ) -> tuple[UsageRecord, ...]:
     """What :func:`seal` would give if the lease ended at ``until_ms``: for showing the cost of what still runs."""
     position = {attempt_id: at for at, attempt_id in enumerate(lease.lease.attempts)}
     ordered = sorted(attempts, key=lambda attempt: position[attempt.id])
-    return tuple(_record(lease, ordered, devices, part) for part in segments(lease, ordered, until_ms))
+    held = _Held.of(lease.lease, devices)
+    return tuple(_record(lease.lease, held, ordered, part, purpose) for part in segments(lease, ordered, until_ms))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What a lease holds, the same in all its parts."""
+
+    devices: tuple[str, ...]
+    amounts: tuple[tuple[Sku, str, int], ...]
+    """``(SKU, model, amount per ms)``"""
+    simulated: bool
+
+    @classmethod
+    def of(cls, lease: Lease, devices: Mapping[str, Device]) -> _Held:
+        ids = tuple(sorted(device for allocation in lease.allocations for device in allocation.devices))
+        return cls(
+            devices=ids,
+            amounts=_amounts(lease.allocations, devices),
+            simulated=any(device in devices and devices[device].simulated for device in ids),
+        )
 
 
 def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int, *, by_owner: bool) -> Iterable[Segment]:
@@ -99,37 +123,33 @@ def _append(found: list[Segment], part: Segment) -> None:
         return
     last = found[-1] if found else None
     if last is not None and (last.bucket, last.free_reason) == (part.bucket, part.free_reason):
-        found[-1] = replace(last, end_ms=part.end_ms)
+        found[-1] = last._replace(end_ms=part.end_ms)
     else:
         found.append(part)
 
 
-def _record(
-    lease: LeaseRecord, attempts: Sequence[AttemptRecord], devices: Mapping[str, Device], part: Segment
-) -> UsageRecord:
-    held = lease.lease
-    ids = tuple(sorted(device for allocation in held.allocations for device in allocation.devices))
+def _record(lease: Lease, held: _Held, attempts: Sequence[AttemptRecord], part: Segment, purpose: str) -> UsageRecord:
+    length_ms = part.end_ms - part.start_ms
     return UsageRecord(
-        id=f"{held.id}:{part.start_ms}:{part.bucket.value}",
-        lease_id=held.id,
-        job_id=held.job_id,
-        step=held.step,
-        tenant=held.tenant,
-        queue=held.queue,
+        id=f"{lease.id}:{part.start_ms}:{part.bucket.value}",
+        lease_id=lease.id,
+        job_id=lease.job_id,
+        step=lease.step,
+        tenant=lease.tenant,
+        queue=lease.queue,
         start_ms=part.start_ms,
         end_ms=part.end_ms,
         bucket=part.bucket,
         free_reason=part.free_reason,
-        devices=ids,
-        quantities=_quantities(held.allocations, devices, part.end_ms - part.start_ms),
-        simulated=any(device in devices and devices[device].simulated for device in ids),
+        devices=held.devices,
+        quantities=tuple(Quantity(sku=sku, model=model, amount=each * length_ms) for sku, model, each in held.amounts),
+        simulated=held.simulated,
+        purpose=purpose,
         evidence=_evidence(attempts, part),
     )
 
 
-def _quantities(
-    allocations: Sequence[Allocation], devices: Mapping[str, Device], duration_ms: int
-) -> tuple[Quantity, ...]:
+def _amounts(allocations: Sequence[Allocation], devices: Mapping[str, Device]) -> tuple[tuple[Sku, str, int], ...]:
     amounts: dict[tuple[Sku, str], int] = {}
     for allocation in allocations:
         for device_id in allocation.devices:
@@ -139,11 +159,7 @@ def _quantities(
                 amounts[key] = amounts.get(key, 0) + (allocation.card_milli or WHOLE_CARD_MILLI)
         for sku, held in ((Sku.VCPU, allocation.cpu_milli), (Sku.MEMORY, allocation.memory_mib)):
             amounts[sku, ""] = amounts.get((sku, ""), 0) + held
-    return tuple(
-        Quantity(sku=sku, model=model, amount=amount * duration_ms)
-        for (sku, model), amount in sorted(amounts.items())
-        if amount
-    )
+    return tuple((sku, model, amount) for (sku, model), amount in sorted(amounts.items()) if amount)
 
 
 def _sku(device: Device | None) -> tuple[Sku, str]:
@@ -178,7 +194,7 @@ def _evidence(attempts: Sequence[AttemptRecord], part: Segment) -> str:
             told[-1]["measured"] = measured.summary(attempt.measured)  # once: in the record in which it ended
             sources.add(attempt.measured.source.value)
     value = {"attempts": told, "source": "+".join(sorted(sources)) or "lease"}
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _JSON(value)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

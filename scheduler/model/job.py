@@ -140,6 +140,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A stretch of time on some cards, ``[start_ms, end_ms)``: what a promise rests on."""
+
+    model: str
+    ranks: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """As submitted; never changes afterwards."""
 
@@ -161,6 +171,8 @@ class Job:
     """The same before it was corrected by how right earlier forecasts were: what later ones learn from."""
     promise_permille: int = 0
     """Probability, in thousandths, with which admission said that the deadline will be met; 0: it said nothing."""
+    slot: Slot | None = None
+    """The stretch of time kept for its one gang when the deadline was promised."""
     band: str = ""
     """Tasks start only while this price band of the calendar lasts; empty: at any time."""
     after: tuple[str, ...] = ()

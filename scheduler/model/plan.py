@@ -104,6 +104,54 @@ class Wait:
     reasons: tuple[Reason, ...]
 
 
+class ChangeKind(StrEnum):
+    """What could be changed so that a waiting step starts its next task now."""
+
+    RELEASE = "release"
+    """Release the held job."""
+    SMALLER = "smaller"
+    """Ask for less of one resource."""
+    FEWER_RANKS = "fewer_ranks"
+    OTHER_CARD = "other_card"
+    """Accept one more card model."""
+    LABEL = "label"
+    """Do without one label."""
+    TOLERATE = "tolerate"
+    """Tolerate one more taint."""
+    APART = "apart"
+    """Let the ranks be anywhere."""
+    PRIORITY = "priority"
+    PARALLEL = "parallel"
+    """Raise the step's own limit on tasks at once."""
+    QUEUE_LIMIT = "queue_limit"
+    LICENCE = "licence"
+    """More seats."""
+    BUDGET = "budget"
+    END_LEASES = "end_leases"
+    """Wait for, or stop, these leases."""
+    HEAL = "heal"
+    """Bring these nodes or cards back."""
+    ADD_NODES = "add_nodes"
+    CANCEL_RESERVATION = "cancel_reservation"
+    ANY_TIME = "any_time"
+    """Do without the price band."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The smallest change of its kind that starts the step's next task now, as a trial of the real plan showed."""
+
+    kind: ChangeKind
+    message: str
+    """As an instruction, with the numbers in it."""
+    target: str = ""
+    """Which resource, card model, label, taint, queue, licence, reservation or node to copy."""
+    amount: int = 0
+    """The new value (or, for ADD_NODES, LICENCE: how many more)."""
+    names: tuple[str, ...] = ()
+    """Leases, or nodes and cards, sorted."""
+
+
 Action = Start | Stop | Preempt | Reserve | Convert
 
 
@@ -114,3 +162,5 @@ class Plan:
     now_ms: int
     actions: tuple[Action, ...] = ()
     waits: tuple[Wait, ...] = ()
+    wake_ms: int = 0
+    """When to plan again even if nothing happens until then; 0: no need."""

@@ -49,6 +49,17 @@ class Preemption(StrEnum):
     """Also for whoever is ahead in the order, when the gain is larger than what the stop loses."""
 
 
+class Objective(StrEnum):
+    """What gangs and single-task card jobs are steered towards, beside deadlines that were promised."""
+
+    ORDER = "order"
+    """Nothing: they start in the order of their queues."""
+    COMPLETION = "completion"
+    """The mean time to completion is small, by weight."""
+    MAKESPAN = "makespan"
+    """The end of the last is early."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
     """A kind of job that is never kept below a share while it waits."""
@@ -101,6 +112,10 @@ class Policy:
     """A job gains one point of priority per this much waiting, up to ``age_gain_max``; 0: none."""
     age_gain_max: int = 19
     """Less than a class: waiting never makes a job preempt."""
+    objective: Objective = Objective.ORDER
+    """Others than ORDER stop, move and resize running gangs where that gains more than it loses."""
+    margin_ms: int = 60_000
+    """Timetables for deadlines end this long before them where that is possible: control and restarts take time."""
     floors: tuple[Floor, ...] = ()
     bands: tuple[Band, ...] = ()
     licences: tuple[tuple[str, int], ...] = ()
@@ -109,3 +124,8 @@ class Policy:
     """Tenants whose budget is used up, sorted: nothing of theirs starts."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
+
+    @property
+    def promises_max(self) -> int:
+        """Starts ahead that a plan keeps at a time."""
+        return {Backfill.EASY: 1, Backfill.CONSERVATIVE: self.reservations_max}.get(self.backfill, 0)

@@ -203,7 +203,7 @@ def _free_card_refusal(view: NodeView, demand: Demand, features: Features) -> Re
         return None
     if ask.card_milli:
         most = max(fraction_room(view, device, demand.tenant) for device in devices)
-        have = f"has at most {_thousandths(most)} of a card free for this tenant"
+        have = f"has at most {thousandths(most)} of a card free for this tenant"
         return Refusal(stage=9, resource="card", need=f"needs {_cards(ask)}", have=have, amount=most)
     free = free_whole(view, devices)
     have = f"has {_of(len(free), len(devices))}"
@@ -216,8 +216,8 @@ def _free_card_refusal(view: NodeView, demand: Demand, features: Features) -> Re
 
 def _amount_refusal(view: NodeView, ask: Resources) -> Refusal | None:
     if view.cpu_milli < ask.cpu_milli and ask.cpu_milli > 0:
-        have = f"has {_of(view.cpu_milli, view.node.cpu_milli, _thousandths)}"
-        need = f"needs {_thousandths(ask.cpu_milli)} vCPU"
+        have = f"has {_of(view.cpu_milli, view.node.cpu_milli, thousandths)}"
+        need = f"needs {thousandths(ask.cpu_milli)} vCPU"
         return Refusal(stage=11, resource="cpu", need=need, have=have, amount=view.cpu_milli)
     if view.memory_mib < ask.memory_mib and ask.memory_mib > 0:
         have = f"has {_of(view.memory_mib, view.node.memory_mib)}"
@@ -237,12 +237,12 @@ def _of(free: int, total: int, show: Callable[[int], str] = str) -> str:
 
 def _cards(ask: Resources) -> str:
     if ask.card_milli:
-        return f"{_thousandths(ask.card_milli)} of a card"
+        return f"{thousandths(ask.card_milli)} of a card"
     noun = "MIG instance" if ask.mig_profile else "card"
     return f"{ask.cards} {noun}{'s' if ask.cards != 1 else ''}"
 
 
-def _thousandths(milli: int) -> str:
+def thousandths(milli: int) -> str:
     """``2500`` as ``2.5``."""
     whole, rest = divmod(milli, 1_000)
     return f"{whole}.{rest:03d}".rstrip("0") if rest else str(whole)

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from scheduler.model.job import Together
 from scheduler.placement.score import Score
+from scheduler.placement.view import NodeView
+
+NOWHERE: Collection[str] = frozenset()
+
+
+def groups(names: Iterable[str], views: Mapping[str, NodeView], together: Together) -> list[list[str]]:
+    """The sets of nodes within which all ranks must be, each sorted by name."""
+    ordered = sorted(names)
+    if together is Together.ANYWHERE:
+        return [ordered]
+    if together is Together.NODE:
+        return [[name] for name in ordered]
+    racks: dict[str, list[str]] = {}
+    for name in ordered:
+        racks.setdefault(views[name].node.rack, []).append(name)
+    return [racks[rack] for rack in sorted(racks)]
+
+
+def most(
+    copies: Mapping[str, int], views: Mapping[str, NodeView], together: Together, barred: Collection[str] = NOWHERE
+) -> int:
+    """The most ranks that fit near enough to each other; ``copies`` by node."""
+    names = [name for name, count in copies.items() if count > 0 and name not in barred]
+    return max((sum(copies[name] for name in group) for group in groups(names, views, together)), default=0)
 
 
 def spread(room: Sequence[tuple[int, Score, str]], ranks: int) -> tuple[tuple[str, int], ...]:

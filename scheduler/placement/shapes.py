@@ -6,12 +6,15 @@ Work per shape and per changed node, never per task. All of it is a cache: dropp
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from scheduler.model.job import Together
 from scheduler.model.node import Node
 from scheduler.model.plan import Reason
+from scheduler.placement import gang
 from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal
+from scheduler.placement.gang import NOWHERE
 from scheduler.placement.score import Score, score
 from scheduler.placement.view import NodeView, healed
 
@@ -47,14 +50,20 @@ class Ranking:
             self.heap = [entry for entry in self.heap if self.fits[entry[1]][1] == entry[2]]
             heapq.heapify(self.heap)
 
-    def best(self) -> str | None:
-        """The node with the least score; None when it fits nowhere."""
-        while self.copies:
-            _, name, stamp = self.heap[0]
-            if stamp == self.fits[name][1]:
-                return name
-            heapq.heappop(self.heap)
-        return None
+    def best(self, barred: Collection[str] = NOWHERE) -> str | None:
+        """The node with the least score that is not ``barred``; None when it fits nowhere."""
+        passed: list[tuple[Score, str, int]] = []
+        found: str | None = None
+        while self.heap and found is None:
+            entry = heapq.heappop(self.heap)
+            if entry[2] != self.fits[entry[1]][1]:
+                continue
+            passed.append(entry)
+            if entry[1] not in barred:
+                found = entry[1]
+        for entry in passed:
+            heapq.heappush(self.heap, entry)
+        return found
 
     def copy(self) -> Ranking:
         """An own copy for a trial, with none of the trial's changes worked in."""
@@ -107,6 +116,11 @@ class Shapes:
         self._replaced.append(node.name)
         self.set_held(view)
 
+    def drop_node(self, name: str) -> None:
+        """A node was never there."""
+        del self.nodes[name], self._bare[name]
+        self._forget()
+
     def set_held(self, view: NodeView) -> None:
         """What is held on a known node changed."""
         self.nodes[view.node.name] = view
@@ -126,6 +140,13 @@ class Shapes:
             self._weigh(shape, dict.fromkeys(self._changed[shape.ranking.seen :]))
         shape.ranking.seen = len(self._changed)
         return shape
+
+    def most(self, demand: Demand, together: Together) -> int:
+        """How many fit near enough to each other now."""
+        ranking = self.of(demand).ranking
+        if together is Together.ANYWHERE:
+            return ranking.copies
+        return gang.most({name: copies for name, (copies, _) in ranking.fits.items()}, self.nodes, together)
 
     def potential(self, shape: Shape) -> Potential:
         """What the shape would find on empty, and on empty and healthy nodes."""

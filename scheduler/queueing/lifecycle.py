@@ -18,14 +18,15 @@ A fact that is already known changes nothing and the same object comes back. A v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+from scheduler.model.changed import replace
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import AttemptFinished, LeaseStopping
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
 from scheduler.queueing import tasks
+from scheduler.queueing.rate import work_done
 
 
 def submitted(job: Job, *, held: bool) -> JobRecord:
@@ -149,6 +150,33 @@ def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: 
     return _job_failing(failed, attempt)
 
 
+def work_kept(
+    record: JobRecord, attempt: AttemptRecord, ranks: int, models: frozenset[str], *, by_park: bool
+) -> JobRecord:
+    """What an attempt that ended leaves to its step beside its task's state: committed work, and that it was preempted.
+
+    ``ranks`` on cards of ``models`` made it; ``by_park``: a preemption was not its owner's wish.
+    """
+    if attempt.state is AttemptState.SUCCEEDED:
+        return record
+    step, done = find_step(record, attempt.step)
+    resumed = tasks.worked_ms(done, attempt.index) > 0
+    ms = work_done(step, ranks, models, attempt.started_ms, attempt.checkpoint_ms, resumed=resumed)
+    preempted = by_park and attempt.state is AttemptState.PREEMPTED
+    if ms:
+        record = _with_step(record, step.name, lambda s: tasks.keep_work(s, attempt.index, ms))
+    if preempted:
+        record = _with_step(record, step.name, lambda s: replace(s, preempted=s.preempted + 1))
+    return record
+
+
+def served(record: JobRecord, closed: LeaseRecord) -> JobRecord:
+    """A lease closed: its length times its ranks is service its step got."""
+    lease = closed.lease
+    ms = (closed.closed_ms - lease.granted_ms) * len(lease.allocations)
+    return _with_step(record, lease.step, lambda s: replace(s, served_ms=s.served_ms + ms))
+
+
 def _job_failing(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
     """One task cannot succeed any more, so the job cannot: what waits is cancelled, what runs will be stopped."""
     _, done = find_step(record, attempt.step)
@@ -258,6 +286,8 @@ def _cancel_unreachable(job: Job, steps: tuple[StepRecord, ...]) -> tuple[StepRe
     """Cancel what waits behind a step that can no longer succeed, transitively; steps may be listed in any order."""
     while True:
         broken = {step.name for step in steps if tasks.is_broken(step)}
+        if not broken:
+            return steps
         after = tuple(
             tasks.cancel_waiting(done) if broken.intersection(step.needs) else done
             for step, done in zip(job.steps, steps, strict=True)

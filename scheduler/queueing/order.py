@@ -43,6 +43,11 @@ def minus(a: Amounts, b: Amounts) -> Amounts:
     return a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]
 
 
+def times(amounts: Amounts, factor: int) -> Amounts:
+    """Each amount ``factor`` times."""
+    return amounts[0] * factor, amounts[1] * factor, amounts[2] * factor, amounts[3] * factor
+
+
 def dominant_share(held: Amounts, totals: Amounts, weight: int) -> int:
     """The largest part of any resource that is held, per weight, in 1 / (SHARE_SCALE x weight)."""
     share = max(part * SHARE_SCALE // total if total > 0 else 0 for part, total in zip(held, totals, strict=True))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
+from scheduler.model.changed import replace
 from scheduler.model.job import Step, StepRecord
 from scheduler.model.ranges import Ranges
 
@@ -63,10 +63,22 @@ def succeed(record: StepRecord, index: int, run_ms: int) -> StepRecord:
         running=record.running.remove(index),
         succeeded=record.succeeded.add(index),
         attempts=_with_tries(record.attempts, index, tries(record, index), (1, 0)),
-        lost=_with_lost(record.lost, index, 0),
+        lost=_with_entry(record.lost, index, 0),
+        worked=_with_entry(record.worked, index, 0),
         run_ms_mean=mean,
         run_count=count,
     )
+
+
+def worked_ms(record: StepRecord, index: int) -> int:
+    """Work on one task that its checkpoints keep, at full speed."""
+    at = bisect_left(record.worked, (index,))
+    return record.worked[at][1] if at < len(record.worked) and record.worked[at][0] == index else 0
+
+
+def keep_work(record: StepRecord, index: int, ms: int) -> StepRecord:
+    """A checkpoint keeps ``ms`` more of the work on a task."""
+    return replace(record, worked=_with_entry(record.worked, index, worked_ms(record, index) + ms))
 
 
 def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> StepRecord:
@@ -77,7 +89,7 @@ def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> 
         running=record.running.remove(index),
         waiting=record.waiting.add(index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
-        lost=_with_lost(record.lost, index, times_lost(record, index) + lost),
+        lost=_with_entry(record.lost, index, times_lost(record, index) + lost),
     )
 
 
@@ -196,10 +208,11 @@ def _with_tries(
     return (*attempts[:at], *entry, *attempts[at + known :])
 
 
-def _with_lost(lost: tuple[tuple[int, int], ...], index: int, times: int) -> tuple[tuple[int, int], ...]:
-    at = bisect_left(lost, (index,))
-    known = at < len(lost) and lost[at][0] == index
-    entry = ((index, times),) if times else ()
+def _with_entry(entries: tuple[tuple[int, int], ...], index: int, value: int) -> tuple[tuple[int, int], ...]:
+    """``entries`` with ``value`` for ``index``; a zero is not stored."""
+    at = bisect_left(entries, (index,))
+    known = at < len(entries) and entries[at][0] == index
+    entry = ((index, value),) if value else ()
     if not known and not entry:
-        return lost
-    return (*lost[:at], *entry, *lost[at + known :])
+        return entries
+    return (*entries[:at], *entry, *entries[at + known :])

@@ -357,6 +357,8 @@ class Simulation:
 
     def _wake(self, plan: Plan) -> None:
         """Plan again when something may start without an event."""
+        if plan.wake_ms > self.now_ms:
+            self._tick_at(plan.wake_ms)
         for action in plan.actions:
             if isinstance(action, Reserve) and action.start_ms > self.now_ms:
                 self._tick_at(action.start_ms)

@@ -66,6 +66,12 @@ def cards_offered(run: Run) -> Steps:
     return Steps(table[:, 0], table[:, 1])
 
 
+def cpus_offered(run: Run) -> Steps:
+    """Thousandths of vCPUs the park had over time."""
+    table = np.array([(at_ms, cpus) for at_ms, _, cpus in run.park], dtype=np.int64).reshape(-1, 2)
+    return Steps(table[:, 0], table[:, 1])
+
+
 def percentile(values: Sequence[int], permille: int) -> int:
     """The least value that at least ``permille`` thousandths of the values do not exceed; 0 of none."""
     if not values:

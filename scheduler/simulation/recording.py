@@ -77,7 +77,7 @@ class Recording:
     grants: list[LeaseGranted] = field(default_factory=list)
     attempts: dict[str, Tried] = field(default_factory=dict)
     plans: list[Point] = field(default_factory=list)
-    """Where something was granted."""
+    """Where something was decided."""
     pauses: list[tuple[Point, Point]] = field(default_factory=list)
     """Half-open intervals in which the engine would have started something and nothing was: the runtime was down."""
     planned_alike: int = 0
@@ -242,8 +242,9 @@ class _Reader:
         self._engine.take_changes()
         self.found.planned_alike += sum(event.lease in wanted for event in granted)
         self.found.grants += granted
-        if granted:
+        if at > first:
             self.found.plans.append((now_ms, first))
+        if granted:
             self._resumed((now_ms, first))
         if self._paused is None and (len(granted) >= self._policy.starts_per_cycle or (wanted and not granted)):
             self._paused = (now_ms, at)

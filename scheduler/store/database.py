@@ -31,6 +31,7 @@ class Database:
         # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
         self._writer = _engine(self.url, size=1, reads=False)
         self._reader = _engine(self.url, size=READERS, reads=True)
+        self.dialect = self._writer.dialect
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:

@@ -6,20 +6,20 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from scheduler.model.codec import decode, encode
+from scheduler.model.codec import decode, dumps, dumps_without
 from scheduler.model.job import JobRecord, StepRecord
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, QueueUse, Reservation, Tenant
 from scheduler.model.usage import UsageRecord
-from scheduler.store.tables import to_json
+from scheduler.store.tables import plain, storable, to_json
 from scheduler.store.upcast import lift
 
 Row = Any
 """A SQLAlchemy row: columns as attributes."""
-Values = dict[str, Any]
-"""Column name → value, to be written."""
+Values = tuple[Any, ...]
+"""What is written into a table's columns, in their order, as the database takes it."""
 
 
 def number_of(record_id: str) -> int:
@@ -27,34 +27,36 @@ def number_of(record_id: str) -> int:
     return int(record_id[1:])
 
 
+def text_of(record: object) -> str:
+    """The record's canonical JSON."""
+    return storable(dumps(record))
+
+
 def named_values(record: Queue | QueueUse | Reservation | Tenant | Node) -> Values:
     """A row of a table whose key is the record's name."""
-    return {"name": record.name, "body": to_json(encode(record))}
+    return plain(record.name), text_of(record)
 
 
 def job_progress(record: JobRecord) -> Values:
-    """The columns of ``jobs`` that change after submission."""
-    return {
-        "state": record.state.value,
-        "finished_ms": record.finished_ms,
-        "body": to_json(_without(record, "job", "steps")),
-    }
+    """The last columns of ``jobs``: what changes after submission."""
+    return record.state.value, record.finished_ms, storable(dumps_without(record, "job", "steps"))
 
 
 def job_values(record: JobRecord, submitted_seq: int | None) -> Values:
     """A row of ``jobs``; with ``submitted_seq`` the job itself stays in that journal row."""
     job = record.job
-    return {
-        "id": job.id,
-        "number": number_of(job.id),
-        "tenant": job.tenant,
-        "queue": job.queue,
-        "kind": job.kind.value,
-        "request_id": job.request_id,
-        "submitted_ms": job.submitted_ms,
-        "submitted_seq": submitted_seq,
-        "job": "" if submitted_seq else to_json(encode(job)),
-    } | job_progress(record)
+    return (
+        plain(job.id),
+        number_of(job.id),
+        plain(job.tenant),
+        plain(job.queue),
+        job.kind.value,
+        to_json(job.request_id),
+        job.submitted_ms,
+        submitted_seq,
+        "" if submitted_seq else text_of(job),
+        *job_progress(record),
+    )
 
 
 def job_record(row: Row, steps: list[Any]) -> JobRecord:
@@ -69,23 +71,29 @@ def job_record(row: Row, steps: list[Any]) -> JobRecord:
 
 def step_values(job_id: str, position: int, step: StepRecord) -> Values:
     """A row of ``steps``."""
-    return {"job_id": job_id, "position": position, "body": to_json(encode(step))}
+    return plain(job_id), position, text_of(step)
 
 
-def lease_values(record: LeaseRecord) -> Values:
-    """A row of ``leases``."""
+def lease_progress(record: LeaseRecord) -> Values:
+    """``closed_ms`` and ``body``."""
+    return record.closed_ms, storable(dumps_without(record, "lease"))
+
+
+def lease_values(record: LeaseRecord, text: str = "") -> Values:
+    """A row of ``leases``. ``text``: the lease's canonical JSON, where somebody has it already."""
     lease = record.lease
-    return {
-        "id": lease.id,
-        "number": number_of(lease.id),
-        "job_id": lease.job_id,
-        "step": lease.step,
-        "tenant": lease.tenant,
-        "granted_ms": lease.granted_ms,
-        "closed_ms": record.closed_ms,
-        "lease": to_json(encode(lease)),
-        "body": to_json(_without(record, "lease")),
-    }
+    closed_ms, body = lease_progress(record)
+    return (
+        plain(lease.id),
+        number_of(lease.id),
+        plain(lease.job_id),
+        plain(lease.step),
+        plain(lease.tenant),
+        lease.granted_ms,
+        closed_ms,
+        text or text_of(lease),
+        body,
+    )
 
 
 def lease_record(row: Row) -> LeaseRecord:
@@ -96,33 +104,33 @@ def lease_record(row: Row) -> LeaseRecord:
 
 def attempt_values(record: AttemptRecord) -> Values:
     """A row of ``attempts``."""
-    return {
-        "id": record.id,
-        "lease_id": record.lease_id,
-        "job_id": record.job_id,
-        "step": record.step,
-        "task_index": record.index,
-        "number": record.number,
-        "state": record.state.value,
-        "started_ms": record.started_ms,
-        "finished_ms": record.finished_ms,
-        "body": to_json(encode(record)),
-    }
+    return (
+        plain(record.id),
+        plain(record.lease_id),
+        plain(record.job_id),
+        plain(record.step),
+        record.index,
+        record.number,
+        record.state.value,
+        record.started_ms,
+        record.finished_ms,
+        text_of(record),
+    )
 
 
-def usage_values(record: UsageRecord, seq: int) -> Values:
-    """A row of ``usage``, sealed by journal row ``seq``."""
-    return {
-        "id": record.id,
-        "seq": seq,
-        "lease_id": record.lease_id,
-        "job_id": record.job_id,
-        "tenant": record.tenant,
-        "bucket": record.bucket.value,
-        "start_ms": record.start_ms,
-        "end_ms": record.end_ms,
-        "body": to_json(encode(record)),
-    }
+def usage_values(record: UsageRecord, seq: int, text: str) -> Values:
+    """A row of ``usage``, sealed by journal row ``seq``; ``text``: its canonical JSON."""
+    return (
+        plain(record.id),
+        seq,
+        plain(record.lease_id),
+        plain(record.job_id),
+        plain(record.tenant),
+        record.bucket.value,
+        record.start_ms,
+        record.end_ms,
+        text,
+    )
 
 
 def record_of(cls: type[Any], row: Row) -> Any:
@@ -134,9 +142,3 @@ def api_key(row: Row) -> ApiKey:
     """From a row of ``api_keys``."""
     values = {field.name: getattr(row, field.name) for field in fields(ApiKey)}
     return ApiKey(**values | {"role": Role(row.role)})
-
-
-def _without(record: JobRecord | LeaseRecord, *names: str) -> dict[str, Any]:
-    kept = [field for field in fields(record) if field.name not in names]
-    values = {field.name: (getattr(record, field.name), field.default) for field in kept}
-    return {name: encode(value) for name, (value, default) in values.items() if value != default}

@@ -43,12 +43,25 @@ Whole = BigInteger().with_variant(Integer(), "sqlite")
 
 def to_json(value: Any) -> str:
     """Canonical JSON that any database's text column takes: only what UTF-8 cannot hold is escaped."""
-    out = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return storable(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+
+def storable(text: str) -> str:
+    """Canonical JSON, all of it escaped when it holds what UTF-8 cannot."""
+    if text.isascii():
+        return text
     try:
-        out.encode()
+        text.encode()
     except UnicodeEncodeError:  # a lone surrogate, as os.fsdecode makes from a file name that is not UTF-8
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return out
+        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    return text
+
+
+def plain(value: str) -> str:
+    """Text to search and sort by: what no database's text can hold becomes U+FFFD."""
+    if value.isascii() and "\0" not in value:
+        return value
+    return value.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 class Json(TypeDecorator[Any]):
@@ -77,9 +90,7 @@ class Plain(TypeDecorator[str]):
         return TEXT(collation="C") if dialect.name == "postgresql" else Text()
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: D102 (SQLAlchemy's hook)
-        if value is None or (value.isascii() and "\0" not in value):
-            return value
-        return value.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return None if value is None else plain(value)
 
 
 def _table(name: str, *parts: Any) -> Table:

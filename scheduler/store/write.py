@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import fields
+from operator import attrgetter
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from scheduler.model.errors import StaleEpoch, StoreError
-from scheduler.model.event import Event, JobSubmitted, UsageSealed
+from scheduler.model.event import Event, JobSubmitted, LeaseGranted, UsageSealed
 from scheduler.model.job import JobRecord
+from scheduler.model.lease import LeaseRecord
 from scheduler.model.snapshot import Changes
 from scheduler.store import rows, tables
-from scheduler.store.chain import JournalRow, rows_of
+from scheduler.store.bulk import Bulk, Change
+from scheduler.store.chain import JournalRow, part, rows_of
 from scheduler.store.database import Database
 
 _CLAIM = (
@@ -23,27 +26,33 @@ _CLAIM = (
     .returning(tables.meta.c.head_seq, tables.meta.c.head_hash)
 )
 _MOVE_HEAD = sa.update(tables.meta).values({name: sa.bindparam(name) for name in ("head_seq", "head_hash")})
+_HEAD = attrgetter(*(field.name for field in fields(JobRecord) if field.name not in ("job", "steps")))
+Sealed = tuple[rows.Values, JournalRow]
 
 
 class Writer:
-    """Builds each statement once and remembers what it last wrote of every unfinished job.
+    """Builds each statement once and remembers what it last wrote of unfinished jobs, and which open leases it wrote.
 
     A job of many steps changes one of them at a time: rows equal to what this writer wrote before are left alone.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
-        self._queues = _upsert(insert, tables.queues, ["name"], "body")
-        self._uses = _upsert(insert, tables.queue_uses, ["name"], "body")
-        self._reservations = _upsert(insert, tables.reservations, ["name"], "body")
-        self._tenants = _upsert(insert, tables.tenants, ["name"], "body")
-        self._nodes = _upsert(insert, tables.nodes, ["name"], "body")
-        self._jobs = _upsert(insert, tables.jobs, ["id"], "state", "finished_ms", "body")
-        self._steps = _upsert(insert, tables.steps, ["job_id", "position"], "body")
-        self._leases = _upsert(insert, tables.leases, ["id"], "closed_ms", "body")
-        self._attempts = _upsert(insert, tables.attempts, ["id"], "state", "started_ms", "finished_ms", "body")
+        self._journal = Bulk(database, tables.journal)
+        self._queues = Bulk(database, tables.queues, "body", key=["name"])
+        self._uses = Bulk(database, tables.queue_uses, "body", key=["name"])
+        self._reservations = Bulk(database, tables.reservations, "body", key=["name"])
+        self._tenants = Bulk(database, tables.tenants, "body", key=["name"])
+        self._nodes = Bulk(database, tables.nodes, "body", key=["name"])
+        self._jobs = Bulk(database, tables.jobs, "state", "finished_ms", "body", key=["id"])
+        self._steps = Bulk(database, tables.steps, "body", key=["job_id", "position"])
+        self._leases = Bulk(database, tables.leases, "closed_ms", "body", key=["id"])
+        self._open_leases = Change(database, tables.leases, "closed_ms", "body", key="id")
+        self._attempts = Bulk(database, tables.attempts, "state", "started_ms", "finished_ms", "body", key=["id"])
+        self._usage = Bulk(database, tables.usage)
+        self._outbox = Bulk(database, tables.outbox)
         self._written: dict[str, JobRecord] = {}
+        self._leased: set[str] = set()
 
     def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
         """All of it or nothing. Returns the journal's last number.
@@ -55,28 +64,35 @@ class Writer:
             journal = rows_of(events, head_seq, head_hash)
             if journal:
                 head_seq = journal[-1].seq
-                _append(connection, journal)
+                self._journal.write(connection, journal)
+                connection.execute(_MOVE_HEAD, {"head_seq": head_seq, "head_hash": journal[-1].hash})
             self._write_records(connection, journal, events, changes)
-            _seal(connection, journal, events)
-        self._remember(changes.jobs)
+            self._seal(connection, journal, events)
+        self._remember(changes)
         return head_seq
 
     def forget(self) -> None:
         """Another process may have written since: take nothing about the tables for granted."""
         self._written.clear()
+        self._leased.clear()
 
     def _write_records(
         self, connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event], changes: Changes
     ) -> None:
-        _many(connection, self._queues, [rows.named_values(r) for r in changes.queues])
-        _many(connection, self._uses, [rows.named_values(r) for r in changes.uses])
-        _many(connection, self._reservations, [rows.named_values(r) for r in changes.reservations])
-        _many(connection, self._tenants, [rows.named_values(r) for r in changes.tenants])
-        _many(connection, self._nodes, [rows.named_values(r) for r in changes.nodes])
+        self._queues.write(connection, [rows.named_values(r) for r in changes.queues])
+        self._uses.write(connection, [rows.named_values(r) for r in changes.uses])
+        self._reservations.write(connection, [rows.named_values(r) for r in changes.reservations])
+        self._tenants.write(connection, [rows.named_values(r) for r in changes.tenants])
+        self._nodes.write(connection, [rows.named_values(r) for r in changes.nodes])
         submitted = {e.job.id: row.seq for e, row in zip(events, journal, strict=True) if isinstance(e, JobSubmitted)}
         self._write_jobs(connection, submitted, changes.jobs)
-        _many(connection, self._leases, [rows.lease_values(r) for r in changes.leases])
-        _many(connection, self._attempts, [rows.attempt_values(r) for r in changes.attempts])
+        texts = {
+            e.lease.id: part(row.body, "lease")
+            for e, row in zip(events, journal, strict=True)
+            if isinstance(e, LeaseGranted)
+        }
+        self._write_leases(connection, texts, changes.leases)
+        self._attempts.write(connection, [rows.attempt_values(r) for r in changes.attempts])
 
     def _write_jobs(self, connection: sa.Connection, submitted: dict[str, int], records: Sequence[JobRecord]) -> None:
         heads, steps = [], []
@@ -84,33 +100,53 @@ class Writer:
             before = self._written.get(record.job.id)
             if before is None:
                 heads.append(rows.job_values(record, submitted.get(record.job.id)))
-            elif rows.job_progress(before) != rows.job_progress(record):
+            elif _HEAD(before) != _HEAD(record):
                 # The body is not updated, so it need not be encoded: any text does.
                 heads.append(rows.job_values(record, -1))
             for at, step in enumerate(record.steps):
-                if before is None or before.steps[at] != step:
+                if before is None or (before.steps[at] is not step and before.steps[at] != step):
                     steps.append(rows.step_values(record.job.id, at, step))
-        _many(connection, self._jobs, heads)
-        _many(connection, self._steps, steps)
+        self._jobs.write(connection, heads)
+        self._steps.write(connection, steps)
 
-    def _remember(self, records: Iterable[JobRecord]) -> None:
+    def _write_leases(self, connection: sa.Connection, texts: dict[str, str], records: Sequence[LeaseRecord]) -> None:
+        """A lease itself never changes: of one that is there only the progress is written."""
+        fresh, known = [], []
         for record in records:
+            key = record.lease.id
+            if key in self._leased:
+                known.append((*rows.lease_progress(record), key))
+            else:
+                fresh.append(rows.lease_values(record, texts.get(key, "")))
+        self._leases.write(connection, fresh)
+        self._open_leases.write(connection, known)
+
+    def _remember(self, changes: Changes) -> None:
+        for record in changes.jobs:
             if record.state.is_final:
                 self._written.pop(record.job.id, None)
             else:
                 self._written[record.job.id] = record
+        for lease in changes.leases:
+            if lease.closed_ms:
+                self._leased.discard(lease.lease.id)
+            else:
+                self._leased.add(lease.lease.id)
 
-
-def _upsert(insert: Any, table: sa.Table, key: list[str], *progress: str) -> Any:
-    statement = insert(table)
-    return statement.on_conflict_do_update(
-        index_elements=key, set_={name: getattr(statement.excluded, name) for name in progress}
-    )
-
-
-def _many(connection: sa.Connection, statement: Any, values: list[rows.Values]) -> None:
-    if values:
-        connection.execute(statement, values)
+    def _seal(self, connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event]) -> None:
+        """Usage and its outbox rows. A record that is there already is left out; with other content it is an error."""
+        sealed = [
+            (rows.usage_values(event.record, row.seq, part(row.body, "record")), row)
+            for event, row in zip(events, journal, strict=True)
+            if isinstance(event, UsageSealed)
+        ]
+        try:
+            with connection.begin_nested():
+                self._usage.write(connection, [values for values, _ in sealed])
+        except IntegrityError:
+            sealed = _unknown(connection, sealed)
+            self._usage.write(connection, [values for values, _ in sealed])
+        self._outbox.write(connection, [(row.seq, row.kind, row.version, row.body) for _, row in sealed])
 
 
 def _claim(connection: sa.Connection, epoch: int, changes: Changes) -> tuple[int, bytes]:
@@ -124,29 +160,17 @@ def _claim(connection: sa.Connection, epoch: int, changes: Changes) -> tuple[int
     return found.head_seq, found.head_hash
 
 
-def _append(connection: sa.Connection, journal: Sequence[JournalRow]) -> None:
-    connection.execute(tables.journal.insert(), [row._asdict() for row in journal])
-    connection.execute(_MOVE_HEAD, {"head_seq": journal[-1].seq, "head_hash": journal[-1].hash})
-
-
-def _seal(connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event]) -> None:
-    """Usage and its outbox rows. A record that is already there, equal, is left out; another content is an error."""
-    fresh: dict[str, tuple[rows.Values, JournalRow]] = {}
-    for event, row in zip(events, journal, strict=True):
-        if isinstance(event, UsageSealed):
-            values = rows.usage_values(event.record, row.seq)
-            first, _ = fresh.setdefault(event.record.id, (values, row))
-            _require_same(event.record.id, first["body"], values["body"])
-    if not fresh:
-        return
+def _unknown(connection: sa.Connection, sealed: Iterable[Sealed]) -> list[Sealed]:
+    """Those that are not in the table, each once. Raises StoreError for one known with other content."""
+    fresh: dict[str, Sealed] = {}
+    for values, row in sealed:
+        first, _ = fresh.setdefault(values[0], (values, row))
+        _require_same(values[0], first[-1], values[-1])
     usage = tables.usage.c
     for known in connection.execute(sa.select(usage.id, usage.body).where(usage.id.in_(list(fresh)))).all():
         values, _ = fresh.pop(known.id)
-        _require_same(known.id, known.body, values["body"])
-    _many(connection, tables.usage.insert(), [values for values, _ in fresh.values()])
-    _many(connection, tables.outbox.insert(), [
-        {"seq": row.seq, "kind": row.kind, "version": row.version, "body": row.body} for _, row in fresh.values()
-    ])  # fmt: skip
+        _require_same(known.id, known.body, values[-1])
+    return list(fresh.values())
 
 
 def _require_same(usage_id: str, known: str, given: str) -> None:

@@ -179,7 +179,10 @@ def test_each_wait_tells_the_truth_about_never_health_capacity_and_order(seed):
     for wait in park.plan().waits:
         job = park.job(wait.job_id).job
         wanted = expected_kind(park, job.steps[0], job.tenant)
-        assert {reason.kind for reason in wait.reasons} == {wanted}, (wait, job)
+        kinds = {reason.kind for reason in wait.reasons}
+        if wanted is ReasonKind.ORDER and kinds == {ReasonKind.RESERVATION}:
+            continue  # it is free, but kept for someone ahead: tests/property/test_promises.py looks into that
+        assert kinds == {wanted}, (wait, job)
 
 
 @settings(max_examples=150, deadline=None)
@@ -189,7 +192,7 @@ def test_what_could_be_placed_is_placed_when_nobody_is_ahead(seed):
     park = a_busy_park(rng)
     tenant, step = rng.choice(TENANTS), random_step(rng)
     job = a_job(1, step, tenant=tenant, priority=100)
-    first_in_line = not park.engine.plan(park.now_ms, park.policy).actions
+    first_in_line = not any(isinstance(action, Start) for action in park.plan().actions)
     plan = park.engine.trial(job, park.now_ms, park.policy)
     if first_in_line:
         starts = [action for action in plan.actions if isinstance(action, Start)]

@@ -56,7 +56,7 @@ SCENARIOS = {
             a_job(1, a_step(resources={"card_milli": 300}), tenant="a"),
             a_job(2, a_step(resources={"card_milli": 300}), tenant="b"),
         ],
-        ["start j1.work.0.a1 on n1[0:300]", "wait #1 j2.work x1 order"],
+        ["start j1.work.0.a1 on n1[0:300]", "reserve j2.work on n1 at 603700", "wait #1 j2.work x1 order"],
     ),
     "a gang takes as few nodes as possible": (
         [a_node("n1", cpus=4, cards=2), a_node("n2", cpus=8, cards=4), a_node("n3", cpus=4, cards=1)],
@@ -66,7 +66,7 @@ SCENARIOS = {
     "a gang starts whole or not at all": (
         [a_node("n1", cpus=4, cards=2), a_node("n2", cpus=4, cards=2)],
         [a_job(1, a_step(cards=1), priority=90), a_job(2, a_step(ranks=4, cards=1))],
-        ["start j1.work.0.a1 on n1[0]", "wait #1 j2.work x1 order"],
+        ["start j1.work.0.a1 on n1[0]", "reserve j2.work on n1 n2 at 603700", "wait #1 j2.work x1 order"],
     ),
     "priority first, then age, within a queue": (
         [a_node("n1", cpus=1)],
@@ -88,7 +88,12 @@ SCENARIOS = {
     "small work passes a job that does not fit now": (
         [a_node("n1", cpus=4)],
         [a_job(1, a_step(cpus=3)), a_job(2, a_step(cpus=2)), a_job(3, a_step(cpus=1))],
-        ["start j1.work.0.a1 on n1", "start j3.work.0.a1 on n1", "wait #1 j2.work x1 order"],
+        [
+            "start j1.work.0.a1 on n1",
+            "start j3.work.0.a1 on n1",
+            "reserve j2.work on n1 at 603700",
+            "wait #1 j2.work x1 order",
+        ],
     ),
     "what can never run says so": (
         [a_node("n1", cpus=4, cards=8), a_node("n2", cpus=16)],
@@ -171,7 +176,7 @@ def test_capacity_names_what_is_short():
     park.submit(a_job(1, a_step(cards=2, cpus=4)), a_job(2, a_step(cpus=2)))
     park.cycle()
     park.submit(a_job(3, a_step(cards=1)), a_job(4))
-    assert lines(park.plan()) == ["wait #1 j3.work x1 capacity:card", "wait #2 j4.work x1 capacity:cpu"]
+    assert lines(park.plan())[-2:] == ["wait #1 j3.work x1 capacity:card", "wait #2 j4.work x1 capacity:cpu"]
     messages = [wait.reasons[0].message for wait in park.plan().waits]
     assert messages == [
         "needs 1 card; n1 comes nearest and has 0 of 2 free: others hold the rest",

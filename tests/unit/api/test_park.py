@@ -57,6 +57,14 @@ def test_nodes_show_what_is_free(service):
         ("/queues/a", {"parent": "b"}, "parent: unknown queue 'b' (valid: default)"),
         ("/queues/default", {"parent": "default"}, "parent: queue 'default' would be its own ancestor"),
         ("/queues/a", {"weight": 0}, "weight: must be 1 to 1000000, not 0"),
+        (
+            "/queues/a",
+            {"guaranteed": {"cards": 8}, "limit": {"cards": 4}},
+            "limit.cards: is less than the queue is guaranteed (cards)",
+        ),
+        ("/queues/a", {"lends": {"cpus": 1}}, "lends.cpus: is more than the queue is guaranteed (cpus)"),
+        ("/queues/a", {"limit": {"gpus": 1}}, "limit.gpus: unknown field 'gpus'"),
+        ("/queues/a", {"limit": {"memory": "much"}}, "limit.memory: value error, must be a size such as 8GiB"),
         ("/tenants/a", {"queues": ["b"]}, "queues[0]: unknown queue 'b' (valid: default)"),
         ("/tenants/a", {"storage_roots": ["here"]}, "storage_roots[0]: 'here' is not an absolute path"),
         ("/tenants/..", {}, None),
@@ -115,7 +123,8 @@ def test_roots_of_the_configuration_may_be_relative_or_the_tenants_own(tmp_path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("queues: [{nme: x}]", "queues[0].name"),
+        ("queues: [{nme: x}]", "queues[0].nme: unknown field 'nme'; did you mean 'name'"),
+        ("queues: [{}]", "queues[0].name"),
         ("queues: {", "not YAML"),
         ("tenants: 7", "tenants"),
     ],

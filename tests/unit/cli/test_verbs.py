@@ -21,7 +21,7 @@ NODE = {
 
 def verbs():
     names = [command.name for command in app.registered_commands]
-    return [*names, "keys create", "keys list", "keys revoke"]
+    return [*names, "keys create", "keys list", "keys revoke", "reserve add", "reserve list", "reserve cancel"]
 
 
 @pytest.mark.parametrize("verb", verbs())

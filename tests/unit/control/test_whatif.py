@@ -23,6 +23,15 @@ def asked(park, changes=NOTHING, **more):
     return whatif.ask([started, *park.journal], changes, features=FEATURES, **more)
 
 
+def lived(seed, steps):
+    """A park after a random life in which, as in the service, a plan follows what happens."""
+    life = Life(seed)
+    for _ in range(steps):
+        life.step()
+        life.cycle()
+    return life.park
+
+
 def same(answer):
     assert answer.recorded.grants
     assert (answer.identical, answer.difference) == (len(answer.recorded.grants), "")
@@ -99,29 +108,16 @@ def test_a_part_of_the_history_begins_with_what_ran_then(busy):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_random_life_is_given_again(seed):
-    life = Life(seed)
-    for _ in range(150):
-        life.step()
-    answer = asked(life.park)
-    same(answer)
-    assert answer.dropped == ()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_random_life_cut_in_the_middle_is_given_again(seed):
-    life = Life(100 + seed)
-    for _ in range(200):
-        life.step()
-    answer = asked(life.park, since_ms=life.park.now_ms // 2)
-    same(answer)
+    park = lived(seed, 150)
+    for since_ms in (0, park.now_ms // 2):
+        answer = asked(park, since_ms=since_ms)
+        same(answer)
+        assert answer.dropped == ()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_life_with_other_nodes_is_simulated_without_a_slip(seed):
-    life = Life(200 + seed)
-    for _ in range(150):
-        life.step()
-    answer = asked(life.park, Changes(add_nodes=(("gpu1", 2),), without_nodes=("cpu1",)))
+    answer = asked(lived(200 + seed, 150), Changes(add_nodes=(("gpu1", 2),), without_nodes=("cpu1",)))
     assert "gpu1-copy2" in {node.name for node in answer.after.nodes}
 
 

@@ -10,12 +10,13 @@ TRANSCODE = "apiVersion: shisuan/v1\nkind: TranscodeJob\nname: film\ninput: take
 TRAIN = "apiVersion: shisuan/v1\nkind: TrainJob\nname: gpt\n"
 PIPELINE = "apiVersion: shisuan/v1\nkind: Pipeline\nname: film\nsteps:\n"
 STEP_FIELDS = (
-    "array, env, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, resources, retries, run, timeout"
+    "array, env, expected, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, preemptible, resources, "
+    "retries, run, timeout, together"
 )
 RENDER_FIELDS = (
-    "after, apiVersion, chunk, deadline, denoise, depth, device, engine, frames, grace, inputs, kind, "
-    "max_parallel, name, outputs, passes, png, priority, queue, resolution, resources, retries, samples, scene, "
-    "slices, tiles, timeout"
+    "after, apiVersion, band, chunk, deadline, denoise, depth, device, engine, expected, frames, grace, inputs, kind, "
+    "max_parallel, name, outputs, passes, png, preemptible, priority, queue, resolution, resources, retries, "
+    "samples, scene, slices, tiles, timeout"
 )
 
 RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
@@ -59,7 +60,7 @@ ROWS = {
     "unknown field under resources": (
         COMMAND + "resources: {gpus: 1}",
         "resources.gpus: unknown field 'gpus'; did you mean 'accelerators'? (valid: accelerator_memory, "
-        "accelerators, cpus, features, labels, memory, same_island, scratch, tolerations)",
+        "accelerators, cpus, features, labels, licences, memory, same_island, scratch, tolerations)",
     ),
     "unknown field under scene": (
         "apiVersion: shisuan/v1\nkind: RenderJob\nname: film\nframes: 1\nscene: {script: s.py, sed: 7}",
@@ -203,7 +204,34 @@ ROWS = {
         "deadline: must be an instant with a zone such as 2026-12-01T09:00:00+08:00, or a time from now such as +6h, "
         "got 'tomorrow'",
     ),
-    "priority": (COMMAND + "priority: 101", "priority: must be 0 to 100 or a name, got 101 (valid: low, normal, high)"),
+    "priority": (
+        COMMAND + "priority: 101",
+        "priority: must be 0 to 100 or a name, got 101 (valid: low, normal, high, urgent)",
+    ),
+    "expected": (COMMAND + "expected: soon", "expected: must be a duration such as 90s, 30m, 1h30m or 2d, got 'soon'"),
+    "preemptible": (COMMAND + "preemptible: never", "preemptible: must be true or false, got 'never'"),
+    "together": (
+        COMMAND + "together: island",
+        "together: unknown distance 'island' (valid: anywhere, rack, node)",
+    ),
+    "licences": (
+        COMMAND + "resources: {licences: nuke}",
+        "resources.licences: must be a mapping of licences to seats such as {nuke: 1}, got 'nuke'",
+    ),
+    "no seats": (
+        COMMAND + "resources: {licences: {nuke: 0}}",
+        "resources.licences: must be a number of seats of nuke from 1 to 1000, got 0",
+    ),
+    "more nodes at least than at most": (
+        TRAIN + "module: a\nnum_nodes: 2\nmin_nodes: 3",
+        "min_nodes: must be at most num_nodes, 2, got 3",
+    ),
+    "checkpoints of a command": (
+        COMMAND + "checkpoint_every: 10m",
+        "checkpoint_every: unknown field 'checkpoint_every' (valid: after, apiVersion, array, band, deadline, env, "
+        "expected, grace, inputs, kind, name, num_nodes, output_files, outputs, preemptible, priority, queue, "
+        "resources, retries, run, timeout, together)",
+    ),
     "after": (COMMAND + "after: 17", "after: must be a list, got 17"),
     "retries": (COMMAND + "retries: -1", "retries: must be a whole number from 0 to 100, got -1"),
     "timeout": (

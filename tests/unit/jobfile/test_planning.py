@@ -345,7 +345,7 @@ def test_pointers_name_the_files_own_fields(studio):
 def test_facts_of_the_job(studio):
     draft = studio.read(COMMAND + "queue: night\npriority: high\ndeadline: +6h\nafter: [j3, j3, j1]\n")
     job = draft.job("j9", "again")
-    assert (job.id, job.request_id, job.tenant, job.queue, job.priority) == ("j9", "again", "studio", "night", 75)
+    assert (job.id, job.request_id, job.tenant, job.queue, job.priority) == ("j9", "again", "studio", "night", 70)
     assert job.deadline_ms - job.submitted_ms == 6 * 3_600_000
     assert job.after == ("j3", "j1")
     assert studio.read(COMMAND).queue == "day"

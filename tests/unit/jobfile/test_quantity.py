@@ -135,4 +135,4 @@ def test_other_resolutions_are_refused(wrong):
 
 
 def test_priorities_have_names():
-    assert [quantity.priority(name) for name in ("low", "Normal", "high", 0, 100)] == [25, 50, 75, 0, 100]
+    assert [quantity.priority(name) for name in ("low", "Normal", "high", "urgent", 0, 100)] == [30, 50, 70, 90, 0, 100]

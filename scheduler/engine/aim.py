@@ -1,0 +1,149 @@
+"""Which gangs are to run where now, where that is steered: promised deadlines always, all gangs under an objective.
+
+Steered are single-task steps on whole cards. Everything else starts in the order of its queue on what they leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from scheduler.engine.candidates import Candidate
+from scheduler.engine.ends import estimate_of, left_ms
+from scheduler.engine.state import State
+from scheduler.model.job import Job, Step
+from scheduler.model.lease import LeaseRecord
+from scheduler.model.node import DeviceKind, Health, NodeState
+from scheduler.model.plan import Preempt, Reason, ReasonKind
+from scheduler.model.policy import Objective, Policy
+from scheduler.placement.view import leasable
+from scheduler.queueing.allot import allot
+from scheduler.queueing.item import NEVER_MS, Item, Place, Supply, item_of
+from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
+
+Key = tuple[str, str]
+"""``(job, step)``"""
+
+
+@dataclass(slots=True)
+class Aim:
+    """What one plan steers towards."""
+
+    places: dict[Key, Place] = field(default_factory=dict)
+    """Where steered steps are to run now."""
+    steered: frozenset[Key] = frozenset()
+    """Those without a place are to have none."""
+    stops: tuple[Preempt, ...] = ()
+    wake_ms: int = 0
+
+
+def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Policy) -> Aim:
+    """Places for all steered steps, and the leases that are to move, shrink or make way."""
+    steer_all = policy.objective is not Objective.ORDER
+    waiting = {c.key: c for c in candidates if _is_steered(c.step) and (steer_all or c.job.slot is not None)}
+    running = dict(_running(state, steer_all=steer_all)) if steer_all or waiting else {}
+    if not waiting and not (running and steer_all):
+        return Aim()
+    supply = _supply(state, running)
+    models = [model for model, _ in supply.cards]
+    items = [_waiting_item(c, models) for c in waiting.values()]
+    items += [_running_item(state, key, record, models, now_ms) for key, record in running.items()]
+    objective = policy.objective if steer_all else Objective.COMPLETION
+    found = allot(items, supply, now_ms, objective, margin_ms=policy.margin_ms)
+    keys = {_text(key): key for key in (*waiting, *running)}
+    places = {keys[text]: place for text, place in found.places.items()}
+    moved = ((key, r) for key, r in running.items() if _moves(state, key, r, places.get(key)))
+    stops = tuple(_stop(state, key, record, places.get(key)) for key, record in moved)
+    wake_ms = found.wake_ms if found.wake_ms < NEVER_MS else 0
+    return Aim(places=places, steered=frozenset(keys.values()), stops=stops, wake_ms=wake_ms)
+
+
+def steer(candidate: Candidate, place: Place | None) -> None:
+    """Let a steered candidate start at its place only, or not at all for now."""
+    candidate.place = place
+    if place is None:
+        message = "the cards it could have are better used by other gangs now"
+        candidate.blocked = Reason(kind=ReasonKind.ORDER, message=message)
+    else:
+        ask = replace(candidate.demand.resources, card_models=(place[0],))
+        candidate.demand = replace(candidate.demand, resources=ask)
+
+
+def _is_steered(step: Step) -> bool:
+    return step.count == 1 and step.resources.cards > 0 and not step.resources.mig_profile
+
+
+def _running(state: State, *, steer_all: bool) -> Iterator[tuple[Key, LeaseRecord]]:
+    for record in state.leases.values():
+        job = state.jobs[record.lease.job_id]
+        step, _ = find_step(job, record.lease.step)
+        if _is_steered(step) and not record.stopping and (steer_all or job.job.slot is not None):
+            yield (job.job.id, step.name), record
+
+
+def _supply(state: State, running: dict[Key, LeaseRecord]) -> Supply:
+    """Healthy cards by model that nobody else holds."""
+    steered = {device for r in running.values() for a in r.lease.allocations for device in a.devices}
+    cards: dict[str, int] = {}
+    for view in state.nodes.values():
+        if view.node.state is not NodeState.READY:
+            continue
+        for device in leasable(view.node):
+            ours = device.id in steered or device.id not in view.held
+            if ours and device.kind is DeviceKind.CARD and device.health is Health.OK:
+                cards[device.model] = cards.get(device.model, 0) + 1
+    return Supply(cards=tuple(sorted(cards.items())))
+
+
+def _waiting_item(candidate: Candidate, models: list[str]) -> Item:
+    remaining_ms = max(1, candidate.estimate.median_ms - candidate.kept_ms)
+    item = item_of(candidate.step, key=_text(candidate.key), remaining_ms=remaining_ms, models=models)
+    restart_ms = candidate.step.restart_ms if candidate.record.preempted or candidate.record.worked else 0
+    return _of_job(replace(item, lose_ms=restart_ms), candidate.job)
+
+
+def _of_job(item: Item, job: Job) -> Item:
+    return replace(
+        item,
+        deadline_ms=job.deadline_ms,
+        slot=job.slot,
+        submitted_ms=job.submitted_ms,
+        weight=max(1, job.priority),
+    )
+
+
+def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
+    job = state.jobs[key[0]]
+    step, _ = find_step(job, key[1])
+    place = _place(state, record)
+    rate = max(1, work_rate_permille(step, place[1], place[0]))
+    left = left_ms(state, record, now_ms, estimate_of(state, *key)) * rate // FULL_PERMILLE
+    ran_ms = now_ms - record.lease.granted_ms
+    lost_ms = ran_ms % step.checkpoint_ms if step.checkpoint_ms else ran_ms
+    item = item_of(step, key=_text(key), remaining_ms=max(1, left), models=models)
+    return _of_job(replace(item, running=place, lose_ms=step.restart_ms + lost_ms), job.job)
+
+
+def _place(state: State, record: LeaseRecord) -> Place:
+    return min(state.models_of(record.lease), default=""), len(record.lease.allocations)
+
+
+def _moves(state: State, key: Key, record: LeaseRecord, place: Place | None) -> bool:
+    step, _ = find_step(state.jobs[key[0]], key[1])
+    return step.preemptible and place != _place(state, record)
+
+
+def _stop(state: State, key: Key, record: LeaseRecord, place: Place | None) -> Preempt:
+    now = _place(state, record)
+    if place is None:
+        reason = "makes way for gangs that gain more from its cards"
+    elif place[0] != now[0]:
+        reason = f"goes on on {place[1]} ranks of {place[0]}"
+    else:
+        reason = f"goes on with {place[1]} ranks instead of {now[1]}"
+    return Preempt(lease_id=record.lease.id, for_job=key[0], reason=reason)
+
+
+def _text(key: Key) -> str:
+    return f"{key[0]}.{key[1]}"

@@ -1,0 +1,156 @@
+"""The steps that wait: those that may start now, as candidates by queue, and those that may not, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+from scheduler.engine.state import State, number_of
+from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
+from scheduler.model.plan import Reason, ReasonKind, Wait
+from scheduler.model.policy import Policy
+from scheduler.model.queue import Amounts
+from scheduler.placement.fit import Demand, demand_of
+from scheduler.queueing.calendar import Bands
+from scheduler.queueing.durations import Estimate
+from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.order import amounts_of
+from scheduler.queueing.rank import Rank, rank_key
+from scheduler.queueing.tasks import is_done
+
+NO_JOBS: Mapping[str, JobRecord] = {}
+
+
+@dataclass
+class Candidate:
+    """A step that may start tasks now, and how far this plan has come with it."""
+
+    job: Job
+    step: Step
+    record: StepRecord
+    rank: Rank
+    demand: Demand
+    amounts: Amounts
+    """Of one lease with all ranks."""
+    tasks: Iterator[int]
+    left: int
+    """Waiting tasks this plan has not leased."""
+    parallel_left: int
+    """Leases that may still be added under ``max_parallel``."""
+    state: State
+    chunk: int = 0
+    """Most tasks per lease; 0: not worked out yet."""
+    place: tuple[str, int] | None = None
+    """``(card model, ranks)`` where the plan steers it to."""
+    blocked: Reason | None = None
+    """Why it was passed over in this plan, where that is known at once."""
+
+    @property
+    def queue(self) -> str:
+        """Its job's."""
+        return self.job.queue
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """What one of its tasks takes."""
+        return self.state.durations.estimate(self.job, self.step, self.record)
+
+    @cached_property
+    def run_ms(self) -> int:
+        """How long one lease is expected to last, carefully: nine of ten are shorter."""
+        return max(1, self.estimate.p90_ms - self.kept_ms) * max(self.chunk, 1)
+
+    @property
+    def likely_ms(self) -> int:
+        """Likewise, as likely as not."""
+        return max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)
+
+    @property
+    def kept_ms(self) -> int:
+        """Work that the next task's checkpoints keep."""
+        return self.record.worked[0][1] if self.record.worked and self.step.count == 1 else 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """``(job, step)``"""
+        return self.job.id, self.step.name
+
+
+def sort_steps(
+    state: State, now_ms: int, policy: Policy, changed: Mapping[str, JobRecord] = NO_JOBS
+) -> tuple[dict[str, list[Candidate]], list[Wait]]:
+    """Candidates by queue, best first, and Waits for the others. ``changed``: jobs as they are here, or in addition."""
+    entries: dict[str, list[Candidate]] = {}
+    barred: list[Wait] = []
+    bands = Bands(policy.bands)
+    fresh = (record for key, record in changed.items() if key not in state.active)
+    for known in chain(state.active.values(), fresh):
+        record = changed.get(known.job.id, known)
+        job_reasons: tuple[Reason, ...] | None = None
+        for position, (step, done) in enumerate(zip(record.job.steps, record.steps, strict=True)):
+            if not done.waiting.spans:
+                continue
+            if job_reasons is None:
+                job_reasons = _job_barred(state, record, now_ms, policy, bands)
+            reasons = (*job_reasons, *_step_barred(record, step)) if job_reasons or step.needs else ()
+            if reasons:
+                barred.append(waiting(record.job, step, len(done.waiting), 0, reasons))
+            else:
+                candidate = _candidate(state, record, position, now_ms, policy)
+                entries.setdefault(record.job.queue, []).append(candidate)
+    for queue in entries.values():
+        queue.sort(key=lambda candidate: candidate.rank)
+    return entries, barred
+
+
+def waiting(job: Job, step: Step, tasks: int, position: int, reasons: tuple[Reason, ...]) -> Wait:
+    """The Wait of one step."""
+    return Wait(job_id=job.id, step=step.name, tasks=tasks, position=position, reasons=reasons)
+
+
+def _job_barred(state: State, record: JobRecord, now_ms: int, policy: Policy, bands: Bands) -> tuple[Reason, ...]:
+    """Why nothing of the job may start yet, whatever is free."""
+    job, reasons = record.job, list[Reason]()
+    if record.held:
+        reasons.append(Reason(kind=ReasonKind.HELD, message=f"job {job.id} is held; release it to let it start"))
+    for other_id in job.after:
+        other = state.jobs.get(other_id)
+        if other is None or other.state is not JobState.SUCCEEDED:
+            stands = "is not known" if other is None else f"is {other.state.value}"
+            message = f"starts after job {other_id} has succeeded, which {stands}"
+            reasons.append(Reason(kind=ReasonKind.DEPENDENCY, resource=other_id, message=message))
+    if job.tenant in policy.unfunded:
+        message = f"the budget of tenant {job.tenant} is used up"
+        reasons.append(Reason(kind=ReasonKind.BUDGET, resource=job.tenant, message=message))
+    if job.band and not bands.is_open(job.band, now_ms):
+        message = f"starts in price band {job.band} only, which is closed now"
+        reasons.append(Reason(kind=ReasonKind.CALENDAR, resource=job.band, message=message))
+    return tuple(reasons)
+
+
+def _step_barred(record: JobRecord, step: Step) -> Iterator[Reason]:
+    for name in step.needs:
+        other_step, done = find_step(record, name)
+        if not is_done(other_step, done):
+            message = f"starts after step {name} has succeeded: {len(done.succeeded)} of {other_step.count} tasks have"
+            yield Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message)
+
+
+def _candidate(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
+    job, step, done = record.job, record.job.steps[position], record.steps[position]
+    left = len(done.waiting)
+    leased = state.leases_of_step.get((job.id, step.name), 0)
+    return Candidate(
+        job=job,
+        step=step,
+        record=done,
+        rank=rank_key(record, number_of(job.id), position, now_ms, policy),
+        demand=demand_of(step, job.tenant),
+        amounts=amounts_of(step.resources, step.ranks),
+        tasks=iter(done.waiting),
+        left=left,
+        parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else left,
+        state=state,
+    )

@@ -1,0 +1,164 @@
+"""What is promised: the expected starts of those ahead, and windows of the calendar, which nothing later may delay.
+
+A promise is a start in the future on named nodes, worked out from the expected ends of what runs there (backfill:
+Lifka, "The ANL/IBM SP scheduling system", JSSPP 1995). It is not recorded: each plan makes it anew from the records, so
+it moves when expectations do, and what runs as expected never moves it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from scheduler.model.job import Together
+from scheduler.model.lease import Allocation
+from scheduler.placement import gang
+from scheduler.placement.fit import Demand, Features, capacity
+from scheduler.placement.score import allocate, score
+from scheduler.placement.view import NodeView
+
+Ends = Callable[[str], Sequence[tuple[int, Allocation, str]]]
+"""For a node: ``(expected end, allocation, lease)`` of what is held there, in order of the ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """An expected start of one lease."""
+
+    job_id: str
+    step: str
+    tenant: str
+    demand: Demand
+    allocations: tuple[Allocation, ...]
+    start_ms: int
+    end_ms: int
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Where, each node once."""
+        return tuple(sorted({allocation.node for allocation in self.allocations}))
+
+
+class Guard:
+    """The promises of one plan, and where they forbid a later start."""
+
+    def __init__(self, views: Mapping[str, NodeView], ends: Ends, features: Features) -> None:
+        """``views``: the plan's trial, read again at each question. ``ends``: includes what the plan itself starts."""
+        self._views = views
+        self._ends = ends
+        self._features = features
+        self._on: dict[str, list[Promise]] = {}
+        self._verdicts: dict[tuple[Demand, int, str], tuple[NodeView, bool]] = {}
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Nodes with promises."""
+        return frozenset(self._on)
+
+    def add(self, promise: Promise) -> None:
+        """Keep a start; later questions respect it."""
+        for name in promise.nodes:
+            self._on.setdefault(name, []).append(promise)
+        self._verdicts.clear()
+
+    def barred(self, demand: Demand, end_ms: int, tenant: str) -> frozenset[str]:
+        """Nodes where a lease of ``demand`` that lasts until ``end_ms`` would delay a promise."""
+        return frozenset(name for name in self._on if not self._leaves_room(name, demand, end_ms, tenant))
+
+    def delayed(self, names: Iterable[str]) -> list[Promise]:
+        """Promises on these nodes, earliest first."""
+        found = {id(p): p for name in names for p in self._on.get(name, ())}
+        return sorted(found.values(), key=lambda p: (p.start_ms, p.job_id, p.step))
+
+    def earliest(
+        self, demand: Demand, ranks: int, tenant: str, names: Iterable[str], now_ms: int, *, together: Together
+    ) -> tuple[int, tuple[Allocation, ...]] | None:
+        """When and where all ranks will fit, if what runs ends as expected; None when that would never do."""
+        best: tuple[int, tuple[Allocation, ...]] | None = None
+        for group in gang.groups(names, self._views, together):
+            found = self._earliest(demand, ranks, tenant, group, now_ms)
+            if found is not None and (best is None or found[0] < best[0]):
+                best = found
+        return best
+
+    def _earliest(
+        self, demand: Demand, ranks: int, tenant: str, names: Sequence[str], now_ms: int
+    ) -> tuple[int, tuple[Allocation, ...]] | None:
+        changes = sorted(
+            ((at, name, view) for name in names for at, view in self._futures(name, now_ms)),
+            key=lambda change: change[:2],
+        )
+        room: dict[str, tuple[int, NodeView]] = {}
+        total = 0
+        for at, (start_ms, name, view) in enumerate(changes):
+            copies = capacity(view, demand, self._features)
+            total += copies - room.get(name, (0, view))[0]
+            room[name] = (copies, view)
+            last = at + 1 == len(changes) or changes[at + 1][0] > start_ms
+            if last and total >= ranks:
+                return start_ms, self._seat(demand, ranks, tenant, room)
+        return None
+
+    def _futures(self, name: str, now_ms: int) -> Iterator[tuple[int, NodeView]]:
+        """The node now and after each expected end, as if every promise on it had begun already."""
+        view = self._views[name]
+        ends = [(end, allocation) for end, allocation, _ in self._ends(name)]
+        for promise in self._on.get(name, ()):
+            for allocation in promise.allocations:
+                if allocation.node == name:
+                    view = view.take(allocation, promise.tenant)
+                    ends.append((promise.end_ms, allocation))
+        yield now_ms, view
+        for end_ms, allocation in sorted(ends, key=lambda end: (end[0], end[1].devices, end[1].cpu_milli)):
+            view = view.give_back(allocation)
+            yield max(end_ms, now_ms), view
+
+    def _seat(
+        self, demand: Demand, ranks: int, tenant: str, room: Mapping[str, tuple[int, NodeView]]
+    ) -> tuple[Allocation, ...]:
+        seats = [
+            (copies, score(view, demand, self._features), name) for name, (copies, view) in room.items() if copies > 0
+        ]
+        chosen: list[Allocation] = []
+        for name, copies in gang.spread(seats, ranks):
+            view = room[name][1]
+            for _ in range(copies):
+                chosen.append(allocate(view, demand, self._features))
+                view = view.take(chosen[-1], tenant)
+        return tuple(chosen)
+
+    def _leaves_room(self, name: str, demand: Demand, end_ms: int, tenant: str) -> bool:
+        view = self._views[name]
+        key = (demand, end_ms, name)
+        known = self._verdicts.get(key)
+        if known is not None and known[0] is view:
+            return known[1]
+        verdict = self._check(name, view, demand, end_ms, tenant)
+        self._verdicts[key] = (view, verdict)
+        return verdict
+
+    def _check(self, name: str, view: NodeView, demand: Demand, end_ms: int, tenant: str) -> bool:
+        promises = self._on[name]
+        if all(end_ms <= promise.start_ms for promise in promises):
+            return True
+        if capacity(view, demand, self._features) < 1:
+            return True  # it does not fit anyway
+        view = view.take(allocate(view, demand, self._features), tenant)
+        for promise in promises:
+            if promise.start_ms < end_ms and not self._still_fits(name, view, promise):
+                return False
+        return True
+
+    def _still_fits(self, name: str, view: NodeView, promise: Promise) -> bool:
+        """At the promised start, with what ended by then given back and other promises begun by then taken."""
+        at_ms = promise.start_ms
+        for end_ms, allocation, _ in self._ends(name):
+            if end_ms <= at_ms:
+                view = view.give_back(allocation)
+        for other in self._on[name]:
+            if other is not promise and other.start_ms <= at_ms < other.end_ms:
+                for allocation in other.allocations:
+                    if allocation.node == name:
+                        view = view.take(allocation, other.tenant)
+        needed = sum(allocation.node == name for allocation in promise.allocations)
+        return capacity(view, promise.demand, self._features) >= needed
