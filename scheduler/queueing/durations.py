@@ -41,6 +41,8 @@ class Source(StrEnum):
     """Finished tasks of the same step."""
     OWNER = "owner"
     """What its owner said, corrected by how right the tenant (or, before that is known, everybody) was."""
+    WARM = "warm"
+    """Steps of the tenant of the same warm key and shape: the same scene, the same model."""
     NAME = "name"
     """Steps of the same name and shape in the tenant's jobs whose names differ in digits only."""
     TENANT = "tenant"
@@ -186,6 +188,8 @@ def _classes(job: Job, step: Step) -> Iterator[tuple[Source, Key]]:
     cards = (needs.cards, needs.card_milli, needs.mig_profile)
     shape: Key = (step.kind.value, step.ranks, *cards, needs.cpu_milli if not any(cards) else 0)
     stem = "".join(letter for letter in job.name if not letter.isdigit())
+    if step.warm_key:
+        yield Source.WARM, (job.tenant, step.warm_key, step.name, *shape)
     yield Source.NAME, (job.tenant, stem, step.name, *shape)
     yield Source.TENANT, (job.tenant, *shape)
     yield Source.KIND, shape
