@@ -227,19 +227,19 @@ def _of_length(length: int, data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _class_decoder(cls: Any) -> Any:
     known: set[str] = set()
-    shaped: list[tuple[str, Any]] = []
-    """Fields that JSON does not give as they are."""
+    shaped: dict[str, Any] = {}
+    """Decoders of fields that JSON does not give as they are. Two threads may fill it at once, with the same."""
 
     def decode_class(data: Any) -> Any:
         if not known:
             hints = typing.get_type_hints(cls)
             decoders = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
-            shaped.extend((name, decoder) for name, decoder in decoders.items() if decoder is not _as_it_is)
+            shaped.update({name: decoder for name, decoder in decoders.items() if decoder is not _as_it_is})
             known.update(decoders)
         if not data.keys() <= known:
             raise ValueError(f"{cls.__name__} has no field {sorted(data.keys() - known)}")
         values = dict(data)
-        for name, decoder in shaped:
+        for name, decoder in shaped.items():
             if name in values:
                 values[name] = decoder(values[name])
         return cls(**values)
