@@ -104,7 +104,8 @@ class Engine:
         if not nodes:
             return ()
         found = (
-            (s.name, never(nodes, demand_of(s, job.tenant), s.ranks, self._state.shapes.features)) for s in job.steps
+            (s.name, never(nodes, demand_of(s, job.tenant), s.ranks_min or s.ranks, self._state.shapes.features))
+            for s in job.steps
         )
         return tuple((name, reason) for name, reason in found if reason is not None)
 
