@@ -19,7 +19,7 @@ from scheduler.queueing.histogram import ATOMS, quantile
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-FUTURES = 64
+FUTURES = 48
 """Enough for a 5 % and a 95 % quantile; more costs time and tells little, because the estimates are rough."""
 SHARED_DEVIATION = 0.2
 """Of the logarithm of a factor that all run times of a future have in common: estimates are wrong together."""

@@ -61,18 +61,22 @@ def start_of(board: Board, moves: Moves, target: int, backfill: int) -> int:
     waiting = np.arange(tasks)
     arrived, least, last_ahead = 0, asks.min(), at[:target].max() if target else 0
     head, shadow, now, waits = -1, 0, 0, tasks
+    refused = np.empty(2, np.int64)
+    # Least amount that found no place in this pass: within it, and within it and what the head leaves.
     while True:
         while arrived < tasks and at[moves.arriving[arrived]] <= now:
             arrived += 1
         kept, widest, blocked = 0, free.max(), False
+        refused[:] = NEVER
         for r in range(waits):
             i = waiting[r]
             if blocked and (widest < least or backfill == NONE):
                 waiting[kept] = i
                 kept += 1
                 continue
-            late = blocked and now + runs[i] > shadow
-            if at[i] <= now and asks[i] <= widest and _place(board, leases + i, asks[i], late):
+            late = int(blocked and now + runs[i] > shadow)
+            worth = at[i] <= now and asks[i] <= widest and asks[i] < refused[late]
+            if worth and _place(board, leases + i, asks[i], late):
                 if i == target:
                     return now
                 size = _push(heap, size, (now + runs[i]) * SLOTS + leases + i)
@@ -81,6 +85,9 @@ def start_of(board: Board, moves: Moves, target: int, backfill: int) -> int:
                 continue
             waiting[kept] = i
             kept += 1
+            if worth and board.first[leases + i + 1] - board.first[leases + i] == 1:
+                refused[late] = asks[i]
+                refused[1] = min(refused)
             if at[i] > now or blocked or backfill == ANY:
                 continue
             blocked = True
@@ -107,7 +114,7 @@ def _release(board: Board, heap: Ints, size: int, now: int) -> int:
 
 
 @njit(cache=True)
-def _place(board: Board, member: int, amount: int, late: bool) -> bool:
+def _place(board: Board, member: int, amount: int, late: int) -> bool:
     """Take ``amount`` at every place, from the fullest nodes it fits on: all places or none.
 
     ``late``: it would still run when the head of the queue is to start, so it takes from ``spare`` as well.
@@ -147,7 +154,7 @@ def _shadow(board: Board, heap: Ints, size: int, member: int, amount: int) -> in
             places -= spare[nodes[j]] // amount
             spare[nodes[j]] += board.amounts[j]
             places += spare[nodes[j]] // amount
-    _place(Board(spare, spare.copy(), first, nodes, board.amounts, board.leases), member, amount, False)
+    _place(Board(spare, spare.copy(), first, nodes, board.amounts, board.leases), member, amount, 0)
     return shadow
 
 
