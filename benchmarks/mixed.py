@@ -240,6 +240,13 @@ def measure(run: Run, policy: Policy) -> list[Figure]:
     ]
 
 
+def figures(hours: float = 1.5, seed: int = 1) -> list[Figure]:
+    """The figures of the engine's own policy and of the others, on generated run times."""
+    farm = Farm(seed, ())
+    policies = (OURS, FIFO, SHORTEST, PRIORITY, PLACEMENT)
+    return [row for policy in policies for row in measure(simulate(scenario(policy, farm, hours)), policy)]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every policy on the same farm; print, keep, draw."""
     asked = argparse.ArgumentParser(prog="python -P -m benchmarks.mixed")
