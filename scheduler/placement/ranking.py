@@ -157,8 +157,8 @@ def decide(core: Core, s: int, tenant: int, row: int, count: int, lag: int) -> i
     """Take ``count`` copies, each from the row that is best then (or from ``row`` if it is not negative).
 
     Rows go to ``work.nodes``, the slots of copy ``i`` to ``work.slots[i]``. Returns how many found a place; for a
-    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape works in what has changed if that is
-    more than so many changes (0: never); this bounds how long one decision can take.
+    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape works in what has changed if that
+    is more than so many changes (0: never); this bounds how long one decision can take.
     """
     return _decide(core.rows, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
 
