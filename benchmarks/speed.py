@@ -1,4 +1,4 @@
-"""B4: placement decisions per second on one core, with the placement bench's policy, beside a full scan and its floor.
+"""B4: placement decisions per second on one core, by the policy of the placement bench, beside a full scan.
 
 The openb farm (repeated to the size asked for) is filled to half with its default list, all shapes of which take part;
 what is measured are the decisions after that: find the best node for one pod among all, choose devices, take them, and

@@ -112,7 +112,7 @@ def philly(
 ) -> Trace:
     """The Philly pool: jobs submitted in ``[start, end)`` on one pool of 8-card nodes. ``every``: one job in so many.
 
-    Jobs of up to 8 cards on one node, larger ones on whole nodes.
+    Jobs of up to 8 cards on one node, larger ones on whole nodes. Tenants are the trace's virtual clusters.
     """
     first_ms, last_ms = instant_ms(start), instant_ms(end)
     jobs: list[Job] = []
@@ -121,7 +121,8 @@ def philly(
         submitted_ms = instant_ms(row["timestamp"])
         if not first_ms <= submitted_ms < last_ms or at % every:
             continue
-        jobs.append(training(f"philly {at}", int(row["num_gpus"]), submitted_ms))
+        job = training(f"philly {at}", int(row["num_gpus"]), submitted_ms)
+        jobs.append(replace(job, tenant=row["cluster"]))
         run_ms[jobs[-1].name] = max(round(float(row["duration"]) * SECOND_MS), 1)
     given = numbered(jobs)
     return Trace(

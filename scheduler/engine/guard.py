@@ -60,6 +60,14 @@ class Guard:
             self._on.setdefault(name, []).append(promise)
         self._verdicts.clear()
 
+    def drop(self, promise: Promise) -> None:
+        """Keep a start no longer."""
+        for name in promise.nodes:
+            self._on[name] = [kept for kept in self._on[name] if kept is not promise]
+            if not self._on[name]:
+                del self._on[name]
+        self._verdicts.clear()
+
     def barred(self, demand: Demand, end_ms: int, tenant: str) -> frozenset[str]:
         """Nodes where a lease of ``demand`` that lasts until ``end_ms`` would delay a promise."""
         return frozenset(name for name in self._on if not self._leaves_room(name, demand, end_ms, tenant))

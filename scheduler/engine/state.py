@@ -19,6 +19,7 @@ from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
 from scheduler.placement.wanted import wanted_of
+from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
@@ -86,8 +87,12 @@ class State:
         """Open leases by the demand of one rank."""
         self.seats: Counter[str] = Counter()
         """Licence seats in use."""
+        self.asks: dict[str, tuple[tuple[Demand, Amounts], ...]] = {}
+        """By job that is not final, per step: what one rank asks for, what a lease holds; filled when asked."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
+        self.calibration = Calibration()
+        """How right forecasts and promises were."""
         self.touched = Touched()
         self._block = -1
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
@@ -167,11 +172,14 @@ class State:
     def put_job(self, record: JobRecord) -> None:
         """A job is new or changed."""
         key = record.job.id
-        self.durations.put(self.jobs.get(key), record)
+        before = self.jobs.get(key)
+        self.durations.put(before, record)
+        self.calibration.put(before, record)
         self.jobs[key] = self.touched.jobs[key] = record
         self._learn_demand()
         if record.state.is_final:
             self.active.pop(key, None)
+            self.asks.pop(key, None)
             return
         newest = next(reversed(self.active), key)
         is_back = key not in self.active and number_of(key) < number_of(newest)

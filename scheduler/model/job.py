@@ -167,6 +167,8 @@ class Job:
     """0: none. Instant by which the job should have finished."""
     forecast_ms: tuple[int, ...] = ()
     """Instants at which its first task was expected to start when it was submitted: 5, 50 and 95 % quantiles."""
+    forecast_raw_ms: tuple[int, ...] = ()
+    """The same before it was corrected by how right earlier forecasts were: what later ones learn from."""
     promise_permille: int = 0
     """Probability, in thousandths, with which admission said that the deadline will be met; 0: it said nothing."""
     slot: Slot | None = None

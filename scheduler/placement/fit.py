@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.model.job import Resources, Step
 from scheduler.model.node import Device, DeviceKind, Health, Lane, Node, NodeState
@@ -33,6 +33,14 @@ class Demand:
     """Only for software fractions, whose fit depends on who holds the rest of the card."""
     speeds: tuple[tuple[str, int], ...] = ()
     """``(card model, thousandths of the fastest model's speed)``; models that are absent run at full speed."""
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Worked out once: demands are keys that every plan looks up thousands of times."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.resources, self.lane, self.tenant, self.speeds)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

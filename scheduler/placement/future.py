@@ -107,3 +107,8 @@ def spread(room: Sequence[tuple[int, Score, str]], ranks: int) -> tuple[tuple[st
         chosen.append((pick[2], min(pick[0], ranks)))
         ranks -= chosen[-1][1]
     return tuple(chosen)
+
+
+def most(copies: Mapping[str, int], views: Mapping[str, NodeView], together: Together) -> int:
+    """The most ranks that fit near enough to each other; ``copies`` by node."""
+    return max((sum(copies[name] for name in group) for group in groups(copies, views, together)), default=0)

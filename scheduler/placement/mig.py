@@ -1,8 +1,8 @@
 """The geometry of MIG: where on a card an instance can lie, and the cheapest new cut that makes room for one.
 
 A card has memory slices in a row. A profile occupies some of them, from starts that are multiples of their number: on
-an A100 or H100 ``1g`` at 0 to 6, ``2g`` at 0, 2 and 4, ``3g`` at 0 and 4, ``4g`` and ``7g`` at 0. The compute slices that
-profiles name (``3g``: three) are bounded too: two of ``3g`` fill all memory and strand one of seven compute slices.
+an A100 or H100 ``1g`` at 0 to 6, ``2g`` at 0, 2 and 4, ``3g`` at 0 and 4, ``4g`` and ``7g`` at 0. Compute slices, which
+profiles name (``3g``: three), are bounded too: two of ``3g`` fill all memory and strand one of seven of them.
 """
 
 from __future__ import annotations

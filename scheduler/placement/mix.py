@@ -21,6 +21,8 @@ TYPICAL_PERCENT = 95
 """Draws come from the most frequent shapes that make up this share of demands (FGD, section 5.1)."""
 SCARCE_RATIO = 2
 """Shapes of one card have a price of their own when less than 1/2 of the capacity can take them."""
+GANG_PERCENT = 125
+"""Price of shapes of several cards, in percent of what their share says: a safety margin for whole nodes."""
 FIXED = 1024
 """Fixed point of a value: thousandths of a card times ROLLOUTS times FIXED."""
 LANE_NEVER, LANE_SLOTS = 30_000, 8
@@ -163,8 +165,9 @@ def _price(demand: Demand, total: int, classes: Sequence[NodeClass]) -> int:
     supply = size * sum(c.count * _copies(demand, row, c) for row, c in enumerate(classes))
     if supply == 0 or (demand.cards == 1 and supply * SCARCE_RATIO >= capacity):
         return 0
-    power = 1 if demand.cards == 1 else 2
-    return int(FIXED * ROLLOUTS * size * demand.weight * capacity**power // (total * supply**power))
+    power, percent = (1, 100) if demand.cards == 1 else (2, GANG_PERCENT)
+    worth = FIXED * ROLLOUTS * size * demand.weight * capacity**power
+    return int(percent * worth // (100 * total * supply**power))
 
 
 def _amounts(demands: Sequence[Demand]) -> NDArray[np.int64]:

@@ -40,6 +40,10 @@ class Search:
         """How many copies of ``demand`` fit on all nodes together now."""
         return self._placer.copies(self._placer.shape(demand))
 
+    def is_hopeless(self, demand: Demand, ranks: int, together: Together) -> bool:
+        """Whether it was tried and did not fit, so that it will not fit later in this trial either."""
+        return (demand, ranks, together) in self._hopeless
+
     def copies_on(self, demand: Demand, node: str) -> int:
         """How many fit on one node now."""
         return int(self._placer.room(self._placer.shape(demand))[0][self._placer.cluster.row[node]])

@@ -37,8 +37,8 @@ class Shape:
     ranking: Ranking = field(default_factory=Ranking)
     seen: int = -1
     """Changes of the cluster when it was last looked at."""
-    reasons: dict[int, tuple[Reason, ...]] = field(default_factory=dict)
-    """By ranks: why it does not fit now; filled when asked."""
+    reasons: dict[tuple[int, Together], tuple[Reason, ...]] = field(default_factory=dict)
+    """By ranks and how near they must be: why it does not fit now; filled when asked."""
     possible: Sequence[str] | None = None
     """Where it would fit if nobody held anything; filled when asked."""
 

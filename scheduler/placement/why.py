@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scheduler.model.node import Health, Node, NodeState
+from scheduler.model.job import Together
+from scheduler.model.node import Health, Lane, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal, tally
+from scheduler.placement.future import most
 from scheduler.placement.shapes import Shape, Shapes
 from scheduler.placement.view import NodeView, healed, leasable
 
@@ -17,16 +19,22 @@ Found = tuple[Refusal, str, int]
 """A refusal, the node it comes from, and how many nodes refuse for the same resource."""
 
 
-def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features) -> Reason | None:
+WHERE = {Together.ANYWHERE: "", Together.RACK: " within one rack", Together.NODE: " on one node"}
+
+
+def never(
+    nodes: Sequence[Node], demand: Demand, ranks: int, features: Features, together: Together = Together.ANYWHERE
+) -> Reason | None:
     """Why all nodes together, empty and healthy, could not run it; None when they could."""
     if not nodes:
         return Reason(kind=ReasonKind.NEVER_FITS, resource="node", message="no node has joined the cluster yet")
     views = {node.name: NodeView.empty(healed(node)) for node in nodes}
-    copies = sum(capacity(view, demand, features) for view in views.values())
+    by_node = {name: capacity(view, demand, features) for name, view in views.items()}
+    copies = most(by_node, views, together)
     if copies >= ranks:
         return None
     if copies > 0:
-        message = _ranks(copies, ranks, "on all nodes, even empty")
+        message = _ranks(copies, ranks, f"on all nodes{WHERE[together]}, even empty")
         return Reason(kind=ReasonKind.NEVER_FITS, resource="ranks", message=message)
     refusals = {name: no for name, view in views.items() if (no := refusal(view, demand, features)) is not None}
     nearest = _nearest(refusals)
@@ -34,24 +42,30 @@ def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features)
     return Reason(kind=ReasonKind.NEVER_FITS, resource=nearest[0].resource, message=message)
 
 
-def why_not(shapes: Shapes, demand: Demand, ranks: int) -> tuple[Reason, ...]:
+def why_not(shapes: Shapes, demand: Demand, ranks: int, together: Together = Together.ANYWHERE) -> tuple[Reason, ...]:
     """Why ``ranks`` copies of ``demand`` do not fit now. At least one reason; the caller knows that they do not fit."""
     shape = shapes.of(demand)
-    if ranks not in shape.reasons:
-        shape.reasons[ranks] = _why_not(shapes, shape, ranks)
-    return shape.reasons[ranks]
+    key = (ranks, together)
+    if key not in shape.reasons:
+        shape.reasons[key] = _why_not(shapes, shape, ranks, together)
+    return shape.reasons[key]
 
 
-def _why_not(shapes: Shapes, shape: Shape, ranks: int) -> tuple[Reason, ...]:
+def _why_not(shapes: Shapes, shape: Shape, ranks: int, together: Together) -> tuple[Reason, ...]:
     placer, number = shapes.placer, shape.number
-    empty, healed = placer.potential(number)
-    impossible = healed < ranks
-    reason = never(shapes.described(), placer.table.demands[number], ranks, shapes.features) if impossible else None
+    demand = placer.table.demands[number]
+    empty, whole = placer.potential(number)
+    if together is not Together.ANYWHERE:
+        views = {node.name: NodeView.empty(node) for node in shapes.described()}
+        well = {name: NodeView.empty(healed(view.node)) for name, view in views.items()}
+        empty = most({name: capacity(view, demand, shapes.features) for name, view in views.items()}, views, together)
+        whole = most({name: capacity(view, demand, shapes.features) for name, view in well.items()}, views, together)
+    reason = never(shapes.described(), demand, ranks, shapes.features, together) if whole < ranks else None
     if reason is not None:
         return (reason,)
     if empty < ranks:
         sick = sorted(placer.sick(number), key=lambda node: node.name)
-        return tuple(_health(node) for node in sick[:REASONS_SHOWN])
+        return tuple(_health(node, demand) for node in sick[:REASONS_SHOWN])
     if shape.ranking.copies > 0:
         message = _ranks(shape.ranking.copies, ranks, "at once now: others hold the rest")
         return (Reason(kind=ReasonKind.CAPACITY, resource="ranks", message=message),)
@@ -80,8 +94,11 @@ def _cluster_cards(no: Refusal, nodes: Sequence[Node]) -> str:
     return f" (cards in the cluster: {names or 'none'})"
 
 
-def _health(node: Node) -> Reason:
-    """A node that would run more if it, or its cards, came back."""
+def _health(node: Node, demand: Demand) -> Reason:
+    """A node that would run more if it, or its cards, came back, or if it moved to the demand's lane."""
+    if node.lane is not Lane.ANY and node.lane.value != demand.lane:
+        message = f"needs lane {demand.lane}; node {node.name}, where it would fit, serves lane {node.lane.value}"
+        return Reason(kind=ReasonKind.CAPACITY, resource="lane", message=message)
     if node.state is not NodeState.READY:
         why = f" ({node.state_reason})" if node.state_reason else ""
         message = f"node {node.name}, where it would fit, is {node.state.value}{why}"

@@ -1,0 +1,184 @@
+"""When a waiting step is expected to start, and whether its job will meet its deadline.
+
+Forecasts know the pool of nodes the step may use, who runs there and who is ahead by priority and age. They do not know
+quotas, licences, windows of the calendar or jobs still to come; how wrong that makes them is learned and corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from scheduler.engine.candidates import Candidate, sort_steps
+from scheduler.engine.ends import estimate_of
+from scheduler.engine.state import State, number_of
+from scheduler.model.job import JobRecord, Resources
+from scheduler.model.lease import Allocation, LeaseRecord
+from scheduler.model.policy import Policy
+from scheduler.model.units import WHOLE_CARD_MILLI
+from scheduler.placement.fit import capacity, fraction_room, free_whole, suitable
+from scheduler.placement.view import NodeView
+from scheduler.queueing.calibration import bounds
+from scheduler.queueing.durations import Estimate, worked_ms
+from scheduler.queueing.histogram import ATOMS, quantile
+from scheduler.queueing.promise import probability
+
+if TYPE_CHECKING:  # Numba is loaded when the first forecast is made
+    from scheduler.queueing.forecast import Ask, Running
+
+AHEAD_MAX = 1_000
+"""Steps ahead beyond which a forecast costs more than it is worth: none is made."""
+FAILURES_PER_RANK_HOUR = 0.001
+"""Until measured: one in 1,000 hours of a node."""
+SURE_PERMILLE = 900
+"""A deadline that will be met with less than this is answered with a later one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A forecast of one step's next start, in instants."""
+
+    start_ms: tuple[int, int, int]
+    """5, 50 and 95 % quantiles."""
+    raw_ms: tuple[int, int, int]
+    """The same before it was corrected."""
+    permille: int = -1
+    """Probability that a job of one task meets its deadline, in thousandths; -1: has none, or is of more tasks."""
+    sure_ms: int = 0
+    """The deadline that it would meet with ``SURE_PERMILLE``; 0: as ``permille``."""
+
+
+def outlook(state: State, record: JobRecord, step_name: str, now_ms: int, policy: Policy) -> Outlook | None:
+    """The forecast of a job's step, which may be one that is not in the state.
+
+    None: it waits for something else than its turn, or too much is ahead, or no future starts it.
+    """
+    now_ms = max(now_ms, state.at_ms)
+    entries, _ = sort_steps(state, now_ms, policy, {record.job.id: record})
+    ranked = sorted(chain.from_iterable(entries.values()), key=lambda c: c.rank)
+    at = next((i for i, c in enumerate(ranked) if c.key == (record.job.id, step_name)), None)
+    if at is None or at > AHEAD_MAX:
+        return None
+    raw = _waits(state, ranked[at], ranked[:at], now_ms, policy)
+    if not raw:
+        return None
+    waits = state.calibration.corrected(raw)
+    permille, sure_ms = _deadline(state, ranked[at], waits, now_ms)
+    return Outlook(start_ms=_after(now_ms, waits), raw_ms=_after(now_ms, raw), permille=permille, sure_ms=sure_ms)
+
+
+def _after(now_ms: int, waits: tuple[int, ...]) -> tuple[int, int, int]:
+    low, middle, high = bounds(waits)
+    return now_ms + low, now_ms + middle, now_ms + high
+
+
+def _deadline(state: State, candidate: Candidate, waits: tuple[int, ...], now_ms: int) -> tuple[int, int]:
+    job, step = candidate.job, candidate.step
+    if not job.deadline_ms or len(job.steps) > 1 or step.count > 1:
+        return -1, 0
+    runs = tuple(atom - candidate.kept_ms for atom in candidate.estimate.survivors(candidate.kept_ms))
+    chance = probability(
+        waits,
+        runs,
+        job.deadline_ms - now_ms,
+        failures_per_hour=FAILURES_PER_RANK_HOUR * step.ranks,
+        lost_ms=step.checkpoint_ms,
+        restart_ms=step.restart_ms + quantile(waits, 500),
+    )
+    sums = sorted(wait + run for wait in waits for run in runs)
+    return state.calibration.promise(chance), now_ms + quantile(sums, SURE_PERMILLE)
+
+
+def _waits(state: State, target: Candidate, ahead: list[Candidate], now_ms: int, policy: Policy) -> tuple[int, ...]:
+    ask = target.step.resources
+    views = [
+        v for v in state.nodes.values() if capacity(NodeView.empty(v.node), target.demand, state.shapes.features) > 0
+    ]
+    rivals = [c for c in ahead if _competes(c.step.resources, ask)]
+    ranks = target.step.ranks_min or target.step.ranks
+    if not rivals and sum(capacity(v, target.demand, state.shapes.features) for v in views) >= ranks:
+        return (0,) * ATOMS
+    from scheduler.queueing.forecast import Pool, forecast
+
+    nodes = {view.node.name: at for at, view in enumerate(views)}
+    leases = (r for r in state.leases.values() if any(a.node in nodes for a in r.lease.allocations))
+    pool = Pool(
+        free=tuple(_free(state, view, target) for view in views),
+        running=tuple(chain.from_iterable(_running(state, r, ask, nodes, now_ms) for r in leases)),
+        ahead=tuple(_ask(c) for c in rivals),
+        backfill=policy.backfill,
+    )
+    return forecast(pool, _ask(target), number_of(target.job.id))
+
+
+def _ask(candidate: Candidate) -> Ask:
+    from scheduler.queueing.forecast import Ask
+
+    step = candidate.step
+    return Ask(
+        ranks=step.ranks_min or step.ranks,
+        amount=max(_amount(step.resources), 1),
+        count=candidate.left,
+        elapsed_ms=candidate.kept_ms,
+        estimate=candidate.estimate,
+    )
+
+
+def _amount(ask: Resources) -> int:
+    """What one place takes of what is counted: thousandths of cards (or MIG instances), or of vCPUs."""
+    return ask.cards * WHOLE_CARD_MILLI or ask.card_milli or ask.cpu_milli
+
+
+def _competes(other: Resources, ask: Resources) -> bool:
+    """Whether both take of the same: cards of a model both may use, or vCPUs."""
+    cards = bool(ask.cards or ask.card_milli)
+    models = not other.card_models or not ask.card_models or bool(set(other.card_models) & set(ask.card_models))
+    return cards == bool(other.cards or other.card_milli) and other.mig_profile == ask.mig_profile and models
+
+
+def _free(state: State, view: NodeView, target: Candidate) -> int:
+    ask = target.step.resources
+    if not (ask.cards or ask.card_milli):
+        return view.cpu_milli
+    devices = suitable(view.devices, ask, state.shapes.features)
+    if ask.cards:
+        return len(free_whole(view, devices)) * WHOLE_CARD_MILLI
+    return sum(fraction_room(view, device, target.job.tenant) for device in devices)
+
+
+def _running(
+    state: State, record: LeaseRecord, ask: Resources, nodes: dict[str, int], now_ms: int
+) -> Iterator[Running]:
+    from scheduler.queueing.forecast import Running
+
+    lease = record.lease
+    estimate, elapsed = _progress(state, record, now_ms)
+    by_amount: dict[int, list[int]] = {}
+    for place in lease.allocations:
+        if place.node in nodes:
+            for amount, times in _held(place, ask):
+                by_amount.setdefault(amount, []).extend([nodes[place.node]] * times)
+    for amount, places in sorted(by_amount.items()):
+        yield Running(nodes=tuple(places), amount=amount, elapsed_ms=elapsed, estimate=estimate)
+
+
+def _held(place: Allocation, ask: Resources) -> Iterable[tuple[int, int]]:
+    """``(amount, times)`` an allocation holds of what is counted."""
+    if not (ask.cards or ask.card_milli):
+        return ((place.cpu_milli, 1),) if place.cpu_milli else ()
+    return ((place.card_milli or WHOLE_CARD_MILLI, len(place.devices)),) if place.devices else ()
+
+
+def _progress(state: State, record: LeaseRecord, now_ms: int) -> tuple[Estimate, int]:
+    """What the rest of the lease's attempts take together, and how far the first of them is."""
+    lease = record.lease
+    estimate = estimate_of(state, lease.job_id, lease.step)
+    left = [a for a in state.attempts_of(lease) if not a.state.is_final]
+    if not left:
+        return Estimate(atoms=(1,) * ATOMS, source=estimate.source), 0
+    done = next(d for d in state.jobs[lease.job_id].steps if d.name == lease.step)
+    elapsed = now_ms - (left[0].started_ms or lease.granted_ms) + worked_ms(done, left[0].index)
+    more = (len(left) - 1) * estimate.median_ms
+    return Estimate(atoms=tuple(atom + more for atom in estimate.atoms), source=estimate.source), max(elapsed, 0)
