@@ -15,8 +15,8 @@ from benchmarks.traces import Trace
 from scheduler.model.job import Job, JobRecord, Step
 from scheduler.model.policy import Backfill
 from scheduler.queueing.durations import Durations, Estimate
-from scheduler.queueing.forecast import Arrivals, Ask, Pool, Running
 from scheduler.queueing.lifecycle import submitted
+from scheduler.queueing.pool import Arrivals, Ask, Pool, Running
 
 RECENT = 64
 """Arrivals the pressure is read from."""

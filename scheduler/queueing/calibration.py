@@ -65,6 +65,10 @@ class Calibration:
             self._count_promise(after.job, was, -1)
             self._count_promise(after.job, now, 1)
 
+    def copy(self) -> Calibration:
+        """What is known now, for use beside the state."""
+        return Calibration(errors=merged((self.errors,)), promises=dict(self.promises))
+
     def corrected(self, waits: Sequence[int]) -> tuple[int, ...]:
         """The waits of a forecast, as earlier forecasts of such a spread turned out, in milliseconds, sorted."""
         if not waits:
