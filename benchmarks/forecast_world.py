@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.traces import Trace
-from scheduler.model.job import Job, JobRecord, Step
+from scheduler.model.job import Job, Step
 from scheduler.model.policy import Backfill
 from scheduler.queueing.durations import Durations, Estimate
 from scheduler.queueing.lifecycle import submitted
@@ -181,6 +181,3 @@ def _fit(free: Sequence[int], entry: Waiting) -> tuple[int, ...]:
     nodes = np.array(free)
     places = np.flatnonzero(nodes >= entry.cards)[: entry.ranks]
     return tuple(int(node) for node in places) if len(places) == entry.ranks else ()
-
-
-__all__ = ["JobRecord", "Waiting", "World"]
