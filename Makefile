@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest
 # Whole installations, killed and watched: they wait more than they compute, so they run beside the rest.
 SLOW := tests/kills tests/e2e tests/live
 
-.PHONY: help setup demo test lint soak test-gpu bench-loop bench-main pictures lock clean
+.PHONY: help setup demo test lint soak test-gpu bench-loop bench-main bench-farm bench-engine pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,15 @@ bench-main: ## renders, transcodes, trainings and the demo beside their peers ->
 bench-loop: ## overhead per task, submit speed, memory -> build/bench/loop.json
 	@bin/setup test
 	@$(PY) -m benchmarks.loop
+
+bench-engine: ## the engine beside the published schedulers on their traces: make bench-engine TRACES=folder -> build/bench/engine.json
+	@test -n "$(TRACES)" || { echo "make bench-engine TRACES=folder (BENCHMARKS.md says where the traces come from)"; exit 2; }
+	@bin/setup test
+	@$(PY) -m benchmarks.engine $(TRACES)
+
+bench-farm: ## fill and feed a farm without machines, storm, memory, restart -> build/bench/farm.json (about 5 minutes)
+	@bin/setup test
+	@$(PY) -m benchmarks.farm
 
 lock: ## resolve the dependencies again (a deliberate act: review the diff)
 	@bin/setup

@@ -10,6 +10,7 @@ and the answer to it is inside: observing, planning, expanding orders, sealing u
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import statistics
@@ -66,6 +67,7 @@ class Service:
 
     def __init__(self, folder: Path, stub: Stub) -> None:
         write_to(folder / "service.log")
+        spare_collector()
         self.store = open_store(f"sqlite:///{folder / 'shisuan.db'}")
         epoch = self.store.acquire_epoch("benchmark")
         self.cycle = Timed(
@@ -77,7 +79,7 @@ class Service:
             dispatch=Dispatch(Tokens(self.store.token_secret()), token_ms=86_400_000),
         )
         self.cycle.rounds = []
-        spare_collector()
+        gc.freeze()
 
     def run(self) -> None:
         """Until something stops the cycle, or its process dies."""

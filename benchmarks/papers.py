@@ -6,14 +6,21 @@ have the measured speeds. What ``allot`` gives is what runs; the classic orders 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from benchmarks import pool
+from benchmarks.results import Figure, show, write
 from benchmarks.traces import SECOND_MS, Trace
+from benchmarks.training_traces import elasticflow, gavel
 from scheduler.model.policy import Objective
 from scheduler.queueing.allot import Allotment, allot
+from scheduler.queueing.balance import NOWHERE_MS, least_end_ms
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply, item_of
 
+HOUR_MS = 3_600_000
 LOST_MS = 60 * SECOND_MS
 """What an eviction or a resize costs by our own rule."""
 Policy = Callable[[Sequence[Item], Supply, int], Allotment]
@@ -59,12 +66,12 @@ class Outcome:
     @property
     def jct_hours(self) -> float:
         """Mean time from submission to end."""
-        return sum(self.ends_ms[r.item.key] - r.arrival_ms for r in self.runs) / len(self.runs) / 3_600_000
+        return sum(self.ends_ms[r.item.key] - r.arrival_ms for r in self.runs) / len(self.runs) / HOUR_MS
 
     @property
     def makespan_hours(self) -> float:
         """End of the last."""
-        return max(self.ends_ms.values()) / 3_600_000
+        return max(self.ends_ms.values()) / HOUR_MS
 
     @property
     def met(self) -> float:
@@ -193,8 +200,11 @@ def supply_of(trace: Trace) -> Supply:
 Order = Callable[[Item, int], tuple[int, ...]]
 
 
-def classic(order: Order, *, served: Mapping[str, int] | None = None, keep: bool = False, skip: bool = True) -> Policy:
-    """A list in some order, each job as large as it fits on the fastest free model."""
+def classic(order: Order, *, keep: bool = False, skip: bool = True) -> Policy:
+    """A list in some order, each job as large as it fits on the fastest free model.
+
+    ``keep``: what runs is never stopped. ``skip``: a job that does not fit lets others pass.
+    """
 
     def policy(items: Sequence[Item], supply: Supply, now: int) -> Allotment:
         free = dict(supply.cards)
@@ -218,3 +228,131 @@ def classic(order: Order, *, served: Mapping[str, int] | None = None, keep: bool
 def ours(objective: Objective, margin_ms: int = 0) -> Policy:
     """The shipped policy."""
     return lambda items, supply, now: allot(items, supply, now, objective, margin_ms=margin_ms)
+
+
+def classics(runs: Sequence[Run]) -> dict[str, Policy]:
+    """First come first served, earliest deadline, shortest remaining time and least attained service first."""
+    served = {run.item.key: run for run in runs}
+    return {
+        "fifo": classic(lambda item, now: (item.submitted_ms,), keep=True, skip=False),
+        "edf": classic(lambda item, now: (item.deadline_ms,)),
+        "sjf": classic(lambda item, now: (item.remaining_ms,)),
+        "las": classic(lambda item, now: (served[item.key].served,)),
+    }
+
+
+Measure = Callable[[Outcome], float]
+OUR_RULE = "_minute_lost"
+"""In names of figures: each stop, move or resize loses a minute."""
+
+
+def figures(traces: Path) -> list[Figure]:
+    """All figures on the traces below a folder."""
+    return [
+        *_deadlines(traces, "elasticVpollux_e", "deadline_met_elasticvpollux", 0.74, {"elasticflow_published": 0.728}),
+        *_deadlines(traces, "philly_103959", "deadline_met_philly103959", 0.92, {"elasticflow_rerun": 0.910}),
+        *_gavel(traces, "max_min_fairness", Objective.COMPLETION, {"gavel_las_perf_rerun": 3.82}),
+        *_gavel(traces, "minimize_makespan", Objective.MAKESPAN, {"gavel_makespan_perf_rerun": 17.40}),
+        pool_figure(traces),
+    ]
+
+
+def _deadlines(folder: Path, name: str, figure: str, least: float, known: Mapping[str, float]) -> list[Figure]:
+    trace = elasticflow(folder, trace=name)
+    cards = supply_of(trace).cards[0][1]
+    papers = Rules(slot_ms=60 * SECOND_MS, overhead=elasticflow_overhead(cards))
+    own = Rules(slot_ms=60 * SECOND_MS, overhead=own_overhead)
+    policy, met = ours(Objective.COMPLETION), _met
+    lost = figure.replace("met", f"met{OUR_RULE}")
+    return [
+        _figure(figure, trace, papers, policy, measure=met, known=known, least=least),
+        _figure(lost, trace, own, policy, measure=met, known={}, least=least),
+    ]
+
+
+def _met(outcome: Outcome) -> float:
+    return outcome.met
+
+
+def _gavel(folder: Path, name: str, objective: Objective, known: Mapping[str, float]) -> list[Figure]:
+    trace = gavel(folder, trace=name)
+    papers = Rules(slot_ms=360 * SECOND_MS, rounds=True, overhead=free_overhead)
+    own = replace(papers, overhead=own_overhead)
+    makespan = objective is Objective.MAKESPAN
+    what, bound = ("makespan", None) if makespan else ("jct", 3.7)
+    measure: Measure = (lambda o: o.makespan_hours) if makespan else (lambda o: o.jct_hours)
+    floor = {"no_schedule_ends_before": least_makespan_hours(trace)} if makespan else {}
+    return [
+        _figure(
+            f"gavel_{what}_hours",
+            trace,
+            papers,
+            ours(objective),
+            measure=measure,
+            known={**known, **floor},
+            bound=bound,
+        ),
+        _figure(
+            f"gavel_{what}{OUR_RULE}_hours", trace, own, ours(objective), measure=measure, known=floor, bound=bound
+        ),
+    ]
+
+
+def _figure(
+    name: str,
+    trace: Trace,
+    rules: Rules,
+    policy: Policy,
+    *,
+    measure: Measure,
+    known: Mapping[str, float],
+    bound: float | None = None,
+    least: float | None = None,
+) -> Figure:
+    """Ours and the classic orders in the same loop."""
+    supply = supply_of(trace)
+    anchors = {peer: (value,) for peer, value in known.items()}
+    dated = any(job.deadline_ms for job in trace.jobs)
+    for peer in ("fifo", "sjf", "las", *(("edf",) if dated else ())):
+        runs = runs_of(trace, [model for model, _ in supply.cards])
+        anchors[peer] = (measure(simulate(runs, supply, classics(runs)[peer], rules)),)
+    runs = runs_of(trace, [model for model, _ in supply.cards])
+    value = measure(simulate(runs, supply, policy, rules))
+    return Figure(name=name, runs=(value,), bound=bound, least=least, anchors=anchors)
+
+
+def least_makespan_hours(trace: Trace) -> float:
+    """No schedule without two jobs on one card ends before this, whatever it stops and moves."""
+    supply = supply_of(trace)
+    models = [model for model, _ in supply.cards]
+    rows, cards = [], []
+    for run in runs_of(trace, models):
+        times = {place: run.item.takes_ms(place, speed) for place, speed in run.item.places()}
+        rows.append([times.get((model, run.item.ranks), NOWHERE_MS) for model in models])
+        cards.append(run.item.cards(run.item.ranks))
+    return least_end_ms(rows, cards, [count for _, count in supply.cards]) / HOUR_MS
+
+
+def pool_figure(folder: Path, *, every: int = 1) -> Figure:
+    """The Philly pool. The published values of the two orders without evictions: 19,629 s and 14,035 s."""
+    return Figure(
+        name="philly_pool_jct_seconds",
+        runs=(pool.seconds(folder, pool.learned, preempt=True, steer=True, every=every),),
+        bound=15_800 if every == 1 else None,
+        anchors={
+            "fifo_skip": (pool.seconds(folder, pool.fifo, preempt=False, every=every),),
+            "sjf_skip_oracle": (pool.seconds(folder, pool.sjf, preempt=False, every=every),),
+            "las": (pool.seconds(folder, pool.las, preempt=True, every=every),),
+        },
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure on the traces below a folder; print, keep."""
+    found = figures(Path(argv[0]))
+    show(found)
+    write("papers", found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

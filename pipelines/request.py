@@ -9,6 +9,7 @@ from typing import Any
 
 TASK_INDEX = "${task.index}"
 # A noncharacter (Unicode 3.4 D14) comes from no sane text: it stands for a user's brace until JSON is written.
+_JSON = json.JSONEncoder(separators=(",", ":")).encode
 _BRACE = "\ufdd0"
 
 
@@ -24,14 +25,16 @@ class Template:
 def line(fields: Mapping[str, object]) -> str:
     r"""One line of ASCII JSON. A user's ``{`` is written ``\u007b``, so a folder named ``{work}`` is not replaced."""
     guarded = {name: _guard(value) for name, value in fields.items()}
-    return json.dumps(guarded, separators=(",", ":")).replace("\\ufdd0", "\\u007b")
+    return _JSON(guarded).replace("\\ufdd0", "\\u007b")
 
 
 def _guard(value: object) -> Any:
-    if isinstance(value, Template):
-        return value.text + value.rest.replace("{", _BRACE)
     if isinstance(value, str):
         return value.replace("{", _BRACE)
+    if isinstance(value, int | float | None):
+        return value
+    if isinstance(value, Template):
+        return value.text + value.rest.replace("{", _BRACE)
     if isinstance(value, Mapping):
         return {_guard(name): _guard(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

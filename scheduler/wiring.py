@@ -89,6 +89,7 @@ def build(
     from scheduler.web import pages
 
     home, limits, clock = Home.of(settings.home), Limits(), clock or SystemClock()
+    spare_collector()
     config = bootstrap.read_config(settings.config)
     folder = Path(settings.config).absolute().parent
     feed, delivery = open_feed(config.feed, folder, home, store, clock)
@@ -107,7 +108,7 @@ def build(
         declared=declared,
         after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],
     )
-    spare_collector()
+    gc.freeze()
     thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
     thread.start()
     operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
@@ -138,9 +139,8 @@ def build(
 
 def spare_collector() -> None:
     """Python's collector of cyclic garbage visits every record there is, again and again: with 140,000 leases a third
-    of a second each time. Records hold no cycles: those loaded are left out, and it looks at the rest rarely.
+    of a second each time. Records hold no cycles: it is to look rarely, and (``gc.freeze``) not at what was loaded.
     """
-    gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLD)
 
 

@@ -120,6 +120,12 @@ def cancel_reservation(open_doors: Open, who: Who, name: str) -> ReservationView
     return open_doors.reservations.cancel(who, name)
 
 
+@router.get("/cycle", tags=["operators"], summary="What the engine knows and would decide now")
+def dump_cycle(open_doors: Open, who: Who) -> dict[str, Any]:
+    """Snapshot, policy, instant and plan: the file of `shisuan cycle`. Job files and outputs are left out."""
+    return open_doors.operations.dump(who)
+
+
 @router.post("/keys", status_code=201, tags=["operators"], summary="Make a key")
 def add_key(open_doors: Open, who: Who, body: KeyBody) -> NewKey:
     """The answer is the only place where its secret is shown."""

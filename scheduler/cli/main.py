@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scheduler.cli import (
     cluster,
+    cycle,
     demo,
     doctor,
     jobs,
@@ -31,7 +32,7 @@ from scheduler.cli.session import Session
 # Importing these registers their verbs; help lists them in this order.
 MODULES = (
     *(lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation),
-    *(reserve, whatif, money, keys),
+    *(reserve, whatif, cycle, money, keys),
 )
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),

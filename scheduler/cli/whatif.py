@@ -42,9 +42,9 @@ _ROWS = (
 @verb(
     "whatif",
     panel=CLUSTER,
-    example="shisuan whatif --hours 24 --add-node copy-of=node7,count=1\nshisuan whatif --policy sort=deadline --png w.png",
+    example="shisuan whatif --hours 24 --add-node copy-of=n7,count=1\nshisuan whatif --policy sort=deadline",
 )
-def whatif(
+def whatif(  # noqa: PLR0917 (Typer calls it by name)
     ctx: typer.Context,
     add_node: Annotated[
         list[str] | None, typer.Option(metavar="copy-of=NODE[,count=N]", help="Further nodes like this one.")
@@ -182,13 +182,17 @@ def _queues(out: Console, queues: dict[str, Any]) -> None:
     out.print(rows)
 
 
+def _wait(length_ms: int | None) -> str:
+    return "never started" if length_ms is None else figures.duration(length_ms)
+
+
 def _jobs(out: Console, jobs: list[dict[str, Any]]) -> None:
     if not jobs:
         return
     rows = table("JOB", "NAME", "QUEUE", "WAIT", "WAIT CHANGED", "END", "END CHANGED", "DEADLINE")
     for job in jobs[:10]:
         due = f"{job['deadline_before']} → {job['deadline_after']}" if job["deadline_before"] else ""
-        waits = (figures.duration(job[f"wait_{when}_ms"]) for when in ("before", "after"))
+        waits = (_wait(job[f"wait_{when}_ms"]) for when in ("before", "after"))
         ends = (figures.instant(job[f"end_{when}_ms"]) for when in ("before", "after"))
         rows.add_row(plain(job["job_id"]), plain(job["name"]), plain(job["queue"]), *waits, *ends, plain(due))
     out.print()

@@ -257,7 +257,7 @@ class Cycle:
         self._has_more = False
         if not self._stale_plan and not 0 < self._wake_ms <= batch.now_ms:
             return
-        plan = self._engine.plan(batch.now_ms, self.policy)
+        plan = self._engine.plan(batch.now_ms, self.policy, waits=False)
         if not self.observer.runtime_up:
             plan = replace(plan, actions=tuple(a for a in plan.actions if isinstance(a, Stop)))
         for event in self._engine.events_of(plan):

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from scheduler.control import views
+from scheduler.control import dump, views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
 from scheduler.control.delivery import FeedView
@@ -16,6 +17,7 @@ from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home
 from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
 from scheduler.engine import Engine
+from scheduler.model import catalogue
 from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, NodeLost, NodeSeen, QueueSet, TenantSet
 from scheduler.model.key import ApiKey, Role
@@ -114,6 +116,13 @@ class Operations:
             "simulated": any(d.simulated for n in nodes if n.state is not NodeState.LOST for d in n.devices),
             "feed": self._feed() if self._feed is not None and caller.is_operator else None,
         }
+
+    def dump(self, caller: Caller) -> dict[str, Any]:
+        """The cycle that would run now, for a replay elsewhere. Raises Forbidden."""
+        require_operator(caller)
+        with self._cycle.state() as engine:
+            snapshot = engine.snapshot()
+        return dump.dump(snapshot, self._cycle.now_ms(), self._cycle.policy, catalogue.FEATURES)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -124,6 +124,7 @@ def scenario_of(recorded: Recording, policy: Policy, *, features: Mapping[str, f
         begin_ms=recorded.begin_ms,
         plans=recorded.plans,
         pauses=recorded.pauses,
+        wakes=False,
         features=features,
     )
 
@@ -142,7 +143,7 @@ def changed_by(scenario: Scenario, changes: Changes) -> Scenario:
     if problems:
         raise InvalidInput(problems)
     policy = changed_policy(scenario.policy, changes.policy or {})
-    return _with_nodes(replace(scenario, policy=policy), changes, known)
+    return _with_nodes(replace(scenario, policy=policy, wakes=True), changes, known)
 
 
 def _nodes(scenario: Scenario) -> dict[str, Node]:
@@ -261,8 +262,8 @@ def _moved(before: Run, after: Run) -> list[dict[str, Any]]:
             "job_id": a.id,
             "name": a.name,
             "queue": a.queue,
-            "wait_before_ms": a.wait_ms,
-            "wait_after_ms": b.wait_ms,
+            "wait_before_ms": a.wait_ms if a.was_granted else None,
+            "wait_after_ms": b.wait_ms if b.was_granted else None,
             "end_before_ms": a.finished_ms,
             "end_after_ms": b.finished_ms,
             "deadline_before": _deadline(a),

@@ -35,7 +35,7 @@ from scheduler.model.event import (
 )
 from scheduler.model.job import JobRecord
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
-from scheduler.model.node import NodeState
+from scheduler.model.node import Node, NodeState
 from scheduler.placement.view import device_millis
 from scheduler.queueing import lifecycle, tasks
 
@@ -74,7 +74,24 @@ def _tenant_set(state: State, event: TenantSet) -> None:
 
 
 def _node_seen(state: State, event: NodeSeen) -> None:
-    state.put_node(event.node)
+    before = state.nodes.get(event.node.name)
+    state.put_node(_moving(before.node, event.node, event.at_ms) if before is not None else event.node)
+
+
+def _moving(before: Node, node: Node, at_ms: int) -> Node:
+    """What a node says of itself, with what only the plans know: that it is on its way to another lane."""
+    if before.moving_to is None or node.moving_to is not None:
+        return replace(node, moved_ms=node.moved_ms or before.moved_ms)
+    if node.lane is before.moving_to:
+        return replace(node, moved_ms=max(1, at_ms - before.moving_since_ms))
+    return replace(
+        node,
+        state=NodeState.CORDONED if node.state is NodeState.READY else node.state,
+        state_reason=before.state_reason,
+        moving_to=before.moving_to,
+        moving_since_ms=before.moving_since_ms,
+        moved_ms=before.moved_ms,
+    )
 
 
 def _node_lost(state: State, event: NodeLost) -> None:

@@ -141,16 +141,29 @@ def _step_barred(record: JobRecord, step: Step) -> Iterator[Reason]:
 def _candidate(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
     job, step, done = record.job, record.job.steps[position], record.steps[position]
     left = len(done.waiting)
-    leased = state.leases_of_step.get((job.id, step.name), 0)
+    leased = state.leases_of_step.get((job.id, step.name), 0) if step.max_parallel else 0
+    demand, amounts = _asks(state, job)[position]
     return Candidate(
         job=job,
         step=step,
         record=done,
         rank=rank_key(record, number_of(job.id), position, now_ms, policy),
-        demand=demand_of(step, job.tenant),
-        amounts=amounts_of(step.resources, step.ranks),
+        demand=demand,
+        amounts=amounts,
         tasks=iter(done.waiting),
         left=left,
         parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else left,
         state=state,
     )
+
+
+def _asks(state: State, job: Job) -> tuple[tuple[Demand, Amounts], ...]:
+    """What each step of the job asks for; kept for jobs as they were submitted."""
+    known = state.asks.get(job.id)
+    if known is not None and state.active[job.id].job is job:
+        return known
+    asks = tuple((demand_of(step, job.tenant), amounts_of(step.resources, step.ranks)) for step in job.steps)
+    record = state.active.get(job.id)
+    if record is not None and record.job is job:
+        state.asks[job.id] = asks
+    return asks

@@ -11,11 +11,20 @@ from scheduler.engine.outlook import Question, question
 from scheduler.engine.plan import make_plan
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
-from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseGranted, LeaseStopping
+from scheduler.model.event import (
+    Event,
+    JobCancelled,
+    JobHeld,
+    JobReleased,
+    JobRetried,
+    LeaseGranted,
+    LeaseStopping,
+    NodeSeen,
+)
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
-from scheduler.model.node import Node
-from scheduler.model.plan import Change, Plan, Preempt, Reason, Start, Stop, Wait
+from scheduler.model.node import Node, NodeState
+from scheduler.model.plan import Change, Convert, Plan, Preempt, Reason, Start, Stop, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
@@ -24,6 +33,12 @@ from scheduler.placement.why import never
 from scheduler.queueing import lifecycle
 
 NO_FEATURES: Mapping[str, frozenset[str]] = {}
+
+
+def moving(node: Node, action: Convert, now_ms: int) -> Node:
+    """The node from the decision on: it takes no work until it is in its new lane."""
+    reason = f"moving to lane {action.lane.value}"
+    return replace(node, state=NodeState.CORDONED, state_reason=reason, moving_to=action.lane, moving_since_ms=now_ms)
 
 
 class Engine:
@@ -57,9 +72,9 @@ class Engine:
         """The job's record as this verb would leave it; the state is untouched. Raises NotFound or Conflict."""
         return facts.verb(self._state, event)
 
-    def plan(self, now_ms: int, policy: Policy) -> Plan:
-        """What to do now; changes nothing."""
-        return make_plan(self._state, now_ms, policy)
+    def plan(self, now_ms: int, policy: Policy, *, waits: bool = True) -> Plan:
+        """What to do now; changes nothing. Without ``waits`` the plan does the same and says of nobody why he waits."""
+        return make_plan(self._state, now_ms, policy, waits=waits)
 
     def events_of(self, plan: Plan) -> tuple[Event, ...]:
         """The facts to record and apply when ``plan`` is carried out, in its order."""
@@ -69,6 +84,9 @@ class Engine:
                 events.append(LeaseGranted(at_ms=plan.now_ms, lease=action.lease))
             elif isinstance(action, Stop | Preempt):
                 events.append(LeaseStopping(at_ms=plan.now_ms, lease_id=action.lease_id, reason=action.reason))
+            elif isinstance(action, Convert):
+                node = moving(self._state.nodes[action.node].node, action, plan.now_ms)
+                events.append(NodeSeen(at_ms=plan.now_ms, node=node))
         return tuple(events)
 
     def take_changes(self) -> Changes:
@@ -117,7 +135,11 @@ class Engine:
         if not nodes:
             return ()
         found = (
-            (s.name, never(nodes, demand_of(s, job.tenant), s.ranks, self._state.shapes.features)) for s in job.steps
+            (
+                s.name,
+                never(nodes, demand_of(s, job.tenant), s.ranks_min or s.ranks, self._state.shapes.features, s.together),
+            )
+            for s in job.steps
         )
         return tuple((name, reason) for name, reason in found if reason is not None)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.state import State, number_of
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
-from scheduler.model.lease import LeaseRecord
+from scheduler.model.lease import Allocation, LeaseRecord
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
+from scheduler.model.queue import Amounts
 from scheduler.placement.fit import capacity
+from scheduler.placement.future import allocate
+from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
@@ -22,53 +26,153 @@ from scheduler.queueing.rank import weight_milli
 
 TRIES = 32
 """Searches for victims per plan: each looks at every lease on the nodes in question."""
+AHEAD_MAX = 64
+"""Steps ahead that are looked at: behind more of them nobody is stopped, because one of those may take the room."""
 
 
 class Evictor:
-    """Works on one plan's trial: ``views`` are the nodes as the plan leaves them so far."""
+    """Works on one plan's trial: ``search`` has the nodes as the plan leaves them so far."""
 
-    def __init__(
-        self, state: State, views: Mapping[str, NodeView], quotas: Quotas, now_ms: int, policy: Policy
-    ) -> None:
+    def __init__(self, state: State, search: Search, quotas: Quotas, now_ms: int, policy: Policy) -> None:
         self._state = state
-        self._views = views
+        self._search = search
         self._quotas = quotas
         self._now_ms = now_ms
         self._policy = policy
         self._tries = 0
         self._gone = {record.lease.id for record in state.leases.values() if record.stopping}
         """Leases that are stopping already, and those this plan stops."""
+        self._expected: list[tuple[str, Amounts]] = []
+        """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""
+        self._hopeless: set[tuple[object, ...]] = set()
+        """Kinds of candidate for whom nobody can be stopped in this plan."""
+        self._claims: dict[str, list[tuple[Allocation, str]]] = {}
+        """By node, where those will start, each with its tenant."""
+        self._passed: list[tuple[Candidate, bool]] = []
+        """Those ahead that found no room, and whether a guarantee covers them: they start first when there is some."""
 
-    def fits_when_stopped(self, candidate: Candidate, copies: int) -> bool:
-        """Whether what is stopping already makes room, given ``copies`` that fit now."""
-        return bool(self._gone) and self._copies(candidate, copies, self._gone) >= candidate.step.ranks
-
-    def victims(self, candidate: Candidate, copies: int, names: Iterable[str]) -> tuple[Preempt, ...]:
-        """What to stop so that the candidate fits on ``names``; empty when nobody may be or nothing would help."""
+    def fits_when_stopped(self, candidate: Candidate, names: Sequence[str]) -> bool:
+        """Whether what is stopping already makes room on ``names``; that room is then the candidate's."""
         self._tries += 1
-        nodes = frozenset(names)
-        found = sorted(self._possible(candidate, nodes), key=lambda v: (v.cost, v.lease_id))
-        if not found:
-            return ()
+        with self._as_expected():
+            fits = self._fits(candidate, names, frozenset())
+        if fits and self._gone:
+            self._claim(candidate, names)
+        return fits
 
-        def fits(leases: frozenset[str]) -> bool:
-            return self._copies(candidate, copies, self._gone | leases) >= candidate.step.ranks
-
-        if not fits(frozenset(v.lease_id for v in found)):
-            return ()
-        chosen = choose(found, fits)
+    def victims(self, candidate: Candidate, names: Sequence[str]) -> tuple[Preempt, ...]:
+        """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help."""
+        with self._as_expected():
+            chosen = self._cheapest(candidate, names)
+            if not chosen or self._taken_by_others(candidate, chosen):
+                self._hopeless.add(_kind(candidate))
+                return ()
         self._gone.update(chosen)
+        self._claim(candidate, names)
         reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
         return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
+
+    @property
+    def is_full(self) -> bool:
+        """So many were passed over that :meth:`passed` notes no more."""
+        return len(self._passed) >= AHEAD_MAX
+
+    def passed(self, candidate: Candidate) -> None:
+        """The candidate was reached, found no room and stops nobody: what others free may be taken by it."""
+        if len(self._passed) < AHEAD_MAX:
+            self._passed.append((candidate, self._quotas.entitled(candidate.queue, candidate.amounts)))
+
+    def _taken_by_others(self, candidate: Candidate, chosen: Sequence[str]) -> bool:
+        """Whether somebody ahead would start in the room that stopping ``chosen`` makes."""
+        if len(self._passed) >= AHEAD_MAX:
+            return True
+        covered = self._quotas.entitled(candidate.queue, candidate.amounts)
+        freed = sorted({a.node for key in chosen for a in self._state.leases[key].lease.allocations})
+        for other, is_covered in self._passed:
+            if covered and not is_covered:
+                continue
+            gain = sum(self._gain(other, name, frozenset(chosen)) for name in freed)
+            ranks = other.step.ranks_min or other.step.ranks
+            if gain and self._search.copies(other.demand) + gain >= ranks:
+                return True
+        return False
+
+    def _gain(self, other: Candidate, name: str, leases: frozenset[str]) -> int:
+        features = self._state.shapes.features
+        after = capacity(self._after(name, leases), other.demand, features)
+        return max(0, after - capacity(self._after(name, frozenset()), other.demand, features))
+
+    def _claim(self, candidate: Candidate, names: Sequence[str]) -> None:
+        """The candidate will start on ``names``, those with room from stops first."""
+        self._expected.append((candidate.queue, candidate.amounts))
+        freed = {a.node for key in self._gone for a in self._state.leases[key].lease.allocations}
+        left, features = candidate.step.ranks, self._state.shapes.features
+        for name in sorted(names, key=lambda name: (name not in freed, name)):
+            while left and capacity(view := self._after(name, frozenset()), candidate.demand, features):
+                place = allocate(view, candidate.demand, features)
+                self._claims.setdefault(name, []).append((place, candidate.job.tenant))
+                left -= 1
+            if not left:
+                return
+
+    def _cheapest(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
+        found: list[Victim] = []
+        reclaimed: dict[str, tuple[str, Amounts]] = {}
+        for victim, why in self._possible(candidate, frozenset(names)):
+            found.append(victim)
+            if why is Ground.GUARANTEE:
+                reclaimed[victim.lease_id] = self._held_by(victim.lease_id)
+
+        def fits(leases: frozenset[str]) -> bool:
+            return self._fits(candidate, names, leases)
+
+        def allowed(leases: frozenset[str]) -> bool:
+            taken = [reclaimed[key] for key in leases if key in reclaimed]
+            return self._quotas.may_reclaim_all(candidate.queue, candidate.amounts, taken)
+
+        return choose(found, fits, allowed) if found else ()
+
+    def _fits(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> bool:
+        """Room on ``names`` and quota for the candidate once ``leases`` and what is stopping have ended."""
+        if self._copies(candidate, names, leases) < candidate.step.ranks:
+            return False
+        given = [self._held_by(key) for key in leases]
+        for queue, amounts in given:
+            self._quotas.give(queue, amounts)
+        block = self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id)
+        for queue, amounts in given:
+            self._quotas.take(queue, amounts)
+        return block is None
+
+    @contextmanager
+    def _as_expected(self) -> Iterator[None]:
+        """The quotas as they will be: what is stopping given back, and given to those it stops for."""
+        gone = [self._held_by(key) for key in sorted(self._gone)]
+        for queue, amounts in gone:
+            self._quotas.give(queue, amounts)
+        for queue, amounts in self._expected:
+            self._quotas.take(queue, amounts)
+        yield
+        for queue, amounts in self._expected:
+            self._quotas.give(queue, amounts)
+        for queue, amounts in gone:
+            self._quotas.take(queue, amounts)
+
+    def _held_by(self, lease_id: str) -> tuple[str, Amounts]:
+        """An open lease's queue, and what it holds."""
+        lease = self._state.leases[lease_id].lease
+        step, _ = find_step(self._state.jobs[lease.job_id], lease.step)
+        return lease.queue, amounts_of(step.resources, len(lease.allocations))
 
     def may_try(self, candidate: Candidate) -> bool:
         """Whether looking for victims can make sense; cheap."""
         policy = self._policy
         if policy.preemption is Preemption.NEVER or not self._state.leases or self._tries >= TRIES:
             return False
-        return (
-            policy.preemption is Preemption.ALWAYS
-            or candidate.job.priority - self._lowest_priority >= policy.preempt_gap
+        if policy.preemption is Preemption.ALWAYS:
+            return True
+        return _kind(candidate) not in self._hopeless and (
+            candidate.job.priority - self._lowest_priority >= policy.preempt_gap
             or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
 
@@ -76,7 +180,7 @@ class Evictor:
     def _lowest_priority(self) -> int:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
-    def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[Victim]:
+    def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[tuple[Victim, Ground]]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
         for lease_id in sorted(
             {key for name in nodes for key in self._state.leases_of_node.get(name, ())}, key=number_of
@@ -84,21 +188,24 @@ class Evictor:
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)
-            own = job.job.id == candidate.job.id
-            if not own and lease_id not in self._gone and self._may_stop(candidate, mine, record, job, step, done):
-                yield self._victim(record, job, step)
+            if job.job.id == candidate.job.id or lease_id in self._gone:
+                continue
+            why = self._may_stop(candidate, mine, record, job, step, done)
+            if why is not None:
+                yield self._victim(record, job, step), why
 
     def _may_stop(  # noqa: PLR0917 (all of them decide)
         self, candidate: Candidate, mine: Standing, record: LeaseRecord, job: JobRecord, step: Step, done: StepRecord
-    ) -> bool:
+    ) -> Ground | None:
         queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
         reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
         why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)
         if why is not Ground.AHEAD:
-            return why is not None
+            return why
         ran_ms = self._now_ms - record.lease.granted_ms
         median_ms = self._state.durations.estimate(job.job, step, done).median_ms
-        return ahead(self._policy.sort, mine, _standing(step, job.job, done, median_ms, ran_ms))
+        standing = _standing(step, job.job, done, median_ms, ran_ms)
+        return Ground.AHEAD if ahead(self._policy.sort, mine, standing) else None
 
     def _victim(self, record: LeaseRecord, job: JobRecord, step: Step) -> Victim:
         entitled = self._quotas.borrowed(record.lease.queue) == NONE
@@ -110,19 +217,35 @@ class Evictor:
             lease_id=record.lease.id, cost=cost, freed=freed, nodes=tuple(sorted({a.node for a in allocations}))
         )
 
-    def _copies(self, candidate: Candidate, copies: int, gone: Iterable[str]) -> int:
-        """Copies that would fit if the leases ``gone`` had ended."""
-        changed: dict[str, NodeView] = {}
-        for lease_id in gone:
-            record = self._state.leases.get(lease_id)
-            for allocation in record.lease.allocations if record is not None else ():
-                view = changed.get(allocation.node, self._views[allocation.node])
-                changed[allocation.node] = view.give_back(allocation)
-        features = self._state.shapes.features
-        for name, view in changed.items():
-            copies += capacity(view, candidate.demand, features)
-            copies -= capacity(self._views[name], candidate.demand, features)
-        return copies
+    def _copies(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> int:
+        """Copies that would fit on ``names`` once ``leases`` and what is stopping have ended."""
+        demand, features = candidate.demand, self._state.shapes.features
+        changed = {a.node for key in self._gone | leases for a in self._state.leases[key].lease.allocations}
+        changed |= self._claims.keys()
+        return sum(
+            capacity(self._after(name, leases), demand, features)
+            if name in changed
+            else self._search.copies_on(demand, name)
+            for name in names
+        )
+
+    def _after(self, name: str, leases: frozenset[str]) -> NodeView:
+        """A node once ``leases`` and what is stopping have ended and those they stop for have started."""
+        view = self._search.nodes[name]
+        here = self._state.leases_of_node.get(name, ())
+        for key in here:
+            if key in leases or key in self._gone:
+                for allocation in self._state.leases[key].lease.allocations:
+                    if allocation.node == name:
+                        view = view.give_back(allocation)
+        for place, tenant in self._claims.get(name, ()):
+            view = view.take(place, tenant)
+        return view
+
+
+def _kind(candidate: Candidate) -> tuple[object, ...]:
+    """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
+    return candidate.queue, candidate.demand, candidate.step.ranks, candidate.job.priority, candidate.step.together
 
 
 def _standing(step: Step, job: Job, done: StepRecord, median_ms: int, ran_ms: int) -> Standing:

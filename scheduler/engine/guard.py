@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
-from scheduler.placement import gang
 from scheduler.placement.fit import Demand, Features, capacity
-from scheduler.placement.score import allocate, score
+from scheduler.placement.future import allocate, groups, score, spread
 from scheduler.placement.view import NodeView
 
 Ends = Callable[[str], Sequence[tuple[int, Allocation, str]]]
@@ -61,6 +60,14 @@ class Guard:
             self._on.setdefault(name, []).append(promise)
         self._verdicts.clear()
 
+    def drop(self, promise: Promise) -> None:
+        """Keep a start no longer."""
+        for name in promise.nodes:
+            self._on[name] = [kept for kept in self._on[name] if kept is not promise]
+            if not self._on[name]:
+                del self._on[name]
+        self._verdicts.clear()
+
     def barred(self, demand: Demand, end_ms: int, tenant: str) -> frozenset[str]:
         """Nodes where a lease of ``demand`` that lasts until ``end_ms`` would delay a promise."""
         return frozenset(name for name in self._on if not self._leaves_room(name, demand, end_ms, tenant))
@@ -75,7 +82,7 @@ class Guard:
     ) -> tuple[int, tuple[Allocation, ...]] | None:
         """When and where all ranks will fit, if what runs ends as expected; None when that would never do."""
         best: tuple[int, tuple[Allocation, ...]] | None = None
-        for group in gang.groups(names, self._views, together):
+        for group in groups(names, self._views, together):
             found = self._earliest(demand, ranks, tenant, group, now_ms)
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
@@ -120,7 +127,7 @@ class Guard:
             (copies, score(view, demand, self._features), name) for name, (copies, view) in room.items() if copies > 0
         ]
         chosen: list[Allocation] = []
-        for name, copies in gang.spread(seats, ranks):
+        for name, copies in spread(seats, ranks):
             view = room[name][1]
             for _ in range(copies):
                 chosen.append(allocate(view, demand, self._features))

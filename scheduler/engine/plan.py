@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
+from scheduler.engine.convert import conversions, drain
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
 from scheduler.model.job import JobRecord
-from scheduler.model.plan import Action, Plan, Preempt, Start, Stop, Wait
+from scheduler.model.plan import Action, Plan, Preempt, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue
 from scheduler.queueing.order import NONE, Order, amounts_of, plus
@@ -28,6 +29,8 @@ class Draft:
     """A plan being made."""
 
     trial: Trial
+    explain: bool
+    """Every step that waits is visited, so that it can be said why."""
     shares: dict[str, Amounts]
     """By queue, what counts for its share: held, with what this plan starts, and used."""
     starts: list[Start] = field(default_factory=list)
@@ -42,8 +45,13 @@ def make_plan(
     policy: Policy,
     jobs: Mapping[str, JobRecord] = NO_JOBS,
     queues: Mapping[str, Queue] = NO_QUEUES,
+    *,
+    waits: bool = True,
 ) -> Plan:
-    """What to do now. ``jobs`` and ``queues``: these as they are here, not as the state has them, or in addition."""
+    """What to do now. ``jobs`` and ``queues``: these as they are here, not as the state has them, or in addition.
+
+    ``waits``: whether to say why the rest waits, which costs as much again and changes nothing of what is done.
+    """
     now_ms = max(now_ms, state.at_ms)
     tree = tuple({**state.queues, **queues}.values())
     # 1. Stop what belongs to jobs that are to end.
@@ -56,7 +64,7 @@ def make_plan(
     quotas = Quotas(tree, state.held, state.totals, jobs_now)
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
-    draft = Draft(trial=Trial(state, now_ms, policy, quotas), shares=shares)
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=waits, shares=shares)
     # 4. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
     draft.preempts += wanted.stops
@@ -65,23 +73,33 @@ def make_plan(
         steered = {queue: [c for c in cs if c.key in wanted.steered] for queue, cs in entries.items()}
         for candidate in chain.from_iterable(steered.values()):
             steer(candidate, wanted.places.get(candidate.key))
-        _place_all(draft, Order(tree, state.totals, draft.shares, steered), up_to_floors=False)
+        _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
     unsteered = len(draft.left_over)
     # 5. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
         below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
-        _place_all(draft, Order(tree, state.totals, draft.shares, below), up_to_floors=True)
-    # 6. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+        _place_all(draft, Order(tree, state.totals, draft.shares, below), draft.trial.is_below_floor)
+    # 6. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
+    if any(any(queue.guaranteed) for queue in tree):
+        _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
+    # 7. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
-    _place_all(draft, Order(tree, state.totals, draft.shares, entries), up_to_floors=False)
-    # 7. Say why everything else waits.
-    waits = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
-    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves())
-    plan = Plan(now_ms=now_ms, actions=actions, waits=(*waits, *barred))
-    # 8. Say when something may change without an event.
-    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms))
+    _place_all(draft, Order(tree, state.totals, draft.shares, entries))
+    # 8. Move nodes between lanes for those who wait.
+    moves = conversions(draft.trial, draft.left_over)
+    # 9. Say why everything else waits.
+    told: Iterable[Wait] = ()
+    if waits:
+        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
+    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
+    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *barred) if waits else ())
+    # 10. Say when something may change without an event.
+    if not (draft.left_over or barred):
+        return plan
+    banned = any(reason.kind is ReasonKind.CALENDAR for wait in barred for reason in wait.reasons)
+    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms, banned=banned))
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -93,13 +111,13 @@ def _stops(state: State) -> Iterator[Stop]:
                 yield Stop(lease_id=lease_id, reason=record.reason)
 
 
-def _place_all(draft: Draft, order: Order[Candidate], *, up_to_floors: bool) -> None:
-    """Leases for everything that fits. ``up_to_floors``: only while its kind of job is below its floor."""
-    trial = draft.trial
+def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate], bool] | None = None) -> None:
+    """Leases for everything that fits. ``only``: as long as this is true of it; others come later."""
+    trial, explain = draft.trial, draft.explain
     while (candidate := order.peek()) is not None:
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
         lease = None
-        wanted = not up_to_floors or trial.floors.is_below(candidate.job.kind, candidate.amounts)
+        wanted = only is None or only(candidate)
         if candidate.left and wanted and not full:
             lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
         if lease is not None:
@@ -112,8 +130,11 @@ def _place_all(draft: Draft, order: Order[Candidate], *, up_to_floors: bool) -> 
         if not candidate.left:
             continue
         draft.left_over.append(candidate)
-        if not (up_to_floors or full):
+        if full and not explain:
+            break  # nothing more starts, and nobody asks why
+        if only is None and not full:
             draft.preempts += trial.pass_over(candidate)
+            drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
 

@@ -8,9 +8,7 @@ from scheduler.engine.candidates import Candidate
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Together
 from scheduler.model.plan import Reason, ReasonKind
-from scheduler.placement.why import why_not
-
-WHERE = {Together.NODE: "on one node", Together.RACK: "within one rack", Together.ANYWHERE: ""}
+from scheduler.placement.why import WHERE, why_not
 
 
 def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
@@ -27,10 +25,12 @@ def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
     if trial.state.shapes.most(demand, together) >= ranks:
         message = "would fit, but leases ahead of it in the order take the room in this cycle"
         return (Reason(kind=ReasonKind.ORDER, message=message),)
-    if trial.state.shapes.most(demand, Together.ANYWHERE) >= ranks:
-        message = f"needs {ranks} ranks {WHERE[together]}; enough is free, but not near enough to each other"
+    found = why_not(trial.state.shapes, demand, ranks, together)
+    scattered = trial.state.shapes.most(demand, Together.ANYWHERE) >= ranks
+    if scattered and all(reason.kind is ReasonKind.CAPACITY for reason in found):
+        message = f"needs {ranks} ranks{WHERE[together]}; enough is free, but not near enough to each other"
         return (Reason(kind=ReasonKind.TOPOLOGY, resource=together.value, message=message),)
-    return why_not(trial.state.shapes, demand, ranks)
+    return found
 
 
 def _turn(trial: Trial) -> Reason:

@@ -18,6 +18,7 @@ from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
 from scheduler.placement.view import NodeView, totals
+from scheduler.placement.wanted import wanted_of
 from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
 from scheduler.queueing.lifecycle import find_step
@@ -33,6 +34,8 @@ def number_of(key: str) -> int:
     return int(digits)
 
 
+BLOCK, BLOCKS_JOBS = 64, 1_024
+"""Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""
 K = TypeVar("K")
 N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
 
@@ -84,17 +87,24 @@ class State:
         """Open leases by the demand of one rank."""
         self.seats: Counter[str] = Counter()
         """Licence seats in use."""
+        self.asks: dict[str, tuple[tuple[Demand, Amounts], ...]] = {}
+        """By job that is not final, per step: what one rank asks for, what a lease holds; filled when asked."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
         self.calibration = Calibration()
         """How right forecasts and promises were."""
         self.touched = Touched()
+        self._block = -1
+        """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
             self.put_job(job)
+        for node in snapshot.nodes:
+            self.shapes.set_node(node)
         for lease in snapshot.leases:
             self._index(lease)
-        for node in snapshot.nodes:
-            self.shapes.set_node(self._held_on(NodeView.empty(node)))
+            self._hold(lease.lease)
+        self._block = 0
+        self._learn_demand()
         self.touched = Touched()
 
     @property
@@ -156,7 +166,7 @@ class State:
                 return
             self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
-        self.shapes.set_node(self._held_on(NodeView.empty(node)))
+        self.shapes.set_node(node)
         self.totals = plus(self.totals, totals((node,)))
 
     def put_job(self, record: JobRecord) -> None:
@@ -166,8 +176,10 @@ class State:
         self.durations.put(before, record)
         self.calibration.put(before, record)
         self.jobs[key] = self.touched.jobs[key] = record
+        self._learn_demand()
         if record.state.is_final:
             self.active.pop(key, None)
+            self.asks.pop(key, None)
             return
         newest = next(reversed(self.active), key)
         is_back = key not in self.active and number_of(key) < number_of(newest)
@@ -192,10 +204,7 @@ class State:
         lease = record.lease
         self.touched.leases[lease.id] = record
         self._index(record)
-        for allocation in lease.allocations:
-            view = self.nodes.get(allocation.node)
-            if view is not None:
-                self.shapes.set_held(view.take(allocation, lease.tenant))
+        self._hold(lease)
 
     def _index(self, record: LeaseRecord) -> None:
         lease = record.lease
@@ -206,15 +215,13 @@ class State:
     def leave(self, lease: Lease) -> None:
         """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
         del self.leases[lease.id]
-        for allocation in lease.allocations:
-            self.shapes.set_held(self.nodes[allocation.node].give_back(allocation))
+        self._give_back(lease)
         self._count(lease, -1)
 
     def enter(self, record: LeaseRecord) -> None:
         """In a trial: what :meth:`leave` let go is held again."""
         self.leases[record.lease.id] = record
-        for allocation in record.lease.allocations:
-            self.shapes.set_held(self.nodes[allocation.node].take(allocation, record.lease.tenant))
+        self._hold(record.lease)
         self._count(record.lease, 1)
 
     def drop_node(self, name: str) -> None:
@@ -232,25 +239,36 @@ class State:
         views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
         return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
 
-    def _held_on(self, view: NodeView) -> NodeView:
-        """The empty node with what its leases hold."""
-        name = view.node.name
-        for lease_id in self.leases_of_node.get(name, ()):
-            lease = self.leases[lease_id].lease
-            for allocation in lease.allocations:
-                if allocation.node == name:
-                    view = view.take(allocation, lease.tenant)
-        return view
+    def _hold(self, lease: Lease) -> None:
+        for allocation in lease.allocations:
+            self.shapes.hold(allocation, lease.tenant)
+
+    def _give_back(self, lease: Lease) -> None:
+        for allocation in lease.allocations:
+            self.shapes.give_back(allocation, lease.tenant)
+
+    def _learn_demand(self) -> None:
+        """Let placement prepare for demand like that of the latest jobs: of the records alone, and seldom another."""
+        block = (self.next_job - 1) // BLOCK * BLOCK
+        if self._block < 0 or block == self._block:
+            return
+        self._block = block
+        records = (self.jobs.get(f"j{number}") for number in range(max(block - BLOCKS_JOBS, 0) + 1, block + 1))
+        self.shapes.set_mix(
+            wanted_of(
+                (demand_of(step, record.job.tenant), step.count * step.ranks)
+                for record in records
+                if record is not None
+                for step in record.job.steps
+            )
+        )
 
     def _close(self, record: LeaseRecord) -> None:
         lease = record.lease
         del self.leases[lease.id]
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
-        for allocation in lease.allocations:
-            view = self.nodes.get(allocation.node)
-            if view is not None:
-                self.shapes.set_held(view.give_back(allocation))
+        self._give_back(lease)
         of_job = self.leases_of_job[lease.job_id]
         of_job.remove(lease.id)
         if not of_job:

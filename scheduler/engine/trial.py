@@ -12,8 +12,9 @@ from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
+from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
-from scheduler.model.policy import Policy
+from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
@@ -37,11 +38,17 @@ class Trial:
         self.seats = {name: seats - state.seats.get(name, 0) for name, seats in policy.licences}
         self.guard = Guard(self.search.nodes, self._ends, state.shapes.features)
         self.calendar = Calendar(state.reservations.values())
+        self.has_lanes = any(view.node.lane is not Lane.ANY for view in state.nodes.values())
+        self.moves: dict[str, Lane] = {}
+        """Nodes that are to move to another lane now."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
-        self.evictor = Evictor(state, self.search.nodes, quotas, now_ms, policy)
+        self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
         self.promises: list[Promise] = []
+        self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
+        self._kept: set[str] = set()
+        """Nodes with promises that wait for what runs to end by itself."""
         self.stopped: set[str] = set()
         """Leases this plan preempts."""
         self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
@@ -53,6 +60,9 @@ class Trial:
 
     def start(self, candidate: Candidate, lease_id: str) -> Lease | None:
         """A lease for the candidate's next tasks, which are thereby taken from it; None: not now."""
+        step = candidate.step
+        if self.search.is_hopeless(candidate.demand, step.ranks_min or step.ranks, step.together):
+            return None
         candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
@@ -81,6 +91,14 @@ class Trial:
                 message = f"needs {needed} seats of licence {name}; {max(free, 0)} are free"
                 return Reason(kind=ReasonKind.LICENCE, resource=name, message=message)
         return self.quota(candidate)
+
+    def is_below_floor(self, candidate: Candidate) -> bool:
+        """Its kind of job holds less than its floor."""
+        return self.floors.is_below(candidate.job.kind, candidate.amounts)
+
+    def is_guaranteed(self, candidate: Candidate) -> bool:
+        """One more lease of it stays within a guarantee."""
+        return self.quotas.entitled(candidate.queue, candidate.amounts)
 
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
@@ -154,44 +172,52 @@ class Trial:
 
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
-        if candidate.blocked is not None or not candidate.left:
-            return ()
         may_stop = self.evictor.may_try(candidate)
+        if not candidate.left or (not may_stop and self.evictor.is_full and len(self.promises) >= self.promises_max):
+            return ()
+        candidate.blocked = candidate.blocked or self.limit(candidate)
+        quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
+        if candidate.blocked is not None and not quota:
+            return ()
         # One task of a shape that others of its shape hold needs no promise: the next of those to end makes room for
         # it, and the order gives it that room.
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
-        promised = candidate.step.ranks > 1 or not held
-        promised = promised and len(self.promises) < self.policy.promises_max
+        promised = candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
+        promised = promised and not quota and len(self.promises) < self.promises_max
         if not (may_stop or promised):
+            self.evictor.passed(candidate)
             return ()
         names = self._possible(candidate)
-        stops = self._stop_for(candidate, names) if may_stop else ()
-        if promised or stops:
-            self._promise(candidate, names)
+        expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
+        nodes = self._promise(candidate, names) if promised or expected else ()
+        if not expected:
+            self._kept.update(nodes)
+            self.evictor.passed(candidate)
         return stops
 
-    def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[Preempt, ...]:
-        free = [name for name in names if name not in self.guard.nodes]
-        copies = sum(self.search.copies_on(candidate.demand, name) for name in free)
-        if copies >= candidate.step.ranks or self.evictor.fits_when_stopped(candidate, copies):
-            return ()
-        stops = self.evictor.victims(candidate, copies, free)
+    def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
+        """Whether stops make room for the candidate, and those that are new."""
+        free = [name for name in names if name not in self._kept]
+        if self.evictor.fits_when_stopped(candidate, free):
+            return True, ()
+        stops = self.evictor.victims(candidate, free)
         self.stopped.update(stop.lease_id for stop in stops)
         if stops:
             self._known_ends.clear()
-        return stops
+        return bool(stops), stops
 
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
         shape = self.state.shapes.of(candidate.demand)
         closed = self.closed(candidate)
-        return [name for name in self.state.shapes.potential(shape).empty if name not in closed]
+        return [name for name in self.state.shapes.possible(shape) if name not in closed]
 
-    def _promise(self, candidate: Candidate, names: Sequence[str]) -> None:
+    def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
+        """The nodes of the start that is promised; none when there never will be one."""
         step, tenant = candidate.step, candidate.job.tenant
         found = self.guard.earliest(candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together)
         if found is None:
-            return
+            return ()
         start_ms, allocations = found
         promise = Promise(
             job_id=candidate.job.id,
@@ -202,8 +228,24 @@ class Trial:
             start_ms=start_ms,
             end_ms=start_ms + candidate.run_ms,
         )
+        self.keep(promise)
+        return promise.nodes
+
+    def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
+        """A start is promised: what comes later must not delay it."""
+        if instead_of is not None:
+            self.promises.remove(instead_of)
+            self.guard.drop(instead_of)
         self.promises.append(promise)
         self.guard.add(promise)
+
+    def starts_on(self, node: str) -> bool:
+        """Whether this plan starts something on a node."""
+        return node in self._started
+
+    def empty_ms(self, node: str) -> int:
+        """When a node will hold nothing, if what it holds ends as expected."""
+        return max((end_ms for end_ms, _, _ in self._ends(node)), default=self.now_ms)
 
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""

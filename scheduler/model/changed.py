@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, call
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,8 +20,7 @@ def replace(record: T, /, **changes: Any) -> T:
     cls: Any = type(record)
     get, setters, by_name = _slots(cls)
     copy = object.__new__(cls)
-    for put, value in zip(setters, get(record), strict=False):
-        put(copy, value)
+    any(map(call, setters, repeat(copy), get(record)))  # setters give None: "any" goes through all of them
     for name, value in changes.items():
         by_name[name](copy, value)
     made: T = copy

@@ -37,8 +37,9 @@ def dumps(value: object, *, tagged: bool = False) -> str:
     """Canonical JSON text: sorted keys, no spaces, no escapes of non-ASCII."""
     if tagged and isinstance(value, tuple):
         return "[" + ",".join([dumps(item, tagged=True) for item in value]) + "]"
-    cls: Any = type(value)
-    return _writer(cls, tagged)(value)
+    if tagged:
+        return _TAGGED[type(value)](value)
+    return _WRITERS[type(value)](value)
 
 
 def dumps_without(value: object, *names: str) -> str:
@@ -58,7 +59,6 @@ LONG_TUPLE = 4
 """From here on the library's encoder, which has a start-up cost, writes tuples of tuples faster than we do."""
 
 
-@cache
 def _writer(cls: type, tagged: bool) -> Callable[[Any], str]:
     """Writes a value of this class as :func:`dumps` must, without making dictionaries of it first."""
     if cls is str:
@@ -77,8 +77,24 @@ def _writer(cls: type, tagged: bool) -> Callable[[Any], str]:
 def _tuple_text(value: tuple[Any, ...]) -> str:
     if len(value) > LONG_TUPLE and type(value[0]) is tuple:
         return _plain(value)
-    kinds: list[Any] = [type(item) for item in value]
-    return "[" + ",".join([_writer(kind, False)(item) for kind, item in zip(kinds, value, strict=True)]) + "]"
+    if len(value) == 1 and type(value[0]) is str:
+        return f"[{_quote(value[0])}]"
+    return "[" + ",".join([_WRITERS[type(item)](item) for item in value]) + "]"
+
+
+class _Writers(dict[type, Callable[[Any], str]]):
+    """Writers by class, made when first asked for; one look-up per value, because every recorded fact passes here."""
+
+    def __init__(self, *, tagged: bool) -> None:
+        super().__init__()
+        self._tagged = tagged
+
+    def __missing__(self, cls: type) -> Callable[[Any], str]:
+        self[cls] = writer = _writer(cls, self._tagged)
+        return writer
+
+
+_WRITERS, _TAGGED = _Writers(tagged=False), _Writers(tagged=True)
 
 
 @cache
@@ -87,21 +103,21 @@ def _partial_writer(cls: Any, without: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def _class_writer(cls: Any, tagged: bool, without: tuple[str, ...] = ()) -> Callable[[Any], str]:
-    hints = typing.get_type_hints(cls)
+    hints, missing = typing.get_type_hints(cls), dataclasses.MISSING
     written = [field for field in dataclasses.fields(cls) if field.name not in without]
     fields = [(f.name, f.name, f.default, _has_class_union(hints[f.name])) for f in written]
     fields += [("is", "__class__", dataclasses.MISSING, False)] if tagged else []
     fields.sort(key=lambda field: field[0])
-    heads = tuple((f"{_quote(key)}:", default, union) for key, _, default, union in fields)
+    heads = tuple((f"{_quote(key)}:", default is missing, default, union) for key, _, default, union in fields)
     # A name given twice, so that even one field comes as a tuple.
     get = attrgetter(*(attribute for _, attribute, _, _ in fields), "__class__")
 
     def write_class(value: object) -> str:
         parts: list[str] = []
-        for (head, default, union), item in zip(heads, get(value), strict=False):
-            if item is default or item == default:
+        for (head, always, default, union), item in zip(heads, get(value), strict=False):
+            if item is default or (not always and item == default):
                 continue
-            kind: Any = type(item)
+            kind = type(item)
             if kind is str:
                 parts.append(head + _quote(item))
             elif kind is int:
@@ -109,7 +125,7 @@ def _class_writer(cls: Any, tagged: bool, without: tuple[str, ...] = ()) -> Call
             elif union:
                 parts.append(head + dumps(item, tagged=True))
             else:
-                parts.append(head + _writer(kind, False)(item))
+                parts.append(head + _WRITERS[kind](item))
         return "{" + ",".join(parts) + "}"
 
     return write_class
@@ -211,19 +227,19 @@ def _of_length(length: int, data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _class_decoder(cls: Any) -> Any:
     known: set[str] = set()
-    shaped: list[tuple[str, Any]] = []
-    """Fields that JSON does not give as they are."""
+    shaped: dict[str, Any] = {}
+    """Decoders of fields that JSON does not give as they are. Two threads may fill it at once, with the same."""
 
     def decode_class(data: Any) -> Any:
         if not known:
             hints = typing.get_type_hints(cls)
             decoders = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
-            shaped.extend((name, decoder) for name, decoder in decoders.items() if decoder is not _as_it_is)
+            shaped.update({name: decoder for name, decoder in decoders.items() if decoder is not _as_it_is})
             known.update(decoders)
         if not data.keys() <= known:
             raise ValueError(f"{cls.__name__} has no field {sorted(data.keys() - known)}")
         values = dict(data)
-        for name, decoder in shaped:
+        for name, decoder in shaped.items():
             if name in values:
                 values[name] = decoder(values[name])
         return cls(**values)

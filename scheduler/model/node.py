@@ -80,3 +80,8 @@ class Node:
     lane: Lane = Lane.ANY
     state: NodeState = NodeState.READY
     state_reason: str = ""
+    moving_to: Lane | None = None
+    """The lane it is being moved to; it takes no work until it is there."""
+    moving_since_ms: int = 0
+    moved_ms: int = 0
+    """How long its last move between lanes took; 0: it never moved."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.model.job import Resources, Step
 from scheduler.model.node import Device, DeviceKind, Health, Lane, Node, NodeState
@@ -31,6 +31,16 @@ class Demand:
     lane: str
     tenant: str = ""
     """Only for software fractions, whose fit depends on who holds the rest of the card."""
+    speeds: tuple[tuple[str, int], ...] = ()
+    """``(card model, thousandths of the fastest model's speed)``; models that are absent run at full speed."""
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Worked out once: demands are keys that every plan looks up thousands of times."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.resources, self.lane, self.tenant, self.speeds)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +62,19 @@ class Refusal:
 
 def demand_of(step: Step, tenant: str) -> Demand:
     """The demand of one task (one rank) of ``step``."""
-    return Demand(resources=step.resources, lane=step.lane, tenant=tenant if step.resources.card_milli else "")
+    ask = step.resources
+    return Demand(
+        resources=ask,
+        lane=step.lane,
+        tenant=tenant if ask.card_milli else "",
+        speeds=step.speeds if ask.cards or ask.card_milli else (),
+    )
 
 
 def capacity(view: NodeView, demand: Demand, features: Features) -> int:
     """How many copies of ``demand`` fit on the node now, together."""
     ask = demand.resources
-    if not _admits(view.node, demand):
+    if not admits(view.node, demand):
         return 0
     fits = min(
         view.cpu_milli // ask.cpu_milli if ask.cpu_milli > 0 else NEVER,
@@ -93,7 +109,7 @@ def free_whole(view: NodeView, devices: Iterable[Device]) -> tuple[Device, ...]:
 def fraction_room(view: NodeView, device: Device, tenant: str) -> int:
     """Thousandths of ``device`` this tenant may still take: none while another tenant is on it."""
     milli, holder = view.held.get(device.id, (0, tenant))
-    return WHOLE_CARD_MILLI - milli if holder == tenant else 0
+    return max(WHOLE_CARD_MILLI - milli, 0) if holder == tenant else 0
 
 
 def by_island(devices: Iterable[Device]) -> dict[str, list[Device]]:
@@ -114,7 +130,7 @@ def _card_capacity(view: NodeView, demand: Demand, devices: Sequence[Device]) ->
     return len(free) // ask.cards
 
 
-def _admits(node: Node, demand: Demand) -> bool:
+def admits(node: Node, demand: Demand) -> bool:
     """Everything about the node itself that does not change while leases come and go."""
     ask = demand.resources
     return (

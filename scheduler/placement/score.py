@@ -1,72 +1,64 @@
-"""Which place is best: the tightest that fits, so that large holes stay large. Lower is better."""
+"""What a place costs, in parts of a card: the unit in which all criteria of a placement meet. Lower is better.
+
+The cost of a shape on a node is the sum of
+
+* what leases do not change (``static_cost``): engines and memory that the work does not need and others might, and the
+  time a slower card holds what it is given longer;
+* a broken NVLink island, which costs more than all else together (``kernels.SPLIT``);
+* what the node can then be expected to serve less than before, under the demand mix (``fragment.value``).
+
+Equal costs go to the tighter place: an opened card for fractions, then the fewest suitable cards or thousandths left
+over, then the least cpu and memory left over (their sum, not the larger of both: equal memories would hide a tighter
+cpu). Hard conditions are no cost; they are in ``fit``.
+"""
 
 from __future__ import annotations
 
-from scheduler.model.job import Resources
-from scheduler.model.lease import Allocation
 from scheduler.model.node import Device
-from scheduler.placement.fit import Demand, Features, by_island, fraction_room, free_whole, suitable
-from scheduler.placement.view import NodeView
+from scheduler.model.units import WHOLE_CARD_MILLI
+from scheduler.placement.cluster import NodeClass
+from scheduler.placement.fit import Demand, Features, suitable
+from scheduler.placement.kernels import MILLI_CARD
 
-Score = tuple[int, int, int, int]
+CARD = MILLI_CARD * WHOLE_CARD_MILLI
+"""One card in the unit of all costs."""
+ENGINES = ("nvenc", "rt")
+"""Engines that only some cards have, and that only some work needs."""
+ENGINE_PERMILLE = 100
+"""Taking a card with an engine one does not need costs others a tenth of it, as long as nothing is known of them. The
+demand mix says more: nodes that work which needs the engine could use lose value when it is taken away."""
+MEMORY_PERMILLE, MEMORY_LEAST_MIB = 20, 12_288
+"""Each doubling of a card's memory over what is asked (over 12 GiB when nothing is) costs a fiftieth of a card."""
+SPEED_LEAST_MILLI = 50
+"""A card slower than a twentieth of the fastest is counted as that."""
 
-MIB_PER_CPU_MILLI = 4
-"""To add cpu and memory: servers carry about 4 GiB per vCPU. A constant, so that one node's score never depends on
-others."""
 
+def static_cost(demand: Demand, kind: NodeClass, features: Features) -> int:
+    """The part of the cost that only the class of the node decides. The caller knows that the class admits the shape.
 
-def score(view: NodeView, demand: Demand, features: Features) -> Score:
-    """How well one copy of ``demand`` sits on a node it fits on.
-
-    Card work: unbroken NVLink island first, then an opened card for fractions, then fewest suitable cards left over.
-    Work without cards: nodes without cards first. Then the least cpu and memory left over (their sum, not the
-    larger of both: equal memories would hide a tighter cpu).
+    Work without cards pays one card on a node that has any: it goes there only when nothing else is left.
     """
     ask = demand.resources
-    cpu_left, memory_left = view.cpu_milli - ask.cpu_milli, view.memory_mib - ask.memory_mib
-    left = cpu_left * MIB_PER_CPU_MILLI + memory_left
-    if not (ask.cards or ask.card_milli):
-        return (1 if view.devices else 0, 0, 0, left)
-    devices = suitable(view.devices, ask, features)
-    free = free_whole(view, devices)
-    if ask.card_milli:
-        rooms = [fraction_room(view, d, demand.tenant) for d in devices if d.id in view.held]
-        fitting = [room for room in rooms if room >= ask.card_milli]
-        return (0, 0, min(fitting), left) if fitting else (0, 1, len(free), left)
-    split = 0 if any(len(island) >= ask.cards for island in by_island(free).values()) else 1
-    return (split, 0, len(free) - ask.cards, left)
-
-
-def allocate(view: NodeView, demand: Demand, features: Features) -> Allocation:
-    """The allocation of one copy of ``demand`` on a node it fits on."""
-    ask = demand.resources
-    devices = _choose(view, demand, features) if ask.cards or ask.card_milli else ()
-    return Allocation(
-        node=view.node.name,
-        devices=tuple(sorted(device.id for device in devices)),
-        card_milli=ask.card_milli,
-        cpu_milli=ask.cpu_milli,
-        memory_mib=ask.memory_mib,
-        scratch_mib=ask.scratch_mib,
+    asked = ask.card_milli or ask.cards * WHOLE_CARD_MILLI
+    if not asked:
+        return CARD if any(kind.leasable) else 0
+    devices = suitable(
+        (device for device, is_free in zip(kind.slots, kind.leasable, strict=True) if is_free), ask, features
+    )
+    return min(
+        (asked * MILLI_CARD * _lost_permille(demand, device, features) // 1_000 for device in devices), default=0
     )
 
 
-def _choose(view: NodeView, demand: Demand, features: Features) -> tuple[Device, ...]:
+def _lost_permille(demand: Demand, device: Device, features: Features) -> int:
+    """What is lost per card of this kind, in thousandths of a card."""
     ask = demand.resources
-    devices = suitable(view.devices, ask, features)
-    if ask.card_milli:
-        rooms = ((fraction_room(view, device, demand.tenant), device) for device in devices)
-        return (min((r for r in rooms if r[0] >= ask.card_milli), key=lambda r: (r[0], r[1].index, r[1].id))[1],)
-    return _whole_cards(free_whole(view, devices), ask)
+    has, needs = features.get(device.model, frozenset()), ask.features
+    idle = sum(_carries(has, engine) and not _carries(needs, engine) for engine in ENGINES)
+    doublings = (device.memory_mib // max(ask.card_memory_mib, MEMORY_LEAST_MIB)).bit_length() - 1
+    speed = max(dict(demand.speeds).get(device.model, 1_000), SPEED_LEAST_MILLI)
+    return idle * ENGINE_PERMILLE + max(doublings, 0) * MEMORY_PERMILLE + (1_000 - speed) * 1_000 // speed
 
 
-def _whole_cards(free: tuple[Device, ...], ask: Resources) -> tuple[Device, ...]:
-    """Cards of the tightest island that holds them all; else of as few islands as possible."""
-    islands = [sorted(island, key=lambda d: (d.index, d.id)) for island in by_island(free).values()]
-    enough = [island for island in islands if len(island) >= ask.cards]
-    if enough:
-        return tuple(min(enough, key=len)[: ask.cards])
-    chosen: list[Device] = []
-    for island in sorted(islands, key=len, reverse=True):
-        chosen.extend(island[: ask.cards - len(chosen)])
-    return tuple(chosen)
+def _carries(features: frozenset[str] | tuple[str, ...], engine: str) -> bool:
+    return any(feature.partition(":")[0] == engine for feature in features)

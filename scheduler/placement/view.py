@@ -75,7 +75,7 @@ def device_millis(allocation: Allocation) -> tuple[tuple[str, int], ...]:
 
 
 def healed(node: Node) -> Node:
-    """``node`` as if nobody had cordoned, lost or quarantined anything."""
+    """``node`` as if nobody had cordoned, lost or quarantined anything, and it could serve either lane."""
     devices = tuple(replace(d, health=Health.OK) if d.health is not Health.OK else d for d in node.devices)
     return replace(node, state=NodeState.READY, devices=devices)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
-from scheduler.model.node import Health, Node, NodeState
+from scheduler.model.job import Together
+from scheduler.model.node import Health, Lane, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal, tally
+from scheduler.placement.future import most
 from scheduler.placement.shapes import Shape, Shapes
 from scheduler.placement.view import NodeView, healed, leasable
 
@@ -18,47 +19,71 @@ Found = tuple[Refusal, str, int]
 """A refusal, the node it comes from, and how many nodes refuse for the same resource."""
 
 
-def never(nodes: Sequence[Node], demand: Demand, ranks: int, features: Features) -> Reason | None:
+WHERE = {Together.ANYWHERE: "", Together.RACK: " within one rack", Together.NODE: " on one node"}
+
+
+def never(
+    nodes: Sequence[Node], demand: Demand, ranks: int, features: Features, together: Together = Together.ANYWHERE
+) -> Reason | None:
     """Why all nodes together, empty and healthy, could not run it; None when they could."""
     if not nodes:
         return Reason(kind=ReasonKind.NEVER_FITS, resource="node", message="no node has joined the cluster yet")
     views = {node.name: NodeView.empty(healed(node)) for node in nodes}
-    copies = sum(capacity(view, demand, features) for view in views.values())
+    by_node = {name: capacity(view, demand, features) for name, view in views.items()}
+    copies = most(by_node, views, together)
     if copies >= ranks:
         return None
     if copies > 0:
-        message = _ranks(copies, ranks, "on all nodes, even empty")
+        message = _ranks(copies, ranks, f"on all nodes{WHERE[together]}, even empty")
         return Reason(kind=ReasonKind.NEVER_FITS, resource="ranks", message=message)
     refusals = {name: no for name, view in views.items() if (no := refusal(view, demand, features)) is not None}
-    nearest = _nearest(refusals, per_resource=False)[0]
+    nearest = _nearest(refusals)
     message = _phrase(nearest, "no node could run it") + _cluster_cards(nearest[0], nodes)
     return Reason(kind=ReasonKind.NEVER_FITS, resource=nearest[0].resource, message=message)
 
 
-def why_not(shapes: Shapes, demand: Demand, ranks: int) -> tuple[Reason, ...]:
+def why_not(shapes: Shapes, demand: Demand, ranks: int, together: Together = Together.ANYWHERE) -> tuple[Reason, ...]:
     """Why ``ranks`` copies of ``demand`` do not fit now. At least one reason; the caller knows that they do not fit."""
     shape = shapes.of(demand)
-    if ranks not in shape.reasons:
-        shape.reasons[ranks] = _why_not(shapes, shape, ranks)
-    return shape.reasons[ranks]
+    key = (ranks, together)
+    if key not in shape.reasons:
+        shape.reasons[key] = _why_not(shapes, shape, ranks, together)
+    return shape.reasons[key]
 
 
-def _why_not(shapes: Shapes, shape: Shape, ranks: int) -> tuple[Reason, ...]:
-    potential = shapes.potential(shape)
-    impossible = sum(potential.healed.values()) < ranks
-    reason = never(shapes.described(), shape.demand, ranks, shapes.features) if impossible else None
+def _why_not(shapes: Shapes, shape: Shape, ranks: int, together: Together) -> tuple[Reason, ...]:
+    placer, number = shapes.placer, shape.number
+    demand = placer.table.demands[number]
+    empty, whole = placer.potential(number)
+    if together is not Together.ANYWHERE:
+        views = {node.name: NodeView.empty(node) for node in shapes.described()}
+        well = {name: NodeView.empty(healed(view.node)) for name, view in views.items()}
+        empty = most({name: capacity(view, demand, shapes.features) for name, view in views.items()}, views, together)
+        whole = most({name: capacity(view, demand, shapes.features) for name, view in well.items()}, views, together)
+    reason = never(shapes.described(), demand, ranks, shapes.features, together) if whole < ranks else None
     if reason is not None:
         return (reason,)
-    if sum(potential.empty.values()) < ranks:
-        sick = (name for name, most in sorted(potential.healed.items()) if potential.empty.get(name, 0) < most)
-        return tuple(_health(shapes.nodes[name].node) for name in islice(sick, REASONS_SHOWN))
+    if empty < ranks:
+        sick = sorted(placer.sick(number), key=lambda node: node.name)
+        return tuple(_health(node, demand) for node in sick[:REASONS_SHOWN])
     if shape.ranking.copies > 0:
         message = _ranks(shape.ranking.copies, ranks, "at once now: others hold the rest")
         return (Reason(kind=ReasonKind.CAPACITY, resource="ranks", message=message),)
     return tuple(
         Reason(kind=ReasonKind.CAPACITY, resource=found[0].resource, message=_phrase(found, "others hold the rest"))
-        for found in _nearest(shapes.refusals(shape), per_resource=True)[:REASONS_SHOWN]
+        for found in _short(shapes, number)[:REASONS_SHOWN]
     )
+
+
+def _short(shapes: Shapes, number: int) -> list[Found]:
+    """Per resource, the refusal of the node that comes nearest, of nodes that would take a copy if they were empty."""
+    placer = shapes.placer
+    found: list[Found] = []
+    for row, count in placer.nearest(number):
+        no = refusal(placer.cluster.view(row), placer.table.demands[number], shapes.features)
+        assert no is not None, "capacity and refusal disagree"
+        found.append((no, placer.cluster.nodes[row].name, count))
+    return found
 
 
 def _cluster_cards(no: Refusal, nodes: Sequence[Node]) -> str:
@@ -69,8 +94,11 @@ def _cluster_cards(no: Refusal, nodes: Sequence[Node]) -> str:
     return f" (cards in the cluster: {names or 'none'})"
 
 
-def _health(node: Node) -> Reason:
-    """A node that would run more if it, or its cards, came back."""
+def _health(node: Node, demand: Demand) -> Reason:
+    """A node that would run more if it, or its cards, came back, or if it moved to the demand's lane."""
+    if node.lane is not Lane.ANY and node.lane.value != demand.lane:
+        message = f"needs lane {demand.lane}; node {node.name}, where it would fit, serves lane {node.lane.value}"
+        return Reason(kind=ReasonKind.CAPACITY, resource="lane", message=message)
     if node.state is not NodeState.READY:
         why = f" ({node.state_reason})" if node.state_reason else ""
         message = f"node {node.name}, where it would fit, is {node.state.value}{why}"
@@ -86,17 +114,11 @@ def _ranks(copies: int, ranks: int, where: str) -> str:
     return f"needs {ranks} ranks together; only {copies} fit {where}"
 
 
-def _nearest(refusals: Mapping[str, Refusal], *, per_resource: bool) -> list[Found]:
-    """The refusal of the node that comes nearest (per resource, or of all), nearest first; names break ties."""
-    best: dict[str, tuple[tuple[int, int, str], Refusal]] = {}
-    counts: dict[str, int] = {}
-    for name, no in refusals.items():
-        key, group = (-no.stage, -no.amount, name), no.resource if per_resource else ""
-        counts[no.resource] = counts.get(no.resource, 0) + 1
-        if group not in best or key < best[group][0]:
-            best[group] = (key, no)
-    ranked = sorted(best.values(), key=lambda found: found[0])
-    return [(no, key[2], counts[no.resource]) for key, no in ranked]
+def _nearest(refusals: Mapping[str, Refusal]) -> Found:
+    """The refusal of the node that comes nearest; names break ties."""
+    name = min(refusals, key=lambda name: (-refusals[name].stage, -refusals[name].amount, name))
+    no = refusals[name]
+    return no, name, sum(other.resource == no.resource for other in refusals.values())
 
 
 def _phrase(found: Found, conclusion: str) -> str:

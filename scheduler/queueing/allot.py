@@ -20,7 +20,7 @@ from scheduler.queueing.balance import NOWHERE_MS, balance
 from scheduler.queueing.deadline import Timetable, timetable
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply
 
-STAY_PERMILLE = 700
+STAY_PERMILLE = 850
 """Someone takes a running gang's cards only with less than this part of its remaining card-time."""
 SCORE = 10**9
 
@@ -52,8 +52,9 @@ def allot(
     waiting = [i for i in ranked if i.key not in hand.places]
     _fill(hand, [i for i in waiting if not i.deadline_ms], supply, objective)
     _fill(hand, [i for i in waiting if i.deadline_ms], supply, Objective.COMPLETION)
-    _restore(hand, ranked)
-    _grow(hand)
+    elastic = [i for i in ranked if i.ranks_min and i.key in hand.places]
+    _restore(hand, elastic)
+    _grow(hand, elastic)
     later = [slot.start_ms for slot in table.slots.values() if slot.start_ms > now_ms]
     return Allotment(places=hand.places, slots=table.slots, wake_ms=min(later, default=NEVER_MS))
 
@@ -100,10 +101,14 @@ def _fill(hand: _Hand, items: Sequence[Item], supply: Supply, objective: Objecti
 
 def _first_fit(hand: _Hand, item: Item, model: str) -> None:
     """Its smallest size where it ends first (or on ``model``), if that is free."""
+    places = item.places()
+    if len(places) == 1:
+        hand.give(item, places[0][0])
+        return
     least = item.levels()[0][0]
     options = [
         (item.takes_ms(place, speed), place)
-        for place, speed in item.places()
+        for place, speed in places
         if (place[1] == least or place == item.running) and model in ("", place[0])
     ]
     for _, place in sorted(options):
@@ -113,7 +118,7 @@ def _first_fit(hand: _Hand, item: Item, model: str) -> None:
 
 def _shortest_first(item: Item) -> tuple[int, int, str]:
     """By remaining card-time per weight; what runs counts as shorter, by what is lost if it stops."""
-    work = item.remaining_ms * item.cards(item.ranks)
+    work = (item.index_ms or item.remaining_ms) * item.cards(item.ranks)
     if item.running is not None:
         work = (work - item.lose_ms * item.cards(item.running[1])) * STAY_PERMILLE // 1_000
     return work * 100 // max(item.weight, 1), item.submitted_ms, item.key
@@ -139,17 +144,16 @@ def _balanced(items: Sequence[Item], supply: Supply) -> dict[str, str]:
 def _restore(hand: _Hand, items: Sequence[Item]) -> None:
     """Leave what runs larger than it must as large as it is, where nobody needs the cards."""
     for item in sorted(items, key=lambda i: (-i.lose_ms * i.ranks, i.key)):
-        now = hand.places.get(item.key)
-        if item.running is not None and now is not None and now[0] == item.running[0] and now[1] < item.running[1]:
+        now = hand.places[item.key]
+        if item.running is not None and now[0] == item.running[0] and now[1] < item.running[1]:
             hand.give(item, item.running)
 
 
-def _grow(hand: _Hand) -> None:
+def _grow(hand: _Hand, items: Sequence[Item]) -> None:
     """One level at a time for whoever gains the most time per further card."""
     heap: list[tuple[int, str, int]] = []
-    for key in hand.places:
-        _offer(hand, heap, key)
-    heapq.heapify(heap)
+    for item in items:
+        _offer(hand, heap, item.key)
     while heap:
         _, key, ranks = heapq.heappop(heap)
         item, now = hand.items[key], hand.places[key]

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
-from scheduler.queueing.histogram import Histogram, quantile
+from scheduler.queueing.histogram import Histogram, bucket_of, quantile
 
 SAMPLES_LEAST = 5
 """A class with fewer finished tasks says less than a wider one with more."""
@@ -126,6 +126,8 @@ class Durations:
         for step, old, new in zip(after.job.steps, olds, after.steps, strict=True):
             if old is new or (old is not None and (old.run_count, old.run_ms_mean) == (new.run_count, new.run_ms_mean)):
                 continue
+            if old is not None and _count_alike(step, old, new):
+                continue
             if old is not None:
                 self.add(after.job, step, old, -1)
             self.add(after.job, step, new, 1)
@@ -168,6 +170,16 @@ class Durations:
             if seen is not None and seen.total >= SAMPLES_LEAST:
                 return seen.atoms()
         return NARROW
+
+
+def _count_alike(step: Step, old: StepRecord, new: StepRecord) -> bool:
+    """The two would be counted with the same weight in the same buckets."""
+    if min(old.run_count, STEP_WEIGHT_MAX) != min(new.run_count, STEP_WEIGHT_MAX):
+        return False
+    if bucket_of(old.run_ms_mean) != bucket_of(new.run_ms_mean):
+        return False
+    said_ms = step.run_ms_expected
+    return not said_ms or bucket_of(old.run_ms_mean * 1_000 // said_ms) == bucket_of(new.run_ms_mean * 1_000 // said_ms)
 
 
 def _classes(job: Job, step: Step) -> Iterator[tuple[Source, Key]]:

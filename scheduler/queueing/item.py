@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scheduler.model.job import Slot, Step
 
@@ -27,6 +28,8 @@ class Item:
     """Unique; the last tie-break."""
     remaining_ms: int
     """Work still to do, as known or as estimated from what similar ones took; at least 1."""
+    index_ms: int = 0
+    """What it is ranked by instead where the work is not known (``gittins.index_ms``); 0: by ``remaining_ms``."""
     models: tuple[str, ...]
     """Card models it may use."""
     ranks: int = 1
@@ -53,22 +56,12 @@ class Item:
 
         Without ``scaling`` speed is in proportion to the ranks, and ranks double from one level to the next.
         """
-        least = self.ranks_min or self.ranks
-        given = dict(self.scaling) or {n: n * 1_000 // self.ranks for n in _doubling(least, self.ranks)}
-        given[self.ranks] = 1_000
-        found: list[tuple[int, int]] = []
-        for ranks in sorted(n for n in given if least <= n <= self.ranks):
-            if not found or given[ranks] > found[-1][1]:
-                found.append((ranks, given[ranks]))
-        return tuple(found)
+        return _levels(self.ranks_min or self.ranks, self.ranks, self.scaling)
 
     def places(self) -> tuple[tuple[Place, int], ...]:
         """Every ``(model, ranks)`` it may have, with its speed in millionths: by model, then by ranks."""
-        speeds = dict(self.speeds)
-        found = {(m, n): speeds.get(m, 1_000) * part for m in self.models for n, part in self.levels()}
-        if self.running is not None and self.running not in found and self.running[0] in self.models:
-            found[self.running] = speeds.get(self.running[0], 1_000) * _between(self.levels(), self.running[1])
-        return tuple(sorted((place, speed) for place, speed in found.items() if speed > 0))
+        running = self.running if self.running is not None and self.running[0] in self.models else None
+        return _places(self.models, self.speeds, self.levels(), running)
 
     def takes_ms(self, place: Place, speed: int) -> int:
         """Time from now to its end there, restart included unless it runs there already; at least 1."""
@@ -115,6 +108,31 @@ def held(items: Mapping[str, Item], places: Mapping[str, Place]) -> dict[str, in
     for key, (model, ranks) in places.items():
         found[model] = found.get(model, 0) + items[key].cards(ranks)
     return found
+
+
+@lru_cache(maxsize=4_096)
+def _levels(least: int, most: int, scaling: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    given = dict(scaling) or {n: n * 1_000 // most for n in _doubling(least, most)}
+    given[most] = 1_000
+    found: list[tuple[int, int]] = []
+    for ranks in sorted(n for n in given if least <= n <= most):
+        if not found or given[ranks] > found[-1][1]:
+            found.append((ranks, given[ranks]))
+    return tuple(found)
+
+
+@lru_cache(maxsize=16_384)
+def _places(
+    models: tuple[str, ...],
+    speeds: tuple[tuple[str, int], ...],
+    levels: tuple[tuple[int, int], ...],
+    running: Place | None,
+) -> tuple[tuple[Place, int], ...]:
+    by_model = dict(speeds)
+    found = {(m, n): by_model.get(m, 1_000) * part for m in models for n, part in levels}
+    if running is not None and running not in found:
+        found[running] = by_model.get(running[0], 1_000) * _between(levels, running[1])
+    return tuple(sorted((place, speed) for place, speed in found.items() if speed > 0))
 
 
 def _doubling(least: int, most: int) -> tuple[int, ...]:

@@ -270,7 +270,8 @@ def _with_step(record: JobRecord, name: str, change: Callable[[StepRecord], Step
 
 
 def _settled(record: JobRecord, at_ms: int) -> JobRecord:
-    return _derived(replace(record, steps=_cancel_unreachable(record.job, record.steps)), at_ms)
+    steps = _cancel_unreachable(record.job, record.steps)
+    return _derived(record if steps is record.steps else replace(record, steps=steps), at_ms)
 
 
 def _derived(record: JobRecord, at_ms: int) -> JobRecord:

@@ -103,44 +103,63 @@ def lost_of(step: Step, lease: LeaseRecord, attempts: Iterable[AttemptRecord], n
     return max(0, now_ms - max(lease.lease.granted_ms, ended_ms))
 
 
-def choose(victims: Sequence[Victim], fits: Fits) -> tuple[str, ...]:
-    """The cheapest leases whose end is enough; empty when not even all of them are (or nothing need end).
+def choose(victims: Sequence[Victim], fits: Fits, allowed: Fits | None = None) -> tuple[str, ...]:
+    """The cheapest leases whose end is enough, sorted; empty when no set of them is (or nothing need end).
 
-    ``fits`` says whether the job fits once exactly these have ended; ending more never makes it fit less. Up to
-    EXACT_MAX victims the result is the optimum by cost, then number, then names; beyond, each victim in it is needed.
-    The result is sorted.
+    ``fits`` says whether the job fits once exactly these have ended; ending more never makes it fit less. ``allowed``
+    says whether these may end together; if so, then fewer of them may. Up to EXACT_MAX victims the result is the
+    optimum by cost, then number, then names; beyond, each victim in it is needed.
     """
-    names = frozenset(victim.lease_id for victim in victims)
-    if fits(frozenset()) or not fits(names):
+    if fits(frozenset()) or not fits(_names(victims)):
         return ()
-    memo: dict[frozenset[str], bool] = {}
-
-    def known(ended: frozenset[str]) -> bool:
-        if ended not in memo:
-            memo[ended] = fits(ended)
-        return memo[ended]
-
-    if len(victims) <= EXACT_MAX:
-        return _exact(victims, known)
-    return _large(victims, known)
+    rules = _Rules(fits, allowed)
+    return _exact(victims, rules) if len(victims) <= EXACT_MAX else _large(victims, rules)
 
 
-def _exact(victims: Sequence[Victim], fits: Fits) -> tuple[str, ...]:
-    """Branch and bound; the victims together are enough."""
+class _Rules:
+    """What the caller says, each set asked for once."""
+
+    def __init__(self, fits: Fits, allowed: Fits | None) -> None:
+        self._fits = fits
+        self._allowed = allowed
+        self._known: dict[frozenset[str], bool] = {}
+
+    def fits(self, ended: frozenset[str]) -> bool:
+        if ended not in self._known:
+            self._known[ended] = self._fits(ended)
+        return self._known[ended]
+
+    def allowed(self, ended: frozenset[str]) -> bool:
+        return self._allowed is None or self._allowed(ended)
+
+    def enough(self, victims: Iterable[Victim]) -> bool:
+        return self.fits(_names(victims))
+
+    def together(self, victims: Iterable[Victim]) -> list[Victim]:
+        """``victims`` without those that may not end beside the ones before them."""
+        kept: list[Victim] = []
+        for victim in victims:
+            if self.allowed(_names((*kept, victim))):
+                kept.append(victim)
+        return kept
+
+
+def _exact(victims: Sequence[Victim], rules: _Rules) -> tuple[str, ...]:
+    """Branch and bound."""
     order = sorted(victims, key=lambda v: (-v.cost, v.lease_id))  # the dearest first: most are shown to be needless
-    best = _key(order)
+    best: Key = (sum(v.cost for v in victims), len(victims) + 1, ())
 
     def search(at: int, taken: tuple[Victim, ...]) -> None:
         nonlocal best
         key = _key(taken)
-        if key[:2] > best[:2]:
-            return
         ended = frozenset(key[2])
-        if fits(ended):
+        if key[:2] > best[:2] or not rules.allowed(ended):
+            return
+        if rules.fits(ended):
             best = min(best, key)
             return
         rest = order[at:]
-        if not rest or not fits(ended.union(v.lease_id for v in rest)):
+        if not rest or not rules.fits(ended.union(v.lease_id for v in rest)):
             return
         if (key[0] + min(v.cost for v in rest), key[1] + 1) > best[:2]:
             return
@@ -151,16 +170,22 @@ def _exact(victims: Sequence[Victim], fits: Fits) -> tuple[str, ...]:
     return best[2]
 
 
-def _large(victims: Sequence[Victim], fits: Fits) -> tuple[str, ...]:
+def _large(victims: Sequence[Victim], rules: _Rules) -> tuple[str, ...]:
     """Several greedy starts, each made irreducible and improved; the cheapest result."""
     singly = [(v,) for v in sorted(victims, key=lambda v: _ratio((v,)))]
     groups = _by_node(victims)
-    starts = [_prefix(singly, fits), _prefix(groups, fits)]
-    best = min(_key(_improve(_irreducible(start, fits), singly, fits)) for start in starts)
+    best: Key | None = None
+    for start in (_prefix(singly, rules), _prefix(groups, rules)):
+        if start:
+            key = _key(_improve(_irreducible(start, rules), singly, rules))
+            best = key if best is None else min(best, key)
     for group in groups[:GROUPS_MAX]:
-        if min(v.cost for v in group) < best[0] and fits(_names(group)):
-            best = min(best, _key(_improve(_irreducible(group, fits), singly, fits)))
-    return best[2]
+        if (best is None or min(v.cost for v in group) < best[0]) and rules.enough(group):
+            start = rules.together(group)
+            if rules.enough(start):
+                key = _key(_improve(_irreducible(start, rules), singly, rules))
+                best = key if best is None else min(best, key)
+    return best[2] if best is not None else ()
 
 
 def _by_node(victims: Sequence[Victim]) -> list[tuple[Victim, ...]]:
@@ -172,35 +197,41 @@ def _by_node(victims: Sequence[Victim]) -> list[tuple[Victim, ...]]:
     return sorted((tuple(group) for group in groups.values()), key=_ratio)
 
 
-def _prefix(groups: Sequence[tuple[Victim, ...]], fits: Fits) -> list[Victim]:
-    """The shortest run of groups from the first on that is enough, by bisection."""
+def _prefix(groups: Sequence[tuple[Victim, ...]], rules: _Rules) -> list[Victim]:
+    """The shortest run of groups from the first on that is enough, by bisection; longer where not all may end."""
     low, high = 0, len(groups)
     while low < high:
         middle = (low + high) // 2
-        if fits(_names(v for group in groups[:middle] for v in group)):
+        if rules.enough(v for group in groups[:middle] for v in group):
             high = middle
         else:
             low = middle + 1
-    return list({v.lease_id: v for group in groups[:low] for v in group}.values())
+    unique = {v.lease_id: v for group in groups[:low] for v in group}
+    kept = rules.together(unique.values())
+    for group in groups[low : low + GROUPS_MAX]:
+        if rules.enough(kept):
+            break
+        kept = rules.together((*kept, *(v for v in group if v not in kept)))
+    return kept if rules.enough(kept) else []
 
 
-def _irreducible(taken: Sequence[Victim], fits: Fits) -> list[Victim]:
+def _irreducible(taken: Sequence[Victim], rules: _Rules) -> list[Victim]:
     """``taken`` without what is not needed, the dearest left out first."""
     kept = sorted(taken, key=lambda v: (-v.cost, v.lease_id))
     for victim in tuple(kept):
         fewer = [v for v in kept if v is not victim]
-        if fits(_names(fewer)):
+        if rules.enough(fewer):
             kept = fewer
     return kept
 
 
-def _improve(taken: list[Victim], singly: Sequence[tuple[Victim]], fits: Fits) -> list[Victim]:
+def _improve(taken: list[Victim], singly: Sequence[tuple[Victim]], rules: _Rules) -> list[Victim]:
     """Exact among what is taken and the best of the rest where that is few, else cheaper ones swapped in."""
     inside = _names(taken)
     rest = [v for (v,) in singly if v.lease_id not in inside]
     if len(taken) < EXACT_MAX:
         pool = {v.lease_id: v for v in (*taken, *rest[: EXACT_MAX - len(taken)])}
-        return [pool[name] for name in _exact(tuple(pool.values()), fits)]
+        return [pool[name] for name in _exact(tuple(pool.values()), rules)]
     tries = SWAPS_MAX
     for victim in sorted(taken, key=lambda v: (-v.cost, v.lease_id)):
         for other in rest:
@@ -208,11 +239,11 @@ def _improve(taken: list[Victim], singly: Sequence[tuple[Victim]], fits: Fits) -
                 continue
             tries -= 1
             swapped = [*(v for v in taken if v is not victim), other]
-            if fits(_names(swapped)):
+            if rules.enough(swapped) and rules.allowed(_names(swapped)):
                 taken = swapped
                 rest = [v for v in rest if v is not other]
                 break
-    return _irreducible(taken, fits)
+    return _irreducible(taken, rules)
 
 
 def _ratio(group: Sequence[Victim]) -> tuple[int, int, str]:

@@ -160,6 +160,23 @@ class Quotas:
         taking = {node.queue.name for node in self._up(queue)}
         return not any(_covers(node.held, lease, node) for node in giving if node.queue.name not in taking)
 
+    def may_reclaim_all(self, queue: str, amounts: Amounts, leases: Iterable[tuple[str, Amounts]]) -> bool:
+        """Likewise for several leases, ``(holder, amounts)`` each: none is covered when its turn comes.
+
+        The smallest first: so, if it is true of some leases, it is true of fewer of them.
+        """
+        given: list[tuple[str, Amounts]] = []
+        try:
+            for holder, lease in sorted(leases, key=lambda each: (each[1][::-1], each[0])):
+                if not self.may_reclaim(queue, amounts, holder, lease):
+                    return False
+                self.give(holder, lease)
+                given.append((holder, lease))
+            return True
+        finally:
+            for holder, lease in given:
+                self.take(holder, lease)
+
     def covered_by(self, queue: str, amounts: Amounts) -> tuple[str, ...]:
         """Of the queue and those above it the ones whose guarantee covers ``amounts`` more.
 

@@ -83,6 +83,8 @@ def _steps(from_ms: int, to_ms: int) -> int:
 
 
 def _decay(amounts: Amounts, steps: int) -> Amounts:
+    if not steps:
+        return amounts
     halvings, rest = divmod(steps, STEPS_PER_HALF_LIFE)
     factor, power = 1 << FRACTION_BITS, STEP_FACTOR
     while rest:

@@ -49,7 +49,7 @@ def _draw(runs: Mapping[str, Run], target: Path, title: str) -> Path:
         steps = measures.cards_held(run.spans) if has_cards else measures.cpus_held(run.spans)
         _line(held, steps, start_ms, end_ms, colour, name)
         _line(waiting, measures.tasks_waiting(run), start_ms, end_ms, colour, name, scale=1)
-        _distribution(waits, [job.wait_ms for job in run.jobs if job.granted_ms], colour)
+        _distribution(waits, [job.wait_ms for job in run.jobs if job.was_granted], colour)
         _distribution(jcts, [job.jct_ms for job in run.jobs if job.finished_ms], colour)
     first = next(iter(runs.values()))
     offered = measures.cards_offered(first) if has_cards else measures.cpus_offered(first)
@@ -121,7 +121,7 @@ def _figure(width: float, height: float) -> Figure:
 def _instants(start_ms: int, end_ms: int) -> NDArray[np.int64]:
     import numpy as np
 
-    return np.linspace(start_ms, max(end_ms, start_ms + 1), _SAMPLES).astype(np.int64)
+    return np.linspace(start_ms, max(end_ms - 1, start_ms + 1), _SAMPLES).astype(np.int64)
 
 
 def _line(  # noqa: PLR0917 (each is a different thing)

@@ -10,7 +10,7 @@ from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.node import DeviceKind, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import leasable
-from scheduler.simulation.outcome import Run, Span, Tally
+from scheduler.simulation.outcome import NEVER, Run, Span, Tally
 
 
 @dataclass(slots=True)
@@ -81,13 +81,14 @@ class Book:
     def known(self, record: JobRecord, at_ms: int) -> None:
         """A job that was there at the beginning; one that has ended is left out."""
         if not record.state.is_final:
-            self._tallies[record.job.id] = Tally(granted_ms=record.started_ms)
+            self._tallies[record.job.id] = Tally(granted_ms=record.started_ms or NEVER)
             self._count(record, at_ms)
 
     def granted(self, job: Job, lease: Lease, left: int) -> None:
         """A lease opened, with ``left`` attempts that have not ended."""
         tally = self._tallies.setdefault(job.id, Tally())
-        tally.granted_ms = tally.granted_ms or lease.granted_ms
+        if tally.granted_ms == NEVER:
+            tally.granted_ms = lease.granted_ms
         self._open[lease.id] = Open(
             lease=lease,
             kind=job.kind.value,

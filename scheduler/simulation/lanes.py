@@ -44,15 +44,15 @@ class Lanes:
             self._begun += 1
             low, high = self._cost_ms
             cost_ms = int(np.random.default_rng([self._seed, self._begun]).integers(low, high + 1))
-            node = replace(_node(engine, name), lane=action.lane, state=NodeState.READY, state_reason="")
+            node = replace(
+                _node(engine, name),
+                lane=action.lane,
+                state=NodeState.READY,
+                state_reason="",
+                moving_to=None,
+                moving_since_ms=0,
+            )
             yield NodeSeen(at_ms=now_ms + cost_ms, node=node)
-
-
-def cordoned(engine: Engine, action: Convert, now_ms: int) -> NodeSeen:
-    """The node from the decision on."""
-    reason = f"moving to lane {action.lane.value}"
-    node = replace(_node(engine, action.node), state=NodeState.CORDONED, state_reason=reason)
-    return NodeSeen(at_ms=now_ms, node=node)
 
 
 def on_node(engine: Engine, node: str) -> list[LeaseRecord]:

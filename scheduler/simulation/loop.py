@@ -29,25 +29,21 @@ from scheduler.model.event import (
     NodeLost,
     NodeSeen,
     QueueSet,
-    ReservationSet,
     TenantSet,
 )
 from scheduler.model.lease import AttemptState, Lease, LeaseRecord, parse_attempt_id
-from scheduler.model.plan import Convert, Plan, ReasonKind, Reserve, Start
+from scheduler.model.plan import Convert, Plan, Stop
 from scheduler.queueing.lifecycle import find_step
 from scheduler.simulation.book import Book
-from scheduler.simulation.instants import next_edge
-from scheduler.simulation.lanes import Lanes, cordoned, on_node
+from scheduler.simulation.lanes import Lanes, on_node
 from scheduler.simulation.outcome import Run
 from scheduler.simulation.running import Running, ended
 from scheduler.simulation.scenario import Point, Scenario, Starting
 
 Watch = Callable[[Engine, Plan], object]
 """Called with each plan before it is carried out; must change nothing."""
-TIMED = frozenset({ReasonKind.RETRY_LATER, ReasonKind.CALENDAR, ReasonKind.RESERVATION})
-"""Waits that may end without an event."""
-FRUITLESS_MAX = 10_000
-"""Plans in a row that only waited for an instant and gave nothing: then nothing ever will."""
+FRUITLESS_MAX = 2_000
+"""Plans in a row without an action while nothing else is to come: then nothing ever will."""
 
 
 class Rank(IntEnum):
@@ -80,7 +76,6 @@ class Simulation:
         self._queued: dict[str, list[str]] = {}
         """Lease id to its attempts that have not begun, of leases with several."""
         self._lanes = Lanes(scenario.seed, scenario.convert_ms)
-        self._reservations = {r.name: r for r in scenario.start.reservations}
         self._stale = False
         self._planned_ms = -1
         self._fruitless = 0
@@ -90,7 +85,7 @@ class Simulation:
         """To the end of the scenario."""
         self._set_up()
         until_ms, heap = self._scenario.until_ms, self._heap
-        while heap and not (until_ms and heap[0][0] > until_ms) and self._fruitless < FRUITLESS_MAX:
+        while heap and not (until_ms and heap[0][0] > until_ms):
             self.now_ms = heap[0][0]
             while heap and heap[0][0] == self.now_ms:
                 _, _, _, happen, what = heapq.heappop(heap)
@@ -136,8 +131,6 @@ class Simulation:
             self._book.tasks(self.engine, event.job.id, self.now_ms)
         elif isinstance(event, NodeSeen):
             self._book.node(event.node, self.now_ms)
-        elif isinstance(event, ReservationSet):
-            self._reservations[event.reservation.name] = event.reservation
 
     def _happen(self, event: Event) -> None:
         """A fact from outside."""
@@ -247,7 +240,8 @@ class Simulation:
             return
         stale = self._stale
         self._apply(event)
-        self._stale = stale  # a start frees and takes nothing
+        # It frees and takes nothing; in a recording, the service planned after it all the same.
+        self._stale = stale or running.script.start_rank >= 0
 
     def _ended(self, what: tuple[str, int]) -> None:
         attempt_id, version = what
@@ -297,9 +291,9 @@ class Simulation:
 
     def _plan(self, rank: int) -> None:
         scenario = self._scenario
-        plan = self.engine.plan(self.now_ms, scenario.policy)
+        plan = self.engine.plan(self.now_ms, scenario.policy, waits=self._watch is not None)
         if self._is_paused((self.now_ms, rank)):
-            plan = replace(plan, actions=tuple(a for a in plan.actions if not isinstance(a, Start)))
+            plan = replace(plan, actions=tuple(a for a in plan.actions if isinstance(a, Stop)))
         self._planned_ms = self.now_ms
         self._book.plans += 1
         if self._watch is not None:
@@ -314,8 +308,8 @@ class Simulation:
             else:
                 self._apply(event)
         for action in plan.actions:
-            if isinstance(action, Convert) and self._lanes.begin(action):
-                self._apply(cordoned(self.engine, action, self.now_ms))
+            if isinstance(action, Convert):
+                self._lanes.begin(action)
         self._tell_lanes()
         self._stale = starts >= scenario.policy.starts_per_cycle  # a full plan may have more to give
         self._wake(plan)
@@ -356,21 +350,11 @@ class Simulation:
         return AttemptState.CANCELLED if job is not None and (job.cancelled or job.failing) else AttemptState.PREEMPTED
 
     def _wake(self, plan: Plan) -> None:
-        """Plan again when something may start without an event."""
-        if plan.wake_ms > self.now_ms:
+        """Plan again when the plan says so, unless nothing else happens and nothing came of it for long."""
+        idle = not plan.actions and not self._heap
+        self._fruitless = self._fruitless + 1 if idle else 0
+        if plan.wake_ms > self.now_ms and self._scenario.wakes and self._fruitless < FRUITLESS_MAX:
             self._tick_at(plan.wake_ms)
-        for action in plan.actions:
-            if isinstance(action, Reserve) and action.start_ms > self.now_ms:
-                self._tick_at(action.start_ms)
-        kinds = {reason.kind for wait in plan.waits for reason in wait.reasons}
-        self._fruitless = self._fruitless + 1 if kinds & TIMED and not plan.actions and not self._heap else 0
-        if not kinds & TIMED:
-            return
-        edge_ms = next_edge(self._scenario.policy.bands, self._reservations.values(), self.now_ms)
-        if edge_ms:
-            self._tick_at(edge_ms)
-        if ReasonKind.RETRY_LATER in kinds:
-            self._tick_at(self.now_ms + self._scenario.retry_ms)
 
     def _tick_at(self, at_ms: int) -> None:
         if at_ms not in self._ticks:

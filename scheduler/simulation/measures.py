@@ -110,7 +110,7 @@ def figures(run: Run, jobs: Sequence[JobOutcome] | None = None) -> Figures:
     """Of these jobs, or of all; the cards are always those of the whole run."""
     chosen = run.jobs if jobs is None else jobs
     ended = [job for job in chosen if job.state.is_final and job.finished_ms]
-    waits = [job.wait_ms for job in chosen if job.granted_ms]
+    waits = [job.wait_ms for job in chosen if job.was_granted]
     jcts = [job.jct_ms for job in ended if job.state is JobState.SUCCEEDED]
     due = [job for job in chosen if job.deadline_ms]
     start_ms = min((job.submitted_ms for job in run.jobs), default=run.start_ms)

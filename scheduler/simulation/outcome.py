@@ -8,10 +8,12 @@ from scheduler.model.job import JobRecord, JobState
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import Node
 
+NEVER = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutcome:
-    """One job. Instants are 0 where they never came."""
+    """One job. Other instants than ``granted_ms`` are 0 where they never came."""
 
     id: str
     name: str
@@ -21,7 +23,7 @@ class JobOutcome:
     state: JobState
     submitted_ms: int
     granted_ms: int
-    """First lease."""
+    """First lease; NEVER: it had none."""
     finished_ms: int
     deadline_ms: int
     preempted: int
@@ -32,8 +34,13 @@ class JobOutcome:
     """Thousandths of cards held, times ms, over 1,000."""
 
     @property
+    def was_granted(self) -> bool:
+        """It had a lease."""
+        return self.granted_ms != NEVER
+
+    @property
     def wait_ms(self) -> int:
-        """From submission to the first lease."""
+        """From submission to the first lease, for a job that had one."""
         return self.granted_ms - self.submitted_ms
 
     @property
@@ -94,7 +101,7 @@ class Run:
 class Tally:
     """What grows while a job is simulated."""
 
-    granted_ms: int = 0
+    granted_ms: int = NEVER
     preempted: int = 0
     lost_ms: int = 0
     card_ms: int = 0

@@ -178,7 +178,7 @@ class _Reader:
         elif not isinstance(event, NOT_ENGINE):
             self._outside(event, rank)
         self._engine.apply(event)
-        self._stale = self._stale or not isinstance(event, (*NOT_ENGINE, AttemptStarted))
+        self._stale = self._stale or not isinstance(event, NOT_ENGINE)
         self._engine.take_changes()
 
     def _outside(self, event: Event, rank: int) -> None:

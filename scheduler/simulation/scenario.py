@@ -104,8 +104,8 @@ class Scenario:
     """Nothing after this instant is simulated; 0: to the end."""
     cycle_ms: int = 0
     """Least time between two plans; 0: a plan at every instant at which something changed."""
-    retry_ms: int = 60_000
-    """While a step waits for an instant that the plan does not name, plan again after this."""
+    wakes: bool = True
+    """Plan again when a plan says that it is due; a recording has its own points."""
     plans: Sequence[Point] = ()
     """Further points at which a plan is made."""
     pauses: Sequence[tuple[Point, Point]] = ()

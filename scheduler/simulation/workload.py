@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from scheduler.model.job import Job, Step
 from scheduler.model.lease import AttemptState
+from scheduler.queueing.rate import work_rate_permille
 from scheduler.simulation.scenario import Script, Starting
 
 Work = Mapping[str, int | Sequence[int]] | Callable[[Job, Step, int], int]
@@ -74,18 +74,4 @@ class Workload:
 
 def speed_permille(step: Step, models: Sequence[str], ranks: int) -> int:
     """Work per time of one task, at least 1: its slowest card's speed times what its number of ranks gives."""
-    speeds = dict(step.speeds)
-    slowest = min((speeds.get(model, WHOLE_PERMILLE) for model in models), default=WHOLE_PERMILLE)
-    return max(slowest * scaled_permille(step, ranks) // WHOLE_PERMILLE, 1)
-
-
-def scaled_permille(step: Step, ranks: int) -> int:
-    """Speed with ``ranks`` ranks in thousandths of that with all: straight lines between the step's points."""
-    points = dict(step.scaling)
-    if ranks in points:
-        return points[ranks]
-    known = [(0, 0), *sorted({step.ranks: WHOLE_PERMILLE, **points}.items())]
-    for (low, slow), (high, fast) in pairwise(known):
-        if low <= ranks <= high:
-            return slow + (fast - slow) * (ranks - low) // (high - low)
-    return known[-1][1]
+    return max(min(work_rate_permille(step, ranks, model) for model in models or ("",)), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,8 @@ from scheduler.store.upcast import read_event
 
 JOURNAL_PAGE = 2_000
 """Rows per statement while the journal is read to its end, so that memory stays small."""
+ROWS_PARSED = 1_000
+"""Rows whose JSON is parsed together."""
 MOST = 10_000
 """No list is longer than this; ask again from its end."""
 
@@ -266,15 +269,20 @@ def _job_records(connection: sa.Connection, statement: sa.Select[Any]) -> tuple[
 
 
 def _leases(connection: sa.Connection, wanted: Any, limit: int | None = None) -> tuple[LeaseRecord, ...]:
-    statement = sa.select(tables.leases).where(wanted).order_by(tables.leases.c.number).limit(limit)
-    return tuple(rows.lease_record(row) for row in connection.execute(statement))
+    leases = tables.leases.c
+    statement = sa.select(leases.lease, leases.body).where(wanted).order_by(leases.number).limit(limit)
+    pages = connection.execute(statement).partitions(ROWS_PARSED)
+    return tuple(chain.from_iterable(map(rows.lease_records, pages)))
 
 
 def _open_attempts(connection: sa.Connection) -> tuple[AttemptRecord, ...]:
     leases, attempts = tables.leases, tables.attempts
-    statement = sa.select(attempts).join(leases, leases.c.id == attempts.c.lease_id).where(leases.c.closed_ms == 0)
+    statement = (
+        sa.select(attempts.c.body).join(leases, leases.c.id == attempts.c.lease_id).where(leases.c.closed_ms == 0)
+    )
     in_order = statement.order_by(leases.c.number, attempts.c.task_index, attempts.c.number)
-    return tuple(rows.record_of(AttemptRecord, row) for row in connection.execute(in_order))
+    pages = connection.scalars(in_order).partitions(ROWS_PARSED)
+    return tuple(chain.from_iterable(rows.records_of(AttemptRecord, page) for page in pages))
 
 
 def _named(connection: sa.Connection, table: sa.Table, cls: type[Any]) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -96,10 +97,10 @@ def lease_values(record: LeaseRecord, text: str = "") -> Values:
     )
 
 
-def lease_record(row: Row) -> LeaseRecord:
-    """From a row of ``leases``."""
-    record: LeaseRecord = decode(LeaseRecord, json.loads(row.body) | {"lease": json.loads(row.lease)})
-    return record
+def lease_records(page: Sequence[Row]) -> list[LeaseRecord]:
+    """From ``(lease, body)`` of rows of ``leases``."""
+    leases, bodies = _values([row[0] for row in page]), _values([row[1] for row in page])
+    return [decode(LeaseRecord, body | {"lease": lease}) for lease, body in zip(leases, bodies, strict=True)]
 
 
 def attempt_values(record: AttemptRecord) -> Values:
@@ -136,6 +137,19 @@ def usage_values(record: UsageRecord, seq: int, text: str) -> Values:
 def record_of(cls: type[Any], row: Row) -> Any:
     """The record whose whole JSON is the row's ``body``."""
     return decode(cls, json.loads(row.body))
+
+
+def records_of(cls: type[Any], bodies: Sequence[str]) -> list[Any]:
+    """The records whose whole JSON these are."""
+    return [decode(cls, value) for value in _values(bodies)]
+
+
+def _values(texts: Sequence[str]) -> list[Any]:
+    """JSON values, parsed in one go: the start of a parser costs as much as a small value."""
+    values: list[Any] = json.loads(f"[{','.join(texts)}]")
+    if len(values) != len(texts):
+        raise ValueError(f"{len(texts)} rows hold {len(values)} values")
+    return values
 
 
 def api_key(row: Row) -> ApiKey:

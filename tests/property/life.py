@@ -205,6 +205,8 @@ class Life:
         mine, other = self.park.plan(), fresh.plan(self.park.now_ms, self.park.policy)
         assert dumps(mine) == dumps(other)
         assert dumps(self.park.plan()) == dumps(mine), "planning changed something"
+        told = self.park.engine.plan(self.park.now_ms, self.park.policy, waits=False)
+        assert (told.actions, told.wake_ms) == (mine.actions, mine.wake_ms), "explaining changed what is done"
         assert fresh.snapshot() == snapshot == self.park.engine.snapshot()
         assert fresh._state.durations == self.park.engine._state.durations
         assert fresh._state.calibration == self.park.engine._state.calibration

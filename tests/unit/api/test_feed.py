@@ -109,7 +109,7 @@ def test_an_installation_delivers_to_its_receiver(tmp_path):
         ("feed: {url: 'ftp://ledger.park/in'}", "feed.url", "https://"),
         ("feed: {url: ''}", "feed.url", "https://"),
         ("feed: {}", "feed.url", "required"),
-        ("feed: {url: 'https://ledger.park/in', secret: x}", "feed.secret", "not permitted"),
+        ("feed: {url: 'https://ledger.park/in', secret: x}", "feed.secret", "unknown field"),
     ],
 )
 def test_a_wrong_feed_is_pointed_at(tmp_path, text, pointer, words):

@@ -82,3 +82,19 @@ def test_only_operators_make_and_cancel(service):
     assert put(service, "Gala").status_code == 400
     answer = service.call("DELETE", "/reservations/gala")
     assert (answer.status_code, message(answer)) == (404, "no reservation 'gala' (there are: none)")
+
+
+def test_a_job_waits_for_the_end_of_maintenance_and_says_so(service):
+    assert put(service, kind="maintenance", queues=[], start="now", length="1h").json()["state"] == "now"
+    job = service.submit().json()["id"]
+    service.settle()
+    assert service.get(f"/jobs/{job}").json()["state"] == "waiting"
+    waits = service.get(f"/jobs/{job}/explain").json()["waits"]
+    assert [(r["kind"], r["resource"]) for wait in waits for r in wait["reasons"]] == [("reservation", "gala")]
+    service.call("DELETE", "/reservations/gala")
+    assert service.finish(job)["state"] == "succeeded"
+
+
+def test_the_queue_of_an_event_uses_its_nodes_in_its_window(service):
+    put(service, start="now", length="1h")
+    assert service.finish(service.submit().json()["id"])["state"] == "succeeded"

@@ -98,3 +98,12 @@ def test_an_engine_from_the_records_holds_what_the_one_that_grew_holds():
     for event in park.journal:
         again.apply(event)
     assert again.snapshot() == grown.snapshot()
+
+
+def test_an_elastic_gang_is_possible_where_its_least_number_of_ranks_fits():
+    park = Park(*(a_node(f"n{i}", cards=1) for i in range(2)))
+    assert park.engine.impossible(a_job(1, a_step(cards=1, ranks=4, ranks_min=2))) == ()
+    assert park.engine.impossible(a_job(1, a_step(cards=1, ranks=4)))
+    park.submit(a_job(1, a_step(cards=1, ranks=4, ranks_min=2)))
+    (grant,) = granted(park.cycle())
+    assert len(grant.lease.allocations) == 2

@@ -83,6 +83,15 @@ def test_entitlement_and_borrowing():
     assert not quotas.may_reclaim("film", cards(8), "ai", cards(1))
 
 
+def test_several_leases_are_reclaimed_only_down_to_the_guarantee():
+    quotas = make(Queue(name="film", guaranteed=cards(8)), Queue(name="ai", guaranteed=cards(4)), held={"ai": 7})
+    one = ("ai", cards(1))
+    assert quotas.may_reclaim_all("film", cards(1), [one] * 3)
+    assert not quotas.may_reclaim_all("film", cards(1), [one] * 4)
+    assert quotas.may_reclaim_all("film", cards(1), [("ai", cards(4)), one, one]), "the smallest first"
+    assert quotas.held("ai") == cards(7), "asking changes nothing"
+
+
 def test_a_guarantee_of_cards_covers_what_its_leases_need_beside_them():
     quotas = Quotas([Queue(name="film", guaranteed=cards(8)), Queue(name="ai")], {"ai": (60_000, 0, 1_000, 0)}, TOTALS)
     assert quotas.may_reclaim("film", (8_000, 0, 1_000, 0), "ai", (60_000, 0, 0, 0))

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from scheduler.model.policy import USAGE_HALF_LIFE_MS
+from scheduler.model.policy import USAGE_HALF_LIFE_MS, Policy
 from scheduler.model.queue import Queue, QueueUse
 from scheduler.queueing.order import NONE, Order, plus, times
 from scheduler.queueing.usage import (
@@ -110,7 +110,7 @@ class Farm:
 
 @pytest.mark.parametrize("weights", [{"gangs": 100, "frames": 100}, {"gangs": 100, "frames": 300}])
 def test_long_run_shares_of_gangs_beside_frames_are_within_two_per_cent_of_the_weights(weights):
-    farm, rng = Farm(weights, 50_000), random.Random(4)
+    farm, rng = Farm(weights, Policy().usage_weight_permille), random.Random(4)
     for _ in range(36 * 60):
         farm.minute(rng)
     whole = sum(farm.served.values())

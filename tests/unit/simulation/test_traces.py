@@ -5,10 +5,11 @@ from itertools import pairwise
 from benchmarks.traces import genai, openb, philly
 from benchmarks.training_traces import chronus, elasticflow, gavel
 from scheduler.model.policy import Policy
+from scheduler.queueing.rate import scaling_permille
 from scheduler.simulation.loop import simulate
 from scheduler.simulation.measures import figures
 from scheduler.simulation.scenario import Scenario
-from scheduler.simulation.workload import Workload, scaled_permille
+from scheduler.simulation.workload import Workload
 from tests.traces import traces
 
 HOUR_MS = 3_600_000
@@ -39,7 +40,7 @@ def test_elasticflow_takes_the_traces_duration_at_the_number_of_cards_asked_for(
         for a, b in zip(rigid.jobs, elastic.jobs, strict=True):
             asked = a.steps[0].ranks
             step = b.steps[0]
-            took_ms = elastic.work_ms[b.id] * 1_000 // scaled_permille(step, asked) if asked <= step.ranks else 0
+            took_ms = elastic.work_ms[b.id] * 1_000 // scaling_permille(step, asked) if asked <= step.ranks else 0
             assert not took_ms or abs(took_ms - rigid.work_ms[a.id]) <= 0.02 * rigid.work_ms[a.id] + 2
         assert all(job.deadline_ms > job.submitted_ms for job in elastic.jobs)
 

@@ -1,0 +1,187 @@
+"""The demand mix that placement prepares for: typical shapes to draw from, and the price of scarce ones.
+
+``mix_of`` works from an inventory of node classes and a list of demands with weights; the kernels of
+``scheduler.placement.fragment`` take its arrays. The order of either list changes no score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WHOLE_MILLI = 1000
+ROLLOUTS = 16
+DRAWS = 16
+"""Demands per rollout. Longer ones believe that every gap is filled some day, shorter ones do not see whole nodes."""
+TYPICAL_PERCENT = 95
+"""Draws come from the most frequent shapes that make up this share of demands (FGD, section 5.1)."""
+SCARCE_RATIO = 2
+"""Shapes of one card have a price of their own when less than 1/2 of the capacity can take them."""
+GANG_PERCENT = 125
+"""Price of shapes of several cards, in percent of what their share says: a safety margin for whole nodes."""
+FIXED = 1024
+"""Fixed point of a value: thousandths of a card times ROLLOUTS times FIXED."""
+MASK64 = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeClass:
+    """What nodes of one kind have when nothing runs on them."""
+
+    cpu_milli: int
+    memory_mib: int
+    slots: tuple[int, ...]
+    """Per device slot the kind of its card: slots of one kind are interchangeable."""
+    count: int
+    """Nodes of this class in the inventory."""
+    key: int
+    """Names the class by content (``content_key``), so that ties do not depend on the order of classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """A shape and how often it is asked for."""
+
+    cpu_milli: int
+    memory_mib: int
+    cards: int
+    card_milli: int
+    slots: tuple[int, ...]
+    """Per class the bitmask of device slots it may use."""
+    weight: int
+
+    def order(self, keys: Sequence[int]) -> tuple[int, ...]:
+        """A total order, most frequent first; ``keys`` name the classes, whatever order they are in."""
+        places = [word for pair in sorted(zip(keys, self.slots, strict=True)) for word in pair]
+        return (-self.weight, self.cpu_milli, self.memory_mib, self.cards, self.card_milli, *places)
+
+
+class Mix(NamedTuple):
+    """The demand mix and the classes of nodes, as arrays that kernels take. A row per shape, a column per class."""
+
+    amounts: NDArray[np.int64]
+    """[shape, 4]: cpu_milli, memory_mib, cards, card_milli of the shapes that draws name."""
+    slots: NDArray[np.int64]
+    """[shape, class]: device slots the shape may use."""
+    draws: NDArray[np.int64]
+    """[class, rollout, draw]: rows of ``amounts`` that could run on the class; -1 ends a series."""
+    scarce_amounts: NDArray[np.int64]
+    scarce_slots: NDArray[np.int64]
+    scarce_price: NDArray[np.int64]
+    """Price of one copy, in the unit of a value."""
+    kinds: NDArray[np.int64]
+    """[class, slot]: kind of card, -1 for no card."""
+    all_slots: NDArray[np.int64]
+    """[class]: the mask of all its slots."""
+    class_keys: NDArray[np.uint64]
+
+
+def splitmix64(value: int) -> int:
+    """A good 64-bit mixer (Steele, Lea, Flood 2014)."""
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK64
+    return value ^ (value >> 31)
+
+
+def content_key(words: Sequence[int]) -> int:
+    """A 64-bit key of a sequence of integers, the same in every process."""
+    key = len(words)
+    for word in words:
+        key = splitmix64((key * GOLDEN + word + 1) & MASK64)
+    return key
+
+
+def mix_of(demands: Sequence[Demand], classes: Sequence[NodeClass]) -> Mix:
+    """Prepare the mix for an inventory. Neither the order of demands nor that of classes changes a score."""
+    keys = [c.key for c in classes]
+    ordered = sorted((d for d in demands if d.weight > 0), key=lambda d: d.order(keys))
+    total = sum(d.weight for d in ordered)
+    typical = _typical(ordered, total)
+    scarce = [(d, p) for d in ordered if (p := _price(d, total, classes)) > 0]
+    width = max((len(c.slots) for c in classes), default=1)
+    kinds = np.full((len(classes), max(width, 1)), -1, np.int64)
+    for row, c in enumerate(classes):
+        kinds[row, : len(c.slots)] = c.slots
+    return Mix(
+        amounts=_amounts(typical),
+        slots=_slots(typical, len(classes)),
+        draws=_draws(typical, len(classes)),
+        scarce_amounts=_amounts([d for d, _ in scarce]),
+        scarce_slots=_slots([d for d, _ in scarce], len(classes)),
+        scarce_price=np.array([p for _, p in scarce], np.int64),
+        kinds=kinds,
+        all_slots=np.array([(1 << len(c.slots)) - 1 for c in classes], np.int64),
+        class_keys=np.array([c.key for c in classes], np.uint64),
+    )
+
+
+def _typical(ordered: Sequence[Demand], total: int) -> list[Demand]:
+    seen, kept = 0, []
+    for demand in ordered:
+        kept.append(demand)
+        seen += demand.weight
+        if seen * 100 >= TYPICAL_PERCENT * total:
+            break
+    return kept
+
+
+def _copies(demand: Demand, row: int, node: NodeClass) -> int:
+    """How many of them an empty node takes when nothing else runs there."""
+    cards = demand.slots[row].bit_count()
+    copies = cards * (WHOLE_MILLI // demand.card_milli) if demand.cards == 1 else cards // demand.cards
+    if demand.cpu_milli:
+        copies = min(copies, node.cpu_milli // demand.cpu_milli)
+    if demand.memory_mib:
+        copies = min(copies, node.memory_mib // demand.memory_mib)
+    return copies
+
+
+def _price(demand: Demand, total: int, classes: Sequence[NodeClass]) -> int:
+    """Share of demand x (capacity / capacity for the shape) to the power of 1, of 2 for gangs; 0: not scarce."""
+    if demand.cards == 0 or demand.card_milli == 0:
+        return 0
+    capacity = sum(c.count * len(c.slots) * WHOLE_MILLI for c in classes)
+    size = demand.cards * demand.card_milli
+    supply = size * sum(c.count * _copies(demand, row, c) for row, c in enumerate(classes))
+    if supply == 0 or (demand.cards == 1 and supply * SCARCE_RATIO >= capacity):
+        return 0
+    power, percent = (1, 100) if demand.cards == 1 else (2, GANG_PERCENT)
+    worth = FIXED * ROLLOUTS * size * demand.weight * capacity**power
+    return int(percent * worth // (100 * total * supply**power))
+
+
+def _amounts(demands: Sequence[Demand]) -> NDArray[np.int64]:
+    rows = [(d.cpu_milli, d.memory_mib, d.cards, d.card_milli) for d in demands]
+    return np.array(rows, np.int64).reshape(len(rows), 4)
+
+
+def _slots(demands: Sequence[Demand], classes: int) -> NDArray[np.int64]:
+    return np.array([d.slots for d in demands], np.int64).reshape(len(demands), classes)
+
+
+def _draws(typical: Sequence[Demand], classes: int) -> NDArray[np.int64]:
+    """Equidistant quantiles of the mix, put into series in an order that is fixed but has no pattern."""
+    length = ROLLOUTS * DRAWS
+    shuffled = sorted(range(length), key=_stream)
+    bounds = np.cumsum([d.weight for d in typical], dtype=np.int64)
+    draws = np.full((classes, ROLLOUTS, DRAWS), -1, np.int64)
+    if not typical:
+        return draws
+    for series in range(ROLLOUTS):
+        quantiles = shuffled[series * DRAWS : (series + 1) * DRAWS]
+        at = [(2 * q + 1) * int(bounds[-1]) // (2 * length) for q in quantiles]
+        shapes = [int(s) for s in np.searchsorted(bounds, at, "right")]
+        for row in range(classes):
+            able = [s for s in shapes if typical[s].cards and typical[s].slots[row]]
+            draws[row, series, : len(able)] = able
+    return draws
+
+
+def _stream(index: int) -> int:
+    """The index-th number of the splitmix64 stream that starts at 1."""
+    return splitmix64((1 + (index + 1) * GOLDEN) & MASK64)
