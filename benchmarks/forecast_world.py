@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.traces import Trace
-from scheduler.model.job import Job, JobRecord, Step
+from scheduler.model.job import Job, Step
 from scheduler.model.policy import Backfill
 from scheduler.queueing.durations import Durations, Estimate
-from scheduler.queueing.forecast import Arrivals, Ask, Pool, Running
 from scheduler.queueing.lifecycle import submitted
+from scheduler.queueing.pool import Arrivals, Ask, Pool, Running
 
 RECENT = 64
 """Arrivals the pressure is read from."""
@@ -181,6 +181,3 @@ def _fit(free: Sequence[int], entry: Waiting) -> tuple[int, ...]:
     nodes = np.array(free)
     places = np.flatnonzero(nodes >= entry.cards)[: entry.ranks]
     return tuple(int(node) for node in places) if len(places) == entry.ranks else ()
-
-
-__all__ = ["JobRecord", "Waiting", "World"]

@@ -55,8 +55,8 @@ def describe(open_doors: Open, who: Who, job_id: str) -> PricedJob:
 
 @router.get("/jobs/{job_id}/explain", summary="Why does it wait?")
 def explain(open_doors: Open, who: Who, job_id: str) -> WaitList:
-    """For each waiting step: its place in the order and the reasons."""
-    return {"waits": open_doors.service.explain(who, job_id)}
+    """For each waiting step: its place in the order, the reasons, when it is expected to start, what would start it."""
+    return {"waits": open_doors.service.explain(who, job_id, is_full=True)}
 
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job")

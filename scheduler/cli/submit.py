@@ -21,6 +21,7 @@ from scheduler.report import figures
 from scheduler.report import money as told
 
 _TRIES = 3
+_SURE_PERMILLE = 900
 
 
 @verb(
@@ -188,6 +189,10 @@ def _plan(out: Console, value: dict[str, Any]) -> None:
         out.print("Nothing would start now.")
     if value["waits"]:
         out.print(waits(value["waits"]))
+    if times := value.get("start_ms"):
+        out.print(f"Expected to start {expected(times)}.")
+    if deadline := value.get("deadline"):
+        out.print(_deadline(deadline))
     if prices := value.get("prices"):
         out.print(_prices(prices))
         example = " (EXAMPLE PRICES)" if value.get("example_prices") else ""
@@ -213,13 +218,30 @@ def _prices(listed: list[dict[str, Any]]) -> Any:
     return rows
 
 
+def expected(times: list[int]) -> str:
+    """``at 14:20 (9 of 10: 14:05 to 15:10)``, or ``at once``, on this machine's clock."""
+    low, middle, high = (figures.instant(at) for at in times)
+    return f"at {middle}" if low == high else f"at {middle} (9 of 10: {low} to {high})"
+
+
+def _deadline(found: dict[str, Any]) -> str:
+    by, chance = figures.instant(found["deadline_ms"]), found["permille"] / 10
+    if found["permille"] >= _SURE_PERMILLE:
+        return f"Deadline {by}: yes, with probability {chance:g} %."
+    sure = figures.instant(found["sure_ms"])
+    return f"Deadline {by}: no, the probability is {chance:g} %. With {sure} as the deadline it would be 90 %."
+
+
 def waits(items: list[dict[str, Any]]) -> Any:
     """Waiting steps with their reasons, one reason a line."""
     rows = table("WAITS", "TASKS", "PLACE", "WHY", right=("TASKS", "PLACE"))
     for wait in items:
         reasons = wait.get("reasons", [])
         place = str(wait["position"]) if wait.get("position") else "–"
-        why = "\n".join(plain(reason_of(r)) for r in reasons) or "–"
+        lines = [reason_of(r) for r in reasons]
+        lines += [f"expected to start {expected(wait['start_ms'])}"] if wait.get("start_ms") else []
+        lines += [f"would start now: {change}" for change in wait.get("changes", ())]
+        why = "\n".join(plain(line) for line in lines) or "–"
         rows.add_row(plain(wait.get("step", "")), f"{int(wait.get('tasks', 0)):,}", place, why)
     return rows
 

@@ -153,13 +153,25 @@ class Service:
             "outputs": [u for a in published if a.state is AttemptState.SUCCEEDED for u in a.outputs][:MOST_OUTPUTS],
         }
 
-    def explain(self, caller: Caller, job_id: str) -> list[WaitView]:
-        """Why each waiting step does not start now. Raises NotFound."""
+    def explain(self, caller: Caller, job_id: str, *, is_full: bool = False) -> list[WaitView]:
+        """Why each waiting step does not start now. Raises NotFound.
+
+        ``is_full``: also when it is expected to, and what would start it now; that takes some dozens of plans.
+        """
         visible(caller, self._record(job_id), job_id)
+        now_ms, policy = self._cycle.now_ms(), self._cycle.policy
         with self._cycle.state() as engine:
-            waits = engine.explain(job_id, self._cycle.now_ms(), self._cycle.policy)
+            waits = engine.explain(job_id, now_ms, policy)
+            full = [w for w in waits if w.position] if is_full else []
+            questions = {w.step: engine.outlook(job_id, w.step, now_ms, policy) for w in full}
+            changes = {w.step: engine.changes(job_id, w.step, now_ms, policy) for w in full}
         down = "" if self._cycle.observer.runtime_up else self._cycle.observer.runtime_message
         shown = [views.wait(w) for w in waits]
+        for wait in shown if is_full else ():
+            asked = questions.get(wait["step"])
+            found = asked.answer() if asked is not None else None
+            wait["start_ms"] = list(found.start_ms) if found is not None else []
+            wait["changes"] = [change.message for change in changes.get(wait["step"], ())]
         for wait in shown if down else ():
             wait["reasons"].insert(0, {"kind": "runtime", "resource": "", "message": f"the runtime is not up: {down}"})
         return shown

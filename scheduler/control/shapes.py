@@ -5,6 +5,8 @@ Units are in the names; instants are Unix ms, 0 means "not yet" or "none".
 
 from __future__ import annotations
 
+from typing import NotRequired
+
 from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and typing's own only from Python 3.12
 
 from scheduler.control.delivery import FeedView
@@ -110,6 +112,20 @@ class WaitView(TypedDict):
     tasks: int
     position: int
     reasons: list[ReasonView]
+    start_ms: NotRequired[list[int]]
+    """Instants at which its next task is expected to start: 5, 50 and 95 % quantiles; empty: nobody can say."""
+    changes: NotRequired[list[str]]
+    """Smallest changes that would each start it now, tried on the real plan."""
+
+
+class DeadlineView(TypedDict):
+    """Whether a job of one task will meet its deadline."""
+
+    deadline_ms: int
+    permille: int
+    """Probability, in thousandths."""
+    sure_ms: int
+    """The earliest deadline that it would meet with nine chances in ten."""
 
 
 class WaitList(TypedDict):
@@ -144,6 +160,10 @@ class TrialView(TypedDict):
     steps: list[PlannedStep]
     starts: list[PlannedStart]
     waits: list[WaitView]
+    start_ms: list[int]
+    """Instants at which its first task is expected to start: 5, 50 and 95 % quantiles; empty: nobody can say."""
+    deadline: DeadlineView | None
+    """None: it has none, or is of more than one task."""
 
 
 class AllocationView(TypedDict):

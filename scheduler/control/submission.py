@@ -10,8 +10,9 @@ from scheduler.control import views
 from scheduler.control.access import Caller
 from scheduler.control.cycle import Cycle
 from scheduler.control.ports import History
-from scheduler.control.shapes import PlannedStart, TrialView
+from scheduler.control.shapes import DeadlineView, PlannedStart, TrialView
 from scheduler.engine import Engine
+from scheduler.engine.outlook import Outlook
 from scheduler.jobfile import Draft
 from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem
 from scheduler.model.event import Event, JobSubmitted
@@ -39,6 +40,7 @@ class Submission:
         if len(request_id) > MOST_REQUEST_ID:
             raise InvalidInput([Problem("request_id", f"is longer than {MOST_REQUEST_ID} characters")])
         draft = self._read(caller, file, base_dir)
+        forecast = None if hold else self._expected(draft)
 
         def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], str]:
             known = self._history.job_of_request(caller.tenant, request_id) if request_id else ""
@@ -47,6 +49,7 @@ class Submission:
                 _require_same(engine, known, draft.job(known, request_id))
                 return (), known
             job = replace(draft.job(engine.next_job_id(), request_id), submitted_ms=now_ms)
+            job = _promised(job, forecast)
             _check(engine, job, draft, caller)
             self._remember(caller.tenant, request_id, job.id)
             return (JobSubmitted(at_ms=now_ms, job=job, held=hold),), job.id
@@ -60,6 +63,7 @@ class Submission:
             job = draft.job(engine.next_job_id(), "")
             _check(engine, job, draft, caller)
             plan = engine.trial(job, self._cycle.now_ms(), self._cycle.policy)
+        forecast = self._expected(draft)
         return {
             "tasks": sum(step.count for step in job.steps),
             "steps": [
@@ -68,7 +72,16 @@ class Submission:
             ],
             "starts": _starts(plan),
             "waits": [views.wait(w) for w in plan.waits],
+            "start_ms": list(forecast.start_ms) if forecast is not None else [],
+            "deadline": _deadline(job, forecast),
         }
+
+    def _expected(self, draft: Draft) -> Outlook | None:
+        """When it would start. Worked out beside the cycle, because the first one of a process takes seconds."""
+        with self._cycle.state() as engine:
+            job = draft.job(engine.next_job_id(), "")
+            question = engine.expected(job, self._cycle.now_ms(), self._cycle.policy)
+        return None if question is None else question.answer()
 
     def draft(self, caller: Caller, *, file: str, base_dir: str) -> Job:
         """The job that this file would be now. Stores nothing. Raises InvalidInput."""
@@ -125,6 +138,20 @@ def _check(engine: Engine, job: Job, draft: Draft, caller: Caller) -> None:
         problems.append(Problem(draft.pointer(step, reason.resource), reason.message))
     if problems:
         raise InvalidInput(problems)
+
+
+def _promised(job: Job, forecast: Outlook | None) -> Job:
+    """The job with what was expected of it."""
+    if forecast is None:
+        return job
+    chance = max(forecast.permille, 0)
+    return replace(job, forecast_ms=forecast.start_ms, forecast_raw_ms=forecast.raw_ms, promise_permille=chance)
+
+
+def _deadline(job: Job, forecast: Outlook | None) -> DeadlineView | None:
+    if forecast is None or forecast.permille < 0:
+        return None
+    return {"deadline_ms": job.deadline_ms, "permille": forecast.permille, "sure_ms": forecast.sure_ms}
 
 
 def _require_same(engine: Engine, known: str, again: Job) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from scheduler.engine import apply as facts
 from scheduler.engine import what
-from scheduler.engine.outlook import Outlook, outlook
+from scheduler.engine.outlook import Question, question
 from scheduler.engine.plan import make_plan
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
@@ -114,17 +114,17 @@ class Engine:
         _, done = lifecycle.find_step(record, step)
         return what.changes(self._state, job_id, step, now_ms, policy) if done.waiting.spans else ()
 
-    def outlook(self, job_id: str, step: str, now_ms: int, policy: Policy) -> Outlook | None:
-        """When the step's next task is expected to start; None: nobody can say. Raises NotFound."""
+    def outlook(self, job_id: str, step: str, now_ms: int, policy: Policy) -> Question | None:
+        """When is the step's next task expected to start? None: nobody can say. Raises NotFound."""
         record = self._state.jobs.get(job_id)
         if record is None:
             raise NotFound(f"no job {job_id!r}")
-        return outlook(self._state, record, step, now_ms, policy)
+        return question(self._state, record, step, now_ms, policy)
 
-    def expected(self, job: Job, now_ms: int, policy: Policy) -> Outlook | None:
-        """When a job's first step would be expected to start, were it submitted now; None: nobody can say."""
+    def expected(self, job: Job, now_ms: int, policy: Policy) -> Question | None:
+        """When would a job's first step be expected to start, were it submitted now? None: nobody can say."""
         job = replace(job, id=self.next_job_id(), submitted_ms=now_ms)
-        return outlook(self._state, lifecycle.submitted(job, held=False), job.steps[0].name, now_ms, policy)
+        return question(self._state, lifecycle.submitted(job, held=False), job.steps[0].name, now_ms, policy)
 
     def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from scheduler.engine.candidates import Candidate, sort_steps
 from scheduler.engine.ends import estimate_of
@@ -20,13 +19,11 @@ from scheduler.model.policy import Policy
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.fit import capacity, fraction_room, free_whole, suitable
 from scheduler.placement.view import NodeView
-from scheduler.queueing.calibration import bounds
+from scheduler.queueing.calibration import Calibration, bounds
 from scheduler.queueing.durations import Estimate, worked_ms
 from scheduler.queueing.histogram import ATOMS, quantile
+from scheduler.queueing.pool import Ask, Pool, Running
 from scheduler.queueing.promise import probability
-
-if TYPE_CHECKING:  # Numba is loaded when the first forecast is made
-    from scheduler.queueing.forecast import Ask, Running
 
 AHEAD_MAX = 1_000
 """Steps ahead beyond which a forecast costs more than it is worth: none is made."""
@@ -50,10 +47,54 @@ class Outlook:
     """The deadline that it would meet with ``SURE_PERMILLE``; 0: as ``permille``."""
 
 
-def outlook(state: State, record: JobRecord, step_name: str, now_ms: int, policy: Policy) -> Outlook | None:
-    """The forecast of a job's step, which may be one that is not in the state.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a forecast needs, as values: asked beside the state, answered anywhere."""
 
-    None: it waits for something else than its turn, or too much is ahead, or no future starts it.
+    now_ms: int
+    pool: Pool | None
+    """None: it starts now."""
+    ask: Ask
+    seed: int
+    calibration: Calibration
+    runs: tuple[int, ...] = ()
+    """Equally likely run times, for a job of one task with a deadline."""
+    limit_ms: int = 0
+    failures_per_hour: float = 0.0
+    checkpoint_ms: int = 0
+    restart_ms: int = 0
+
+    def answer(self) -> Outlook | None:
+        """The forecast; None: no future starts it. The first one of a process takes seconds."""
+        raw = (0,) * ATOMS
+        if self.pool is not None:
+            from scheduler.queueing.forecast import forecast  # loads Numba
+
+            raw = forecast(self.pool, self.ask, self.seed)
+        if not raw:
+            return None
+        waits = self.calibration.corrected(raw)
+        permille, sure_ms = self._deadline(waits) if self.runs else (-1, 0)
+        start_ms, raw_ms = _after(self.now_ms, waits), _after(self.now_ms, raw)
+        return Outlook(start_ms=start_ms, raw_ms=raw_ms, permille=permille, sure_ms=sure_ms)
+
+    def _deadline(self, waits: tuple[int, ...]) -> tuple[int, int]:
+        chance = probability(
+            waits,
+            self.runs,
+            self.limit_ms,
+            failures_per_hour=self.failures_per_hour,
+            lost_ms=self.checkpoint_ms,
+            restart_ms=self.restart_ms + quantile(waits, 500),
+        )
+        sums = sorted(wait + run for wait in waits for run in self.runs)
+        return self.calibration.promise(chance), self.now_ms + quantile(sums, SURE_PERMILLE)
+
+
+def question(state: State, record: JobRecord, step_name: str, now_ms: int, policy: Policy) -> Question | None:
+    """What to ask about a job's step, which may be one that is not in the state.
+
+    None: it waits for something else than its turn, or too much is ahead, or no node of the pool could run it.
     """
     now_ms = max(now_ms, state.at_ms)
     entries, _ = sort_steps(state, now_ms, policy, {record.job.id: record})
@@ -61,12 +102,24 @@ def outlook(state: State, record: JobRecord, step_name: str, now_ms: int, policy
     at = next((i for i, c in enumerate(ranked) if c.key == (record.job.id, step_name)), None)
     if at is None or at > AHEAD_MAX:
         return None
-    raw = _waits(state, ranked[at], ranked[:at], now_ms, policy)
-    if not raw:
+    target, step = ranked[at], ranked[at].step
+    found = _pool(state, target, ranked[:at], now_ms, policy)
+    if found is None:
         return None
-    waits = state.calibration.corrected(raw)
-    permille, sure_ms = _deadline(state, ranked[at], waits, now_ms)
-    return Outlook(start_ms=_after(now_ms, waits), raw_ms=_after(now_ms, raw), permille=permille, sure_ms=sure_ms)
+    is_dated = record.job.deadline_ms and len(record.job.steps) == step.count == 1
+    kept_ms = target.kept_ms
+    return Question(
+        now_ms=now_ms,
+        pool=found if found.free else None,
+        ask=_ask(target),
+        seed=number_of(record.job.id),
+        calibration=state.calibration.copy(),
+        runs=tuple(atom - kept_ms for atom in target.estimate.survivors(kept_ms)) if is_dated else (),
+        limit_ms=record.job.deadline_ms - now_ms,
+        failures_per_hour=FAILURES_PER_RANK_HOUR * step.ranks,
+        checkpoint_ms=step.checkpoint_ms,
+        restart_ms=step.restart_ms,
+    )
 
 
 def _after(now_ms: int, waits: tuple[int, ...]) -> tuple[int, int, int]:
@@ -74,48 +127,27 @@ def _after(now_ms: int, waits: tuple[int, ...]) -> tuple[int, int, int]:
     return now_ms + low, now_ms + middle, now_ms + high
 
 
-def _deadline(state: State, candidate: Candidate, waits: tuple[int, ...], now_ms: int) -> tuple[int, int]:
-    job, step = candidate.job, candidate.step
-    if not job.deadline_ms or len(job.steps) > 1 or step.count > 1:
-        return -1, 0
-    runs = tuple(atom - candidate.kept_ms for atom in candidate.estimate.survivors(candidate.kept_ms))
-    chance = probability(
-        waits,
-        runs,
-        job.deadline_ms - now_ms,
-        failures_per_hour=FAILURES_PER_RANK_HOUR * step.ranks,
-        lost_ms=step.checkpoint_ms,
-        restart_ms=step.restart_ms + quantile(waits, 500),
-    )
-    sums = sorted(wait + run for wait in waits for run in runs)
-    return state.calibration.promise(chance), now_ms + quantile(sums, SURE_PERMILLE)
-
-
-def _waits(state: State, target: Candidate, ahead: list[Candidate], now_ms: int, policy: Policy) -> tuple[int, ...]:
-    ask = target.step.resources
-    views = [
-        v for v in state.nodes.values() if capacity(NodeView.empty(v.node), target.demand, state.shapes.features) > 0
-    ]
+def _pool(state: State, target: Candidate, ahead: list[Candidate], now_ms: int, policy: Policy) -> Pool | None:
+    """The nodes the target may use, who runs there, who is ahead. Without nodes: it starts now. None: nowhere."""
+    features, ask = state.shapes.features, target.step.resources
+    views = [v for v in state.nodes.values() if capacity(NodeView.empty(v.node), target.demand, features) > 0]
+    if not views:
+        return None
     rivals = [c for c in ahead if _competes(c.step.resources, ask)]
     ranks = target.step.ranks_min or target.step.ranks
-    if not rivals and sum(capacity(v, target.demand, state.shapes.features) for v in views) >= ranks:
-        return (0,) * ATOMS
-    from scheduler.queueing.forecast import Pool, forecast
-
+    if not rivals and sum(capacity(v, target.demand, features) for v in views) >= ranks:
+        return Pool(free=(), running=())
     nodes = {view.node.name: at for at, view in enumerate(views)}
     leases = (r for r in state.leases.values() if any(a.node in nodes for a in r.lease.allocations))
-    pool = Pool(
+    return Pool(
         free=tuple(_free(state, view, target) for view in views),
         running=tuple(chain.from_iterable(_running(state, r, ask, nodes, now_ms) for r in leases)),
         ahead=tuple(_ask(c) for c in rivals),
         backfill=policy.backfill,
     )
-    return forecast(pool, _ask(target), number_of(target.job.id))
 
 
 def _ask(candidate: Candidate) -> Ask:
-    from scheduler.queueing.forecast import Ask
-
     step = candidate.step
     return Ask(
         ranks=step.ranks_min or step.ranks,
@@ -151,8 +183,6 @@ def _free(state: State, view: NodeView, target: Candidate) -> int:
 def _running(
     state: State, record: LeaseRecord, ask: Resources, nodes: dict[str, int], now_ms: int
 ) -> Iterator[Running]:
-    from scheduler.queueing.forecast import Running
-
     lease = record.lease
     estimate, elapsed = _progress(state, record, now_ms)
     by_amount: dict[int, list[int]] = {}

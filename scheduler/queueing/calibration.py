@@ -17,11 +17,10 @@ SLACK_MS = 10_000
 """Added to waits before their ratio is taken: nobody minds ten seconds more or less."""
 ROUND_MS = 1_000
 """A forecast finer than a cycle is false precision."""
-LEAST_SPREAD = 0.04
+LEAST_SPREAD = 0.1
 """Of the logarithm: a forecast that all futures agree on is still a forecast."""
-PRIOR_WEIGHT = 10
-"""Forecasts of 200 jobs weigh as much as the futures' own spread: jobs of one rush are wrong together, so that many
-records can be few opinions."""
+PRIOR_WEIGHT = 2
+"""Forecasts of 40 jobs weigh as much as the futures' own spread."""
 PROMISE_WEIGHT = 20
 """As many promises kept as were to be expected, before the first one is over."""
 PROMISE_BINS = 20
@@ -65,10 +64,14 @@ class Calibration:
             self._count_promise(after.job, was, -1)
             self._count_promise(after.job, now, 1)
 
+    def copy(self) -> Calibration:
+        """What is known now, for use beside the state."""
+        return Calibration(errors=merged((self.errors,)), promises=dict(self.promises))
+
     def corrected(self, waits: Sequence[int]) -> tuple[int, ...]:
         """The waits of a forecast, as earlier forecasts of such a spread turned out, in milliseconds, sorted."""
-        if not waits:
-            return ()
+        if not any(waits):  # it starts at once, and that teaches nothing about those that wait
+            return tuple(waits)
         middle, spread = _shape(waits)
         errors = merged((PRIOR, self.errors)).atoms()
         found = ((middle + SLACK_MS) * (error / 1_000) ** spread - SLACK_MS for error in errors)
@@ -81,7 +84,7 @@ class Calibration:
         return min((permille * PROMISE_WEIGHT + 1_000 * kept) // (PROMISE_WEIGHT + made), permille)
 
     def _count_start(self, job: Job, started_ms: int, sign: int) -> None:
-        if not (started_ms and job.forecast_raw_ms):
+        if not (started_ms and job.forecast_raw_ms and job.forecast_raw_ms[-1] > job.submitted_ms):
             return
         middle, spread = _shape([at - job.submitted_ms for at in job.forecast_raw_ms])
         wait = max(started_ms - job.submitted_ms, 0)

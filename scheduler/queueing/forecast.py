@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from scheduler.model.policy import Backfill
 from scheduler.queueing import rollout
-from scheduler.queueing.durations import Estimate
 from scheduler.queueing.histogram import ATOMS, quantile
+from scheduler.queueing.pool import Arrivals, Ask, Pool
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -35,52 +35,6 @@ MODES = {
     Backfill.EASY: rollout.EASY,
     Backfill.CONSERVATIVE: rollout.EASY,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """An open lease: what it holds of which nodes of the pool, and how far it is."""
-
-    nodes: tuple[int, ...]
-    """Positions in ``Pool.free``; a node may appear more than once."""
-    amount: int
-    """On each of them: thousandths of a card, or of a vCPU for work without cards."""
-    elapsed_ms: int
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """Equal waiting tasks: each takes ``amount`` at ``ranks`` places together."""
-
-    ranks: int = 1
-    amount: int
-    count: int = 1
-    elapsed_ms: int = 0
-    """Work its checkpoints keep."""
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
-    """What comes while the task waits: one of ``asks`` after another, ``gap_ms`` apart on average."""
-
-    gap_ms: int
-    asks: tuple[Ask, ...]
-    """A sample of recent ones."""
-    are_ahead: bool = False
-    """They go before the task (a more entitled queue, a higher priority); else they only fill what it leaves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """The nodes a task may use, what runs on them, and who waits for them ahead of it, first in order first."""
-
-    free: tuple[int, ...]
-    running: tuple[Running, ...]
-    ahead: tuple[Ask, ...] = ()
-    arrivals: tuple[Arrivals, ...] = ()
-    backfill: Backfill = Backfill.EASY
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from scheduler.model.policy import Backfill
 from scheduler.queueing import rollout
 from scheduler.queueing.durations import Estimate, Source
-from scheduler.queueing.forecast import Arrivals, Ask, Pool, Running, forecast
+from scheduler.queueing.forecast import forecast
 from scheduler.queueing.histogram import ATOMS, quantile
+from scheduler.queueing.pool import Arrivals, Ask, Pool, Running
 
 MINUTE = 60_000
 
