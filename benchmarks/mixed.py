@@ -20,8 +20,9 @@ from scheduler.model.job import Job, JobKind, Resources, Step, StepKind
 from scheduler.model.policy import Backfill, Floor, Policy, Preemption, Sort
 from scheduler.model.queue import Queue
 from scheduler.report import simulated
+from scheduler.simulation import measures
 from scheduler.simulation.loop import simulate
-from scheduler.simulation.measures import cards_held, figures, percentile, tasks_waiting
+from scheduler.simulation.measures import cards_held, percentile, tasks_waiting
 from scheduler.simulation.outcome import Run, Span
 from scheduler.simulation.scenario import Scenario, Script, Starting
 from scheduler.simulation.workload import Workload
@@ -231,7 +232,7 @@ def measure(run: Run, policy: Policy) -> list[Figure]:
         "clips_below_floor_percent": (below_floor_permille(run, JobKind.TRANSCODE, 20) / 10, 0.5 if ours else None),
         "clip_deadlines_missed_percent": (100 * sum(not job.met_deadline for job in due) / max(len(due), 1), None),
         "clip_wait_p99_seconds": (percentile(waits_ms, 990) / SECOND_MS, None),
-        "cards_busy_percent": (figures(run).cards_busy_permille / 10, None),
+        "cards_busy_percent": (measures.figures(run).cards_busy_permille / 10, None),
     }
     return [
         Figure(name=f"{policy.name}_{name}", runs=(float(value[0]),), bound=value[1])

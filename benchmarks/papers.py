@@ -144,7 +144,6 @@ def _decide(run: Run, plan: Allotment, rules: Rules, now: int, found: Outcome, *
     run.late_ms = rules.overhead(run, place, restart)
     run.moves += run.place is not None and place != run.place
     run.place = place
-    run.item = replace(run.item, slot=plan.slots.get(run.item.key))
     late = run.late_ms if rules.overhead is own_overhead else 0
     run.end_ms = (
         NEVER_MS
@@ -226,7 +225,7 @@ def classic(order: Order, *, keep: bool = False, skip: bool = True) -> Policy:
 
 
 def ours(objective: Objective, margin_ms: int = 0) -> Policy:
-    """The shipped policy."""
+    """The shipped policy. Nothing is promised: a deadline is met or not."""
     return lambda items, supply, now: allot(items, supply, now, objective, margin_ms=margin_ms)
 
 

@@ -1,5 +1,7 @@
 """Fixtures shared by suites."""
 
+from pathlib import Path
+
 import pytest
 import structlog
 from hypothesis import settings
@@ -11,6 +13,16 @@ def pytest_configure(config):
     """The suite says the same twice in a row; ``make soak`` looks for what nobody has seen yet and prints the seed."""
     settings.register_profile("repeatable", derandomize=True)
     settings.load_profile("default" if config.getoption("markexpr") == "soak" else "repeatable")
+    drop_stale_kernels()
+
+
+def drop_stale_kernels():
+    """Numba looks only at a kernel's own file: one whose callee in another file has changed would run as it was."""
+    placement = Path(__file__).parents[1] / "scheduler" / "placement"
+    newest = max(path.stat().st_mtime for path in placement.glob("*.py"))
+    for kept in placement.glob("__pycache__/*.nb[ic]"):
+        if kept.stat().st_mtime < newest:
+            kept.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

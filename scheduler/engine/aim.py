@@ -17,6 +17,7 @@ from scheduler.model.node import DeviceKind, Health, NodeState
 from scheduler.model.plan import Preempt, Reason, ReasonKind
 from scheduler.model.policy import Objective, Policy
 from scheduler.placement.view import leasable
+from scheduler.queueing import gittins
 from scheduler.queueing.allot import allot
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply, item_of
 from scheduler.queueing.lifecycle import find_step
@@ -100,7 +101,9 @@ def _waiting_item(candidate: Candidate, models: list[str]) -> Item:
     remaining_ms = max(1, candidate.estimate.median_ms - candidate.kept_ms)
     item = item_of(candidate.step, key=_text(candidate.key), remaining_ms=remaining_ms, models=models)
     restart_ms = candidate.step.restart_ms if candidate.record.preempted or candidate.record.worked else 0
-    return _of_job(replace(item, lose_ms=restart_ms), candidate.job)
+    known = candidate.step.run_ms_expected or candidate.record.run_count
+    index_ms = 0 if known else gittins.index_ms(candidate.estimate.atoms, candidate.served_ms)
+    return _of_job(replace(item, lose_ms=restart_ms, index_ms=index_ms), candidate.job)
 
 
 def _of_job(item: Item, job: Job) -> Item:
@@ -115,14 +118,17 @@ def _of_job(item: Item, job: Job) -> Item:
 
 def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
     job = state.jobs[key[0]]
-    step, _ = find_step(job, key[1])
+    step, done = find_step(job, key[1])
     place = _place(state, record)
     rate = max(1, work_rate_permille(step, place[1], place[0]))
     left = left_ms(state, record, now_ms, estimate_of(state, *key)) * rate // FULL_PERMILLE
     ran_ms = now_ms - record.lease.granted_ms
     lost_ms = ran_ms % step.checkpoint_ms if step.checkpoint_ms else ran_ms
     item = item_of(step, key=_text(key), remaining_ms=max(1, left), models=models)
-    return _of_job(replace(item, running=place, lose_ms=step.restart_ms + lost_ms), job.job)
+    ran_ms += done.served_ms // step.ranks
+    known = step.run_ms_expected or done.run_count
+    index_ms = 0 if known else gittins.index_ms(estimate_of(state, *key).atoms, ran_ms)
+    return _of_job(replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms), job.job)
 
 
 def _place(state: State, record: LeaseRecord) -> Place:

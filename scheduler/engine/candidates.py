@@ -68,6 +68,11 @@ class Candidate:
         return max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)
 
     @property
+    def served_ms(self) -> int:
+        """How long its ranks have run so far, over all attempts."""
+        return self.record.served_ms // self.step.ranks
+
+    @property
     def kept_ms(self) -> int:
         """Work that the next task's checkpoints keep."""
         return self.record.worked[0][1] if self.record.worked and self.step.count == 1 else 0

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.placement.compiled import entry, inlined, kernel
+from scheduler.placement.fill import SCRATCH, SLOTS, filled_in_lanes
 from scheduler.placement.mix import FIXED, WHOLE_MILLI, Mix
 
 Row = NDArray[np.signedinteger[Any]]
@@ -45,12 +46,18 @@ class Memo(NamedTuple):
     keys: NDArray[np.uint64]
     values: NDArray[np.int64]
     room: Row
-    """Scratch space."""
+    lanes: NDArray[np.int32]
+    """Scratch space, like ``room``."""
 
 
 def memo_of(bits: int) -> Memo:
     """An empty memo of 2**bits entries (16 bytes each)."""
-    return Memo(np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.int64), np.zeros(SLOTS_MOST, np.int64))
+    return Memo(
+        np.zeros(1 << bits, np.uint64),
+        np.zeros(1 << bits, np.int64),
+        np.zeros(SLOTS_MOST, np.int64),
+        np.zeros(SCRATCH, np.int32),
+    )
 
 
 @inlined
@@ -111,7 +118,7 @@ def _take(room: Row, mask: int, cards: int, milli: int) -> int:
 
 
 @kernel
-def _filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:
+def filled(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:
     """Thousandths of cards that all rollouts together take. ``room`` is scratch space."""
     room = room[: free.shape[0]]
     idle, widest = 0, 0
@@ -178,7 +185,11 @@ def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: R
     at = np.int64(key >> np.uint64(1)) & (memo.keys.shape[0] - 1)
     if memo.keys[at] == key:
         return int(memo.values[at])
-    worth = _filled(mix, memo.room, klass, cpu, memory, free) * FIXED + _kept(mix, klass, cpu, memory, free)
+    if mix.has_lanes[klass] and free.shape[0] >= SLOTS:
+        fill = filled_in_lanes(mix, memo.lanes, klass, cpu, memory, free)
+    else:
+        fill = filled(mix, memo.room, klass, cpu, memory, free)
+    worth = fill * FIXED + _kept(mix, klass, cpu, memory, free)
     memo.keys[at], memo.values[at] = key, worth
     return worth
 

@@ -25,6 +25,8 @@ GANG_PERCENT = 125
 """Price of shapes of several cards, in percent of what their share says: a safety margin for whole nodes."""
 FIXED = 1024
 """Fixed point of a value: thousandths of a card times ROLLOUTS times FIXED."""
+LANE_NEVER, LANE_SLOTS = 30_000, 8
+"""More thousandths than a card has; most device slots of a node that is filled side by side."""
 MASK64 = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -79,6 +81,12 @@ class Mix(NamedTuple):
     all_slots: NDArray[np.int64]
     """[class]: the mask of all its slots."""
     class_keys: NDArray[np.uint64]
+    lanes: NDArray[np.int32]
+    """[class, draw, 3 x ROLLOUTS]: cpu_milli, memory_mib, thousandths of draws of one card, a lane per rollout."""
+    gangs: NDArray[np.bool_]
+    """[class, draw]: whether some rollout draws several cards there."""
+    has_lanes: NDArray[np.bool_]
+    """[class]: whether ``scheduler.placement.fill`` can fill it."""
 
 
 def splitmix64(value: int) -> int:
@@ -107,16 +115,23 @@ def mix_of(demands: Sequence[Demand], classes: Sequence[NodeClass]) -> Mix:
     kinds = np.full((len(classes), max(width, 1)), -1, np.int64)
     for row, c in enumerate(classes):
         kinds[row, : len(c.slots)] = c.slots
+    amounts, slots, draws = _amounts(typical), _slots(typical, len(classes)), _draws(typical, len(classes))
+    all_slots = np.array([(1 << len(c.slots)) - 1 for c in classes], np.int64)
+    widths = np.array([len(c.slots) for c in classes], np.int64)
+    is_whole = (slots == all_slots) | (slots == 0) | (amounts[:, 2:3] == 0)
     return Mix(
-        amounts=_amounts(typical),
-        slots=_slots(typical, len(classes)),
-        draws=_draws(typical, len(classes)),
+        amounts=amounts,
+        slots=slots,
+        draws=draws,
         scarce_amounts=_amounts([d for d, _ in scarce]),
         scarce_slots=_slots([d for d, _ in scarce], len(classes)),
         scarce_price=np.array([p for _, p in scarce], np.int64),
         kinds=kinds,
-        all_slots=np.array([(1 << len(c.slots)) - 1 for c in classes], np.int64),
+        all_slots=all_slots,
         class_keys=np.array([c.key for c in classes], np.uint64),
+        lanes=_lanes(amounts, draws),
+        gangs=((draws >= 0) & (amounts[draws, 2] > 1)).any(axis=1) if len(amounts) else draws[:, 0] >= 0,
+        has_lanes=is_whole.all(axis=0) & (widths <= LANE_SLOTS),
     )
 
 
@@ -180,6 +195,16 @@ def _draws(typical: Sequence[Demand], classes: int) -> NDArray[np.int64]:
             able = [s for s in shapes if typical[s].cards and typical[s].slots[row]]
             draws[row, series, : len(able)] = able
     return draws
+
+
+def _lanes(amounts: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.int32]:
+    classes, rollouts, length = draws.shape
+    lanes = np.full((classes, length, 3, rollouts), LANE_NEVER, np.int64)
+    for at, shape in np.ndenumerate(draws):
+        klass, rollout, draw = at
+        if shape >= 0 and amounts[shape, 2] == 1:
+            lanes[klass, draw, :, rollout] = amounts[shape, [0, 1, 3]]
+    return np.minimum(lanes, 2**31 - 1).astype(np.int32).reshape(classes, length, 3 * rollouts)
 
 
 def _stream(index: int) -> int:

@@ -18,7 +18,7 @@ from scheduler.placement.kernels import Ranks, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
 
-LAG = 256
+LAG = 1_024
 """Changes a shape may be behind before it catches up in turn: few enough to be worked in within a decision, and so many
 that a node which changes several times is looked at once."""
 

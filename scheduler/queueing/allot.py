@@ -44,7 +44,7 @@ def allot(
     *,
     margin_ms: int = 0,
 ) -> Allotment:
-    """Targets for all items. Any order of ``items`` gives the same."""
+    """Targets for all items. Any order of ``items`` gives the same. ``margin_ms``: see ``timetable``."""
     ranked = sorted(items, key=lambda i: i.key)
     table = timetable(ranked, supply, now_ms, margin_ms=margin_ms)
     hand = _Hand(dict(supply.cards), {i.key: i for i in ranked}, {})

@@ -2,7 +2,7 @@
 
 Each item with a deadline gets a slot, the one of least card-time that ends in time, in the order of the deadlines
 (after ElasticFlow's minimum satisfactory share, ASPLOS 2023, section 4; but one stretch on a constant number of cards,
-since every resize costs a restart). Slots that were promised are kept as they are when the order gives no better way.
+since every resize costs a restart). Slots that were promised stay as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.model.job import Slot
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply
+
+RETIMED_MAX = 64
+"""So many items without a promise are timed anew together (which is quadratic); more take what these leave."""
 
 
 @dataclass(slots=True)
@@ -113,22 +116,36 @@ class Timetable:
 
 
 def timetable(items: Iterable[Item], supply: Supply, now_ms: int, *, margin_ms: int = 0) -> Timetable:
-    """Slots for items with a deadline: promised ones for certain, then the others while they fit, least work first.
+    """Slots for items with a deadline: promised ones as they were promised, beside them as many others as fit.
 
-    ``margin_ms``: slots end this long before the deadline where that is possible. Without failures and with no fewer
-    cards than at the promise every promised item keeps a slot that ends in time.
+    ``margin_ms``: slots end this long before the deadline where that is possible. Without failures, and with no fewer
+    cards than at the promise, every promised item keeps a slot that ends in time: who runs early, or larger, only needs
+    less of it. Where a promise cannot be kept as it is, all promised slots are sought anew. The others' slots are
+    sought anew at every decision, least work first: one joins if all that joined before it still end in time.
     """
-    dated = sorted((i for i in items if i.deadline_ms), key=lambda i: (i.deadline_ms, i.key))
+    dated = sorted((i for i in items if i.deadline_ms), key=_by_due)
     promised = [item for item in dated if item.slot is not None]
-    table = _by_deadline(promised, supply, now_ms, margin_ms)
-    if table is None:
-        table = _as_promised(promised, supply, now_ms)
-    for item in sorted((i for i in dated if i.slot is None), key=lambda i: (least_card_ms(i), i.key)):
-        better = _by_deadline([*_kept(promised, table), item], supply, now_ms, margin_ms)
+    base, late = _as_promised(promised, supply, now_ms)
+    if late:
+        base = _in_order(_empty(supply, now_ms), promised, margin_ms) or base
+        for item in late:
+            if item.key not in base.slots:
+                base.add(item, item.deadline_ms)
+    others = [item for item in dated if item.slot is None]
+    return _in_order(base.copy(), others, margin_ms) or _joined(base, others, margin_ms)
+
+
+def _joined(base: Timetable, items: Sequence[Item], margin_ms: int) -> Timetable:
+    """Those that fit beside each other."""
+    table = base
+    kept: list[Item] = []
+    for item in sorted(items, key=lambda i: (least_card_ms(i), i.key)):
+        better = _in_order(base.copy(), [*kept, item], margin_ms) if len(kept) < RETIMED_MAX else None
         if better is not None:
-            table, promised = better, [*promised, item]
-        elif table.add(item, item.deadline_ms):
-            promised = [*promised, item]
+            table = better
+        elif not table.add(item, item.deadline_ms - margin_ms) and not table.add(item, item.deadline_ms):
+            continue
+        kept.append(item)
     return table
 
 
@@ -138,38 +155,36 @@ def least_card_ms(item: Item) -> int:
     return min(costs, default=NEVER_MS)
 
 
-def _kept(items: Sequence[Item], table: Timetable) -> list[Item]:
-    return [item for item in items if item.key in table.slots]
-
-
 def _empty(supply: Supply, now_ms: int) -> Timetable:
     return Timetable(now_ms, {model: Profile([now_ms], [cards]) for model, cards in supply.cards})
 
 
-def _by_deadline(items: Sequence[Item], supply: Supply, now_ms: int, margin_ms: int) -> Timetable | None:
-    """A slot in time for every item, in the order of the deadlines; None: not so."""
-    table = _empty(supply, now_ms)
-    for item in sorted(items, key=lambda i: (i.deadline_ms, i.key)):
+def _by_due(item: Item) -> tuple[int, str]:
+    return item.deadline_ms, item.key
+
+
+def _in_order(table: Timetable, items: Sequence[Item], margin_ms: int) -> Timetable | None:
+    """The table with a slot in time for every item, in the order of the deadlines; None: not so."""
+    for item in sorted(items, key=_by_due):
         if not table.add(item, item.deadline_ms - margin_ms) and not table.add(item, item.deadline_ms):
             return None
     return table
 
 
-def _as_promised(items: Sequence[Item], supply: Supply, now_ms: int) -> Timetable:
-    """Promised slots as they are (what is late gets what is left)."""
+def _as_promised(items: Sequence[Item], supply: Supply, now_ms: int) -> tuple[Timetable, list[Item]]:
+    """What is still needed of the promised slots, and the items for which they do not do any more."""
     table = _empty(supply, now_ms)
     late: list[Item] = []
     for item in items:
         slot = item.slot
         assert slot is not None  # the caller chose these
-        ends = dict(item.places()).get((slot.model, slot.ranks))
+        place = slot.model, slot.ranks
+        speed = dict(item.places()).get(place, 0)
         start = max(slot.start_ms, now_ms)
-        enough = ends is not None and start + item.takes_ms((slot.model, slot.ranks), ends) <= item.deadline_ms
-        if not enough or not table.put(item, slot):
+        end = start + item.takes_ms(place, speed) if speed else NEVER_MS
+        if end > item.deadline_ms or not table.put(item, replace(slot, start_ms=start, end_ms=end)):
             late.append(item)
-    for item in late:
-        table.add(item, item.deadline_ms)
-    return table
+    return table, late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ CORE = ("model", "placement", "queueing", "ledger", "engine", "simulation")
 PURE = (*(f"scheduler/{room}" for room in CORE), "pipelines")
 PROGRAM = """
 import importlib, json, sys
-import numba  # it reads a YAML configuration where PyYAML is installed; that is not our doing
+import numpy, numba, numba.experimental.structref
 before = set(sys.modules)  # what site-packages' .pth files loaded at start is not ours
 for name in sys.argv[1:]:
     importlib.import_module(name)

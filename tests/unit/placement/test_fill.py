@@ -1,0 +1,35 @@
+import random
+
+import numpy as np
+
+from scheduler.placement.fill import SCRATCH, filled_in_lanes
+from scheduler.placement.fragment import SLOTS_MOST, filled
+from scheduler.placement.mix import Demand, NodeClass, mix_of
+
+
+def test_lanes_take_what_one_series_after_the_other_takes():
+    rng = random.Random(5)
+    for _ in range(40):
+        cards = rng.randrange(1, 9)
+        node = NodeClass(
+            cpu_milli=cards * 12_000, memory_mib=cards * 48_000, slots=(0,) * cards, count=1, key=rng.getrandbits(60)
+        )
+        demands = [
+            Demand(
+                cpu_milli=rng.randrange(0, 20_000),
+                memory_mib=rng.randrange(0, 60_000),
+                cards=(many := rng.choice((0, 1, 1, 1, 1, 2, 4))),
+                card_milli=rng.choice((100, 300, 500, 730, 1_000)) if many == 1 else 1_000,
+                slots=((1 << cards) - 1 if rng.random() < 0.9 else 0,),
+                weight=rng.randrange(1, 9),
+            )
+            for _ in range(12)
+        ]
+        mix = mix_of(demands, [node])
+        assert mix.has_lanes[0]
+        for _ in range(50):
+            free = np.zeros(8, np.int64)
+            free[:cards] = [rng.choice((0, 90, 300, 500, 1_000, 1_000)) for _ in range(cards)]
+            cpu, memory = rng.randrange(node.cpu_milli + 1), rng.randrange(node.memory_mib + 1)
+            slow = filled(mix, np.zeros(SLOTS_MOST, np.int64), 0, cpu, memory, free)
+            assert filled_in_lanes(mix, np.zeros(SCRATCH, np.int32), 0, cpu, memory, free) == slow
