@@ -123,7 +123,6 @@ class DeadlineView(TypedDict):
 
     deadline_ms: int
     permille: int
-    """Probability, in thousandths."""
     sure_ms: int
     """The earliest deadline that it would meet with nine chances in ten."""
 
@@ -161,9 +160,7 @@ class TrialView(TypedDict):
     starts: list[PlannedStart]
     waits: list[WaitView]
     start_ms: list[int]
-    """Instants at which its first task is expected to start: 5, 50 and 95 % quantiles; empty: nobody can say."""
     deadline: DeadlineView | None
-    """None: it has none, or is of more than one task."""
 
 
 class AllocationView(TypedDict):

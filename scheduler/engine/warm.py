@@ -33,6 +33,11 @@ def warm() -> None:
     for _ in range(2):
         for event in engine.events_of(engine.plan(0, Policy())):
             engine.apply(event)
+    for record in list(engine.jobs()):
+        question = engine.outlook(record.job.id, "s", 0, Policy())
+        if question is not None and question.pool is not None:
+            question.answer()
+            break
     engine.apply(NodeLost(at_ms=0, node="b", reason=""))
     engine.plan(0, Policy())
 
