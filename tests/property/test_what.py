@@ -256,7 +256,7 @@ def test_every_change_named_is_the_smallest_that_starts_it(seed):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_200)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_every_change_named_is_the_smallest_in_many_parks(seed):
     explore(seed)
