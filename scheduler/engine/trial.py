@@ -38,7 +38,7 @@ class Trial:
         self.seats = {name: seats - state.seats.get(name, 0) for name, seats in policy.licences}
         self.guard = Guard(self.search.nodes, self._ends, state.shapes.features)
         self.calendar = Calendar(state.reservations.values())
-        self.has_lanes = any(view.node.lane is not Lane.ANY for view in state.nodes.values())
+        self.has_lanes = state.shapes.has_lanes
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}

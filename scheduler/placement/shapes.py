@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
-from scheduler.model.node import Node
+from scheduler.model.node import Lane, Node
 from scheduler.model.plan import Reason
 from scheduler.placement import gang
 from scheduler.placement.cluster import Cluster, Views
@@ -52,6 +52,15 @@ class Shapes:
         self.nodes = Views(self.placer.cluster)
         """All nodes and what is free on them now."""
         self._shapes: dict[Demand, Shape] = {}
+
+    @property
+    def has_lanes(self) -> bool:
+        """Whether any node serves one lane only. Read off the classes of nodes: every plan asks."""
+        cluster = self.placer.cluster
+        return any(
+            count and kind.node.lane is not Lane.ANY
+            for kind, count in zip(cluster.classes, cluster.members, strict=True)
+        )
 
     def set_node(self, node: Node) -> None:
         """A node joined or is described anew; what is held on it stays held."""
