@@ -28,6 +28,7 @@ from scheduler.model.event import (
     QueueSet,
     RateCardSet,
     ReservationSet,
+    SeatKept,
     TenantSet,
     UsageSealed,
     VoucherGranted,
@@ -175,6 +176,15 @@ def _lease_stopping(state: State, event: LeaseStopping) -> None:
         state.put_lease(after)
 
 
+def _seat_kept(state: State, event: SeatKept) -> None:
+    record = state.jobs.get(event.job_id)
+    if record is None:
+        raise NotFound(f"no job {event.job_id!r}")
+    if event.seat not in lifecycle.find_step(record, event.step)[1].seats:
+        state.put_job(lifecycle.seat_kept(record, event))
+        state.seated = {key for key in state.seated if any(step.seats for step in state.jobs[key].steps)} | {event.job_id}
+
+
 def _attempt_started(state: State, event: AttemptStarted) -> None:
     attempt = _open_attempt(state, event.attempt_id)
     if attempt is None:
@@ -262,6 +272,7 @@ HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
     JobRetried: _verb,
     LeaseGranted: _lease_granted,
     LeaseStopping: _lease_stopping,
+    SeatKept: _seat_kept,
     AttemptStarted: _attempt_started,
     AttemptsSeen: _attempts_seen,
     AttemptFinished: _attempt_finished,

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from scheduler.engine import apply as facts
 from scheduler.engine import what
+from scheduler.engine.defrag import Proposal, proposals
 from scheduler.engine.outlook import Question, question
-from scheduler.engine.plan import make_plan
+from scheduler.engine.plan import drafted, make_plan
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
 from scheduler.model.event import (
@@ -20,11 +21,12 @@ from scheduler.model.event import (
     LeaseGranted,
     LeaseStopping,
     NodeSeen,
+    SeatKept,
 )
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node, NodeState
-from scheduler.model.plan import Change, Convert, Plan, Preempt, Reason, Start, Stop, Wait
+from scheduler.model.plan import Change, Convert, Keep, Plan, Preempt, Reason, Start, Stop, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
@@ -84,6 +86,8 @@ class Engine:
                 events.append(LeaseGranted(at_ms=plan.now_ms, lease=action.lease))
             elif isinstance(action, Stop | Preempt):
                 events.append(LeaseStopping(at_ms=plan.now_ms, lease_id=action.lease_id, reason=action.reason))
+            elif isinstance(action, Keep):
+                events.append(SeatKept(at_ms=plan.now_ms, job_id=action.job_id, step=action.step, seat=action.seat))
             elif isinstance(action, Convert):
                 node = moving(self._state.nodes[action.node].node, action, plan.now_ms)
                 events.append(NodeSeen(at_ms=plan.now_ms, node=node))
@@ -113,6 +117,16 @@ class Engine:
             raise NotFound(f"no job {job_id!r}")
         _, done = lifecycle.find_step(record, step)
         return what.changes(self._state, job_id, step, now_ms, policy) if done.waiting.spans else ()
+
+    def rearrangements(self, now_ms: int, policy: Policy, job_id: str = "") -> tuple[Proposal, ...]:
+        """Moves of running leases that would each let a step start that waits for room; ``job_id``: of this job only.
+
+        Nothing is moved: see :attr:`Proposal.actions`. For people, not for the cycle. Raises NotFound.
+        """
+        if job_id and job_id not in self._state.jobs:
+            raise NotFound(f"no job {job_id!r}")
+        draft = drafted(self._state, max(now_ms, self._state.at_ms), policy)
+        return tuple(proposals(draft.trial, draft.left_over, job_id))
 
     def outlook(self, job_id: str, step: str, now_ms: int, policy: Policy) -> Question | None:
         """When is the step's next task expected to start? None: nobody can say. Raises NotFound."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
 from scheduler.engine.convert import conversions, drain
+from scheduler.engine.defrag import by_rule
 from scheduler.engine.reasons import reasons_of
+from scheduler.engine.seats import guard, sit
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
 from scheduler.model.job import JobRecord
-from scheduler.model.plan import Action, Plan, Preempt, ReasonKind, Start, Stop, Wait
+from scheduler.model.lease import Lease
+from scheduler.model.plan import Action, Keep, Plan, Preempt, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue
 from scheduler.queueing.order import NONE, Order, amounts_of, plus
@@ -34,9 +37,19 @@ class Draft:
     shares: dict[str, Amounts]
     """By queue, what counts for its share: held, with what this plan starts, and used."""
     starts: list[Start] = field(default_factory=list)
-    preempts: list[Preempt] = field(default_factory=list)
+    preempts: list[Preempt | Keep] = field(default_factory=list)
+    """And seats kept for those who are moved, and for whom."""
     left_over: list[Candidate] = field(default_factory=list)
     """Steps with tasks left, in the order they were reached."""
+    barred: list[Wait] = field(default_factory=list)
+    """Steps that may not start at all."""
+    steer_ms: int = 0
+    """When the timetable for deadlines wants something else; 0: never."""
+
+    def grant(self, lease: Lease, amounts: Amounts) -> None:
+        """A lease starts, and counts for its queue's share."""
+        self.starts.append(Start(lease=lease))
+        self.shares[lease.queue] = plus(self.shares.get(lease.queue, NONE), amounts)
 
 
 def make_plan(
@@ -53,9 +66,36 @@ def make_plan(
     ``waits``: whether to say why the rest waits, which costs as much again and changes nothing of what is done.
     """
     now_ms = max(now_ms, state.at_ms)
-    tree = tuple({**state.queues, **queues}.values())
     # 1. Stop what belongs to jobs that are to end.
     stops = tuple(_stops(state))
+    draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
+    # 9. Move nodes between lanes for those who wait, and leases out of their way where a rule allows it.
+    moves = conversions(draft.trial, draft.left_over)
+    draft.preempts += by_rule(draft.trial, draft.left_over)
+    # 10. Say why everything else waits.
+    told: Iterable[Wait] = ()
+    if waits:
+        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
+    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
+    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *draft.barred) if waits else ())
+    # 11. Say when something may change without an event.
+    if not (draft.left_over or draft.barred):
+        return plan
+    banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
+    return replace(plan, wake_ms=wake(draft.trial, plan, draft.steer_ms, banned=banned))
+
+
+def drafted(
+    state: State,
+    now_ms: int,
+    policy: Policy,
+    jobs: Mapping[str, JobRecord] = NO_JOBS,
+    queues: Mapping[str, Queue] = NO_QUEUES,
+    *,
+    explain: bool = True,
+) -> Draft:
+    """Who starts, who is stopped for whom, and who is left over. ``now_ms`` is not before the state's."""
+    tree = tuple({**state.queues, **queues}.values())
     # 2. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     entries, barred = sort_steps(state, now_ms, policy, jobs)
     # 3. What is left to take, and every limit on taking it.
@@ -64,8 +104,11 @@ def make_plan(
     quotas = Quotas(tree, state.held, state.totals, jobs_now)
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
-    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=waits, shares=shares)
-    # 4. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
+    # 4. Whoever was moved, or others were moved for, sits down on the seats that are kept for them.
+    for job_id in sorted(state.seated & state.active.keys(), key=number_of):
+        _seat(draft, state.active[job_id], entries)
+    # 5. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
     draft.preempts += wanted.stops
     draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
@@ -75,31 +118,30 @@ def make_plan(
             steer(candidate, wanted.places.get(candidate.key))
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
-    unsteered = len(draft.left_over)
-    # 5. Kinds of job below their floor go first, until they reach it.
+    unsteered, draft.steer_ms = len(draft.left_over), wanted.wake_ms
+    # 6. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
         below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
         _place_all(draft, Order(tree, state.totals, draft.shares, below), draft.trial.is_below_floor)
-    # 6. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
+    # 7. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
     if any(any(queue.guaranteed) for queue in tree):
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
-    # 7. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    # 8. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
-    # 8. Move nodes between lanes for those who wait.
-    moves = conversions(draft.trial, draft.left_over)
-    # 9. Say why everything else waits.
-    told: Iterable[Wait] = ()
-    if waits:
-        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
-    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
-    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *barred) if waits else ())
-    # 10. Say when something may change without an event.
-    if not (draft.left_over or barred):
-        return plan
-    banned = any(reason.kind is ReasonKind.CALENDAR for wait in barred for reason in wait.reasons)
-    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms, banned=banned))
+    return draft
+
+
+def _seat(draft: Draft, record: JobRecord, entries: Mapping[str, Sequence[Candidate]]) -> None:
+    waiting = {c.step.name: c for c in entries.get(record.job.queue, ()) if c.job.id == record.job.id}
+    for step, done in zip(record.job.steps, record.steps, strict=True):
+        candidate = waiting.get(step.name)
+        if candidate is None:
+            guard(draft.trial, record.job, step, done)
+            continue
+        for lease in sit(draft.trial, candidate, draft.trial.state.next_lease + len(draft.starts)):
+            draft.grant(lease, amounts_of(step.resources, len(lease.allocations)))
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -121,9 +163,8 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         if candidate.left and wanted and not full:
             lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
         if lease is not None:
-            draft.starts.append(Start(lease=lease))
             amounts = amounts_of(candidate.step.resources, len(lease.allocations))
-            draft.shares[lease.queue] = plus(draft.shares.get(lease.queue, NONE), amounts)
+            draft.grant(lease, amounts)
             order.charge(amounts)
             continue
         order.drop()

@@ -93,6 +93,8 @@ class State:
         """What finished tasks teach about those that have not."""
         self.calibration = Calibration()
         """How right forecasts and promises were."""
+        self.seated = {record.job.id for record in snapshot.jobs if any(step.seats for step in record.steps)}
+        """Jobs for which seats are kept, and some for which none are any more."""
         self.touched = Touched()
         self._block = -1
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""

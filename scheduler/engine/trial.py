@@ -11,6 +11,7 @@ from scheduler.engine.ends import estimate_of, left_ms
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
+from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
@@ -42,6 +43,8 @@ class Trial:
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
+        self.seats: list[Seat] = []
+        """Kept, and not free yet."""
         self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
         self.promises: list[Promise] = []
         self.promises_max = policy.promises_max
@@ -58,15 +61,15 @@ class Trial:
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, candidate: Candidate, lease_id: str) -> Lease | None:
-        """A lease for the candidate's next tasks, which are thereby taken from it; None: not now."""
+    def start(self, candidate: Candidate, lease_id: str, seat: Seat | None = None) -> Lease | None:
+        """A lease for the candidate's next tasks, which are thereby taken from it; None: not now (or not there)."""
         step = candidate.step
         if self.search.is_hopeless(candidate.demand, step.ranks_min or step.ranks, step.together):
             return None
         candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
-        allocations = self._place(candidate)
+        allocations = self._place(candidate, seat)
         if not allocations:
             return None
         amounts = amounts_of(candidate.step.resources, len(allocations))
@@ -106,13 +109,13 @@ class Trial:
         block = self.quotas.block(candidate.queue, amounts_of(candidate.step.resources, least), candidate.job.id)
         return quota_reason(block) if block is not None else None
 
-    def _place(self, candidate: Candidate) -> tuple[Allocation, ...]:
+    def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
         step, job = candidate.step, candidate.job
         if not candidate.chunk:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
             candidate.chunk = chunk_size(step, candidate.record, self.policy, slots)
-        barred = self.barred(candidate)
+        barred = self.barred(candidate) if seat is None else self._others(candidate, seat)
         for ranks in self._sizes(candidate):
             found = self.search.place(
                 candidate.demand, ranks, job.tenant, candidate.record.warm_nodes, barred=barred, together=step.together
@@ -137,8 +140,13 @@ class Trial:
     def barred(self, candidate: Candidate) -> frozenset[str]:
         """Nodes kept for others for as long as the candidate would need them."""
         end_ms = self.now_ms + candidate.run_ms
-        promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if self.promises else frozenset()
+        kept = self.promises or self.seats
+        promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if kept else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
+
+    def _others(self, candidate: Candidate, seat: Seat) -> frozenset[str]:
+        """Every node but those of the seat, which nobody else was promised."""
+        return frozenset(self.search.nodes).difference(seat.nodes) | self.closed(candidate)
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""

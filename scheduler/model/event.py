@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.model.job import Job
+from scheduler.model.job import Job, Seat
 from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.measured import Measured
 from scheduler.model.money import PolicyVersion, RateCard, Voucher
@@ -140,6 +140,18 @@ class LeaseStopping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeatKept:
+    """Room was made, or found, for the next lease of a step by moving leases; it is kept for a while."""
+
+    at_ms: int
+    job_id: str
+    step: str
+    seat: Seat
+    by: str = ""
+    """Id of the operator's key; empty: the policy's rule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
     """The runner process runs."""
 
@@ -242,6 +254,7 @@ Event = (
     | JobRetried
     | LeaseGranted
     | LeaseStopping
+    | SeatKept
     | AttemptStarted
     | AttemptsSeen
     | AttemptFinished

@@ -184,6 +184,15 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where the next lease of a step is to be: nobody else may take this room before ``until_ms``."""
+
+    nodes: tuple[str, ...]
+    """One per rank."""
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """Progress of one step. Every index is in exactly one of waiting, running, succeeded, failed, cancelled."""
 
@@ -202,6 +211,8 @@ class StepRecord:
     redone: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, attempt number)`` for indices that a user had run again after they succeeded: what attempts
     before this number published is out of date."""
+    seats: tuple[Seat, ...] = ()
+    """Kept for its next leases, one each, because others were moved for them or they were moved themselves."""
     warm_nodes: tuple[str, ...] = ()
     """Nodes that last ran tasks of a step with a ``warm_key``, latest first, a few at most."""
     worked: tuple[tuple[int, int], ...] = ()

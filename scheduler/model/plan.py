@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.job import Seat
 from scheduler.model.lease import Lease
 from scheduler.model.node import Lane
 
@@ -71,6 +72,15 @@ class Preempt:
     lease_id: str
     for_job: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Keep a seat for a step's next lease, while what is moved for it makes room."""
+
+    job_id: str
+    step: str
+    seat: Seat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +162,7 @@ class Change:
     """Leases, or nodes and cards, sorted."""
 
 
-Action = Start | Stop | Preempt | Reserve | Convert
+Action = Start | Stop | Preempt | Keep | Reserve | Convert
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

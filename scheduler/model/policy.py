@@ -126,6 +126,9 @@ class Policy:
     """Seats of each floating licence, sorted by name. A licence that is absent has none."""
     unfunded: tuple[str, ...] = ()
     """Tenants whose budget is used up, sorted: nothing of theirs starts."""
+    defragment_permille: int = 0
+    """Leases are moved out of the way by themselves when that starts so many times (in thousandths) more card time than
+    it loses. 0: never without an operator, because what is lost is lost for certain and what is gained is expected."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from scheduler.model.changed import replace
 from scheduler.model.errors import Conflict, NotFound
-from scheduler.model.event import AttemptFinished, LeaseStopping
+from scheduler.model.event import AttemptFinished, LeaseStopping, SeatKept
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
@@ -113,7 +113,18 @@ def granted(record: JobRecord, step_name: str, indices: Sequence[int], nodes: Se
     """Tasks got a lease."""
     step, _ = find_step(record, step_name)
     warm = nodes if step.warm_key else ()
-    return _derived(_with_step(record, step_name, lambda done: tasks.grant(done, indices, warm)), at_ms)
+
+    def change(done: StepRecord) -> StepRecord:
+        after = tasks.grant(done, indices, warm)
+        return tasks.sit(after, nodes) if after.seats else after
+
+    return _derived(_with_step(record, step_name, change), at_ms)
+
+
+def seat_kept(record: JobRecord, event: SeatKept) -> JobRecord:
+    """A seat for the next lease of a step. Raises NotFound for an unknown step."""
+    find_step(record, event.step)
+    return _with_step(record, event.step, lambda done: tasks.keep_seat(done, event.seat, event.at_ms))
 
 
 def job_started(record: JobRecord, at_ms: int) -> JobRecord:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from scheduler.model.changed import replace
-from scheduler.model.job import Step, StepRecord
+from scheduler.model.job import Seat, Step, StepRecord
 from scheduler.model.ranges import Ranges
 
 RUN_MEAN_WINDOW = 64
@@ -49,6 +49,19 @@ def grant(record: StepRecord, indices: Sequence[int], nodes: Sequence[str] = ())
         attempts = _with_tries(attempts, index, (made + 1, counted), (1, 0))
     warm = tuple(dict.fromkeys((*nodes, *record.warm_nodes)))[:WARM_NODES_KEPT] if nodes else record.warm_nodes
     return replace(record, waiting=waiting, running=running, attempts=attempts, warm_nodes=warm)
+
+
+def keep_seat(record: StepRecord, seat: Seat, at_ms: int) -> StepRecord:
+    """One more seat; those that nobody took in time are forgotten."""
+    return replace(record, seats=(*(kept for kept in record.seats if kept.until_ms > at_ms), seat))
+
+
+def sit(record: StepRecord, nodes: Sequence[str]) -> StepRecord:
+    """A lease was granted on ``nodes``, sorted, each once: that is one seat less, its own if it has one."""
+    own = next((seat for seat in record.seats if tuple(sorted(set(seat.nodes))) == tuple(nodes)), record.seats[0])
+    left = list(record.seats)
+    left.remove(own)
+    return replace(record, seats=tuple(left))
 
 
 def succeed(record: StepRecord, index: int, run_ms: int) -> StepRecord:

@@ -11,8 +11,8 @@ from scheduler.ledger.conservation import buckets, error, inventory
 from scheduler.ledger.meter import seal
 from scheduler.model.codec import dumps
 from scheduler.model.errors import Conflict
-from scheduler.model.event import AttemptsSeen, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
-from scheduler.model.job import JobState, Resources, Step
+from scheduler.model.event import AttemptsSeen, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping, SeatKept
+from scheduler.model.job import JobState, Resources, Seat, Step
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import Health, NodeState
 from scheduler.model.plan import Start, Wait
@@ -55,7 +55,9 @@ class Life:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.park = Park(*NODES, queues=QUEUES)
-        self.park.policy = Policy(starts_per_cycle=self.random.choice((3, 2_000)))
+        self.park.policy = Policy(
+            starts_per_cycle=self.random.choice((3, 2_000)), defragment_permille=self.random.choice((0, 0, 1))
+        )
         self.numbers = 0
 
     def step(self) -> None:
@@ -138,6 +140,8 @@ class Life:
                 at_ms=at_ms, lease_id=record.lease.id, reason="preempted by an operator", charged=self._odds(0.5)
             )
             self.park.tell(stop, stop)
+            if self._odds(0.5):
+                self.seat(job_id, record.lease.step)
         self.attempt_verb(
             self.random.choice(
                 (
@@ -151,6 +155,13 @@ class Life:
                 )
             )
         )
+
+    def seat(self, job_id: str, step: str) -> None:
+        """Some place is kept for a while for what is stopped, whether it fits there or not."""
+        nodes = tuple(self.random.choice(NODES).name for _ in range(self.random.choice((1, 1, 2))))
+        until_ms = self.park.now_ms + self.random.choice((10, 3_000, 30_000))
+        fact = SeatKept(at_ms=self.park.now_ms, job_id=job_id, step=step, seat=Seat(nodes=nodes, until_ms=until_ms))
+        self.park.tell(fact, fact)
 
     def attempt_verb(self, event: JobHeld | JobReleased | JobCancelled | JobRetried) -> None:
         before = self.park.engine.snapshot()
@@ -268,6 +279,7 @@ class Life:
         """With all nodes healthy and nobody holding or failing anything, every job that can run does."""
         for node in NODES:
             self.park.see(node)
+        self.park.wait(30_000)  # no seat is kept for so long
         for record in list(self.park.engine.jobs()):
             if not record.state.is_final and not record.cancelled and not record.failing:
                 self.attempt_verb(JobReleased(at_ms=self.park.now_ms, job_id=record.job.id))
