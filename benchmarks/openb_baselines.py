@@ -182,7 +182,7 @@ def _fill(  # noqa: PLR0917 - compiled
         if best < 0:
             continue
         where[p], taken[p] = best, masks[s, best]
-        occupy(nodes, best, table[s], taken[p])
+        occupy(nodes, best, table[s], taken[p], 1)
         fragments[best] = fragment(pick, nodes.klass[best], nodes.cpu[best], nodes.free[best])
         kinds[best, cards if milli == WHOLE_MILLI else 0] += cards > 0
         log[placed] = best

@@ -70,21 +70,76 @@ def judge(trace: Trace, farm: Farm, pods: Ints, placed: tuple[Ints, Ints]) -> Fi
     )
 
 
-@njit(cache=True)
-def fill(  # noqa: PLR0917 - compiled
+class Known(NamedTuple):
+    """What is known of scores, and which nodes have changed since each shape was asked for."""
+
+    costs: Ints
+    """[shape, node]"""
+    masks: Ints
+    values: Ints
+    ties: Ints
+    seen: Ints
+    """Per shape, changes by then; -1: never asked."""
+    log: Ints
+    """Nodes in the order they changed."""
+    changed: Ints
+    """Per node, its last place in the log."""
+    count: Ints
+    """[0]: changes so far."""
+
+
+def nothing_known(shapes: int, nodes: int, changes: int) -> Known:
+    """At the beginning; ``changes``: most there will be."""
+    return Known(
+        costs=np.full((shapes, nodes), NONE, np.int64),
+        masks=np.zeros((shapes, nodes), np.int64),
+        values=np.zeros(nodes, np.int64),
+        ties=np.zeros(nodes, np.int64),
+        seen=np.full(shapes, -1, np.int64),
+        log=np.zeros(changes, np.int64),
+        changed=np.full(nodes, -1, np.int64),
+        count=np.zeros(1, np.int64),
+    )
+
+
+def fill(  # noqa: PLR0917
     mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Ints
 ) -> tuple[Ints, Ints]:  # fmt: skip
     """Place the pods in order; per arrival the node, -1 for none, and the mask of slots. ``nodes`` is changed."""
-    shapes, count, arrivals = table.shape[0], nodes.klass.shape[0], pods.shape[0]
-    costs, masks = np.full((shapes, count), NONE, np.int64), np.zeros((shapes, count), np.int64)
-    values, ties = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    seen, log, placed = np.full(shapes, -1, np.int64), np.zeros(arrivals, np.int64), 0
-    changed = np.full(count, -1, np.int64)
-    where, taken = np.full(arrivals, -1, np.int64), np.zeros(arrivals, np.int64)
-    for n in range(count):
-        values[n] = value(mix, memo, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
-        ties[n] = tie(mix, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
-    for p in range(arrivals):
+    known = nothing_known(len(table), len(nodes.klass), len(pods))
+    where, taken = np.full(len(pods), -1, np.int64), np.zeros(len(pods), np.int64)
+    value_all(mix, memo, nodes, known)
+    advance(mix, memo, nodes, known, table, slots, pods, 0, where, taken, False)
+    return where, taken
+
+
+@njit(cache=True)
+def value_all(mix: Mix, memo: Memo, nodes: Nodes, known: Known) -> None:
+    """Work out the value of every node."""
+    for n in range(nodes.klass.shape[0]):
+        known.values[n] = value(mix, memo, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
+        known.ties[n] = tie(mix, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
+
+
+@njit(cache=True)
+def note(mix: Mix, memo: Memo, nodes: Nodes, known: Known, n: int) -> None:
+    """Node n has changed."""
+    k, c, m, free = nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n]
+    known.values[n], known.ties[n] = value(mix, memo, k, c, m, free), tie(mix, k, c, m, free)
+    known.log[known.count[0]], known.changed[n] = n, known.count[0]
+    known.count[0] += 1
+
+
+@njit(cache=True)
+def advance(  # noqa: PLR0917 - compiled
+    mix: Mix, memo: Memo, nodes: Nodes, known: Known, table: Ints, slots: Ints, pods: Ints, begin: int, where: Ints,
+    taken: Ints, stops: bool
+) -> int:  # fmt: skip
+    """Place arrivals from ``begin`` on; with ``stops`` up to the first that asks for cards and fits nowhere: which."""
+    costs, masks, values, ties = known.costs, known.masks, known.values, known.ties
+    seen, log, changed, count = known.seen, known.log, known.changed, nodes.klass.shape[0]
+    for p in range(begin, pods.shape[0]):
+        placed = known.count[0]
         s = pods[p]
         for i in range(max(seen[s], 0), count if seen[s] < 0 else placed):
             n = i if seen[s] < 0 else log[i]
@@ -101,20 +156,19 @@ def fill(  # noqa: PLR0917 - compiled
             if costs[s, n] < least or (best >= 0 and costs[s, n] == least and ties[n] < ties[best]):
                 best, least = n, costs[s, n]
         if best < 0:
+            if stops and table[s, 2] > 0:
+                return p
             continue
         where[p], taken[p] = best, masks[s, best]
-        occupy(nodes, best, table[s], taken[p])
-        k, c, m, free = nodes.klass[best], nodes.cpu[best], nodes.memory[best], nodes.free[best]
-        values[best], ties[best] = value(mix, memo, k, c, m, free), tie(mix, k, c, m, free)
-        log[placed], changed[best] = best, placed
-        placed += 1
-    return where, taken
+        occupy(nodes, best, table[s], taken[p], 1)
+        note(mix, memo, nodes, known, best)
+    return pods.shape[0]
 
 
 @njit(cache=True)
-def occupy(nodes: Nodes, n: int, pod: Ints, taken: int) -> None:
-    """Take a pod's resources from a node, its cards from the slots of the mask."""
-    nodes.cpu[n] -= pod[0]
-    nodes.memory[n] -= pod[1]
+def occupy(nodes: Nodes, n: int, pod: Ints, taken: int, sign: int) -> None:
+    """Take a pod's resources from a node, its cards from the slots of the mask; with -1 give them back."""
+    nodes.cpu[n] -= sign * pod[0]
+    nodes.memory[n] -= sign * pod[1]
     for d in range(SLOTS):
-        nodes.free[n, d] -= pod[3] * ((taken >> d) & 1)
+        nodes.free[n, d] -= sign * pod[3] * ((taken >> d) & 1)

@@ -77,6 +77,7 @@ def build(
     from scheduler.api.doors import Doors
     from scheduler.control import bootstrap
     from scheduler.control.cycle import Cycle
+    from scheduler.control.defrag import Defragmentation
     from scheduler.control.dispatch import Dispatch
     from scheduler.control.keeper import Keeper
     from scheduler.control.money import Money
@@ -132,6 +133,7 @@ def build(
         tokens=tokens,
         feed=feed,
         reservations=Reservations(cycle),
+        defragmentation=Defragmentation(cycle),
     )
     faces = (pages.router(doors),)
     return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread

@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request
 
 from scheduler.control.access import Caller
 from scheduler.control.cycle import Cycle
+from scheduler.control.defrag import Defragmentation
 from scheduler.control.feed import Feed
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations
@@ -31,6 +32,7 @@ class Doors:
     tokens: Tokens
     feed: Feed
     reservations: Reservations
+    defragmentation: Defragmentation
 
 
 def doors(request: Request) -> Doors:

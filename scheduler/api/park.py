@@ -8,7 +8,16 @@ from fastapi import APIRouter
 
 from scheduler import jobfile
 from scheduler.api.doors import Authorization, Open, Who, bearer
-from scheduler.api.schemas import CordonBody, EmptyBody, KeyBody, QueueBody, ReservationBody, TenantBody
+from scheduler.api.schemas import (
+    CordonBody,
+    EmptyBody,
+    KeyBody,
+    QueueBody,
+    RearrangeBody,
+    ReservationBody,
+    TenantBody,
+)
+from scheduler.control.defrag import RearrangementList, RearrangementView
 from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
     KeyList,
@@ -118,6 +127,18 @@ def put_reservation(open_doors: Open, who: Who, name: str, body: ReservationBody
 def cancel_reservation(open_doors: Open, who: Who, name: str) -> ReservationView:
     """Its nodes are open to everybody again."""
     return open_doors.reservations.cancel(who, name)
+
+
+@router.get("/rearrangements", tags=["operators"], summary="Moves that would make room")
+def rearrangements(open_doors: Open, who: Who, job: str = "") -> RearrangementList:
+    """For each step that waits for room only: which leases would move where, and what is lost and gained."""
+    return open_doors.defragmentation.look(who, job)
+
+
+@router.post("/rearrangements", tags=["operators"], summary="Make these moves")
+def rearrange(open_doors: Open, who: Who, body: RearrangeBody) -> RearrangementView:
+    """What moves stops now, free of charge from its last checkpoint on, and goes on at the place kept for it."""
+    return open_doors.defragmentation.apply(who, body.job, body.id)
 
 
 @router.get("/cycle", tags=["operators"], summary="What the engine knows and would decide now")

@@ -119,6 +119,13 @@ class ReservationBody(Body):
     reason: Annotated[str, Field(max_length=500)] = ""
 
 
+class RearrangeBody(Body):
+    """Moves to make, as `GET /v1/rearrangements` showed them."""
+
+    job: Annotated[str, Field(description="The job that is to start.")]
+    id: Annotated[str, Field(description="Of the moves; refused when they are not what would be proposed now.")]
+
+
 class GrantBody(Body):
     """A voucher to give."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from scheduler.cli import (
     cluster,
     cycle,
+    defrag,
     demo,
     doctor,
     jobs,
@@ -32,13 +33,13 @@ from scheduler.cli.session import Session
 # Importing these registers their verbs; help lists them in this order.
 MODULES = (
     *(lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation),
-    *(reserve, whatif, cycle, money, keys),
+    *(defrag, reserve, whatif, cycle, money, keys),
 )
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
     *("cancel", "retry", "hold", "release", "preempt", "schema"),
-    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon"),
+    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon", "defrag"),
     *("statement", "rates"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))

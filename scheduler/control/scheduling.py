@@ -153,6 +153,16 @@ Share = Annotated[int, BeforeValidator(_permille)]
 Times = Annotated[tuple[int, int], BeforeValidator(_minutes)]
 
 
+def _gain(value: Any) -> int:
+    """Thousandths of how many times more is gained than lost; 0: never."""
+    if value == "never":
+        return 0
+    found = _milli(value, 1_000_000, "times")
+    if found < 1_000:
+        raise ValueError(f"must be never, or how many times more card time is gained than lost, 1 or more, got {value!r}")
+    return found
+
+
 class SchedulingConfig(Strict):
     """The section ``scheduling``; what is left out is as :class:`scheduler.model.policy.Policy` has it."""
 
@@ -167,6 +177,8 @@ class SchedulingConfig(Strict):
     age_gain: Annotated[int | None, BeforeValidator(_duration)] = None
     """A job gains a point of priority per this much waiting; 0: none."""
     age_gain_max: Annotated[int | None, Field(ge=0, le=100)] = None
+    defragment: Annotated[int | None, BeforeValidator(_gain)] = None
+    """``never``, or move running leases by itself when that gains so many times the card time it loses."""
     floors: Annotated[dict[Kind, Share], Field(default_factory=dict)]
     """Least share of all cards (or vCPUs) per kind of job while it waits."""
     bands: Annotated[dict[Name, Times], Field(default_factory=dict)]
@@ -192,6 +204,7 @@ class SchedulingConfig(Strict):
             "usage_weight_permille": self.usage_weight,
             "age_gain_ms": self.age_gain,
             "age_gain_max": self.age_gain_max,
+            "defragment_permille": self.defragment,
         }
         chosen: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
         return Policy(
