@@ -109,6 +109,8 @@ def build(
         declared=declared,
         after_commit=[keeper.wake, *([delivery.wake] if delivery else [])],
     )
+    keeper.listener = lambda book: cycle.set_unfunded(book.unfunded(cycle.now_ms()))
+    keeper.catch_up()  # before anything starts: who had used up his budget still has
     gc.freeze()
     thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
     thread.start()

@@ -17,6 +17,7 @@ from scheduler.api.schemas import (
     ReservationBody,
     TenantBody,
 )
+from scheduler.control import terms
 from scheduler.control.defrag import RearrangementList, RearrangementView
 from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
@@ -98,6 +99,7 @@ def put_tenant(open_doors: Open, who: Who, name: str, body: TenantBody) -> Tenan
             queues=tuple(body.queues),
             storage_roots=tuple(body.storage_roots),
             subsidy_excluded=body.subsidy_excluded,
+            budget_micro_yuan=-1 if body.budget is None else terms.parsed(terms.micro_yuan, body.budget, "budget"),
         ),
     )
 

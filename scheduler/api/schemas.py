@@ -99,6 +99,7 @@ class TenantBody(Body):
     queues: list[str] = ["default"]
     storage_roots: list[str] = []
     subsidy_excluded: Annotated[str, Field(max_length=200, description="Why no voucher pays for it.")] = ""
+    budget: Annotated[str | None, Field(description="Most yuan it may come to owe, in all; null: no limit.")] = None
 
 
 class QueueBody(QueueFields):

@@ -47,6 +47,8 @@ class TenantConfig(Strict):
     roots: Annotated[list[str], Field(default_factory=list)]
     subsidy_excluded: Annotated[str, Field(max_length=200)] = ""
     """Why no voucher pays for this tenant."""
+    budget: terms.Yuan | None = None
+    """Most yuan that it may come to owe, in all; left out: no limit."""
 
 
 class FeedConfig(Strict):
@@ -138,6 +140,7 @@ def _tenant(config: TenantConfig, folder: Path, operations: Operations) -> Tenan
         queues=tuple(config.queues),
         storage_roots=tuple(_root(root, config.name, folder, operations) for root in config.roots),
         subsidy_excluded=config.subsidy_excluded,
+        budget_micro_yuan=-1 if config.budget is None else config.budget,
     )
 
 

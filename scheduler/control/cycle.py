@@ -144,6 +144,13 @@ class Cycle:
         """The service's clock: wall time that never goes back past what is recorded."""
         return max(self._last_ms, self._clock.now_ms())
 
+    def set_unfunded(self, tenants: tuple[str, ...]) -> None:
+        """Whose budget is used up, sorted: from the next plan on nothing of theirs starts. Any thread."""
+        if tenants != self.policy.unfunded:
+            self.policy = replace(self.policy, unfunded=tenants)
+            self._urgent.set()
+            self._executor.wake()
+
     def stop(self) -> None:
         """Make :meth:`run` return after the cycle it is in."""
         self._stopping.set()

@@ -8,7 +8,7 @@ Killed anywhere, it goes on from the stored cursor; what it had not stored it bo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -39,6 +39,8 @@ class Keeper:
         self._stored = LedgerHead()
         self._read = 0
         self._fresh: dict[str, Txn] = {}
+        self.listener: Callable[[Book], None] = lambda _: None
+        """Told of the book each time it is up to date; must not ask the keeper for anything."""
         self._woken = threading.Event()
         self._stopping = threading.Event()
 
@@ -92,6 +94,7 @@ class Keeper:
             book = self._open or self._load()
             while self._round(book):
                 pass
+            self.listener(book)
         except BaseException:
             self._open = None  # it may hold what was not stored
             raise

@@ -1,7 +1,4 @@
-"""The JSON every face shows, as typed dictionaries: the API's schema is made from these.
-
-Units are in the names; instants are Unix ms, 0 means "not yet" or "none".
-"""
+"""The JSON every face shows, which the API's schema is made from. Instants are Unix ms; 0: not yet, or none."""
 
 from __future__ import annotations
 
@@ -357,6 +354,7 @@ class TenantView(TypedDict):
     queues: list[str]
     storage_roots: list[str]
     subsidy_excluded: str
+    budget: str | None
 
 
 class RuntimeView(TypedDict):

@@ -22,6 +22,7 @@ from scheduler.control.shapes import (
 from scheduler.model.job import JobRecord, Step, StepRecord
 from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
+from scheduler.model.money import yuan
 from scheduler.model.node import Device, Node
 from scheduler.model.plan import Wait
 from scheduler.model.queue import Amounts, Queue, Tenant
@@ -272,4 +273,5 @@ def tenant(record: Tenant) -> TenantView:
         "queues": list(record.queues),
         "storage_roots": list(record.storage_roots),
         "subsidy_excluded": record.subsidy_excluded,
+        "budget": None if record.budget_micro_yuan < 0 else yuan(record.budget_micro_yuan),
     }

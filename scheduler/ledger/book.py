@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from scheduler.ledger import posting
-from scheduler.ledger.policy import Room
+from scheduler.ledger.policy import Room, pays_all
 from scheduler.ledger.posting import Moves, account, shift
 from scheduler.ledger.tariff import NO_PRICE, Tariff
 from scheduler.ledger.voucher import Purse, subsidise
@@ -63,6 +63,8 @@ class Book:
         self.vouchers: dict[str, Voucher] = {}
         self.excluded: dict[str, str] = {}
         """Tenant → why no voucher pays for it."""
+        self.budgets: dict[str, int] = {}
+        """Tenant → most that it may owe, for those with a limit."""
         self.known: dict[str, int] = {}
         """``rate:<id>`` and ``policy:<id>`` → instant since when it is known."""
         self.changed: set[str] = set()
@@ -98,6 +100,9 @@ class Book:
 
     def _learn_tenant(self, event: TenantSet) -> None:
         self.excluded[event.tenant.name] = event.tenant.subsidy_excluded
+        self.budgets.pop(event.tenant.name, None)
+        if event.tenant.budget_micro_yuan >= 0:
+            self.budgets[event.tenant.name] = event.tenant.budget_micro_yuan
 
     def _learn_voucher(self, event: VoucherGranted) -> None:
         voucher = event.voucher
@@ -127,6 +132,24 @@ class Book:
         _BOOK[type(event)](self, seq, event)
         self.head = replace(self.head, cursor=seq)
         return self._posted
+
+    def unfunded(self, now_ms: int) -> tuple[str, ...]:
+        """Tenants that owe as much as they may, but for those whose vouchers pay for everything now; sorted."""
+        owing = (
+            name for name, most in self.budgets.items() if self.balance(posting.RECEIVABLE_CUSTOMER, name) >= most
+        )
+        return tuple(sorted(name for name in owing if not self._owes_nothing(name, now_ms)))
+
+    def _owes_nothing(self, tenant: str, now_ms: int) -> bool:
+        """Some policy pays whole lines for it, and has money left."""
+        purse = self._purses.get(tenant)
+        if self.excluded.get(tenant) or purse is None:
+            return False
+        return any(
+            pays_all(version, vouchers, self._room(version, vouchers), now_ms)
+            for name, vouchers in purse.by_policy.items()
+            if (version := self.policies.get(name)) is not None
+        )
 
     def balance(self, kind: str, name: str) -> int:
         """An account's balance, 0 when nothing moved it yet."""

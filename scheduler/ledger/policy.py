@@ -57,6 +57,16 @@ def refusal(version: PolicyVersion, line: RatedLine, purpose: str) -> Limit | No
     return None
 
 
+def pays_all(version: PolicyVersion, vouchers: Sequence[Voucher], room: Room, now_ms: int) -> bool:
+    """Whether the version pays whole prices now, of lines it pays for at all, and has something left."""
+    start_ms, end_ms = window_ms(version)
+    if version.status is not PolicyStatus.IN_FORCE or version.ratio_bp < BASIS or not start_ms <= now_ms < end_ms:
+        return False
+    if room.cap == 0 or room.pool == 0:
+        return False
+    return any(v.valid_from_ms <= now_ms < v.valid_to_ms and not v.excluded and room.vouchers[v.id] for v in vouchers)
+
+
 def offer(version: PolicyVersion, vouchers: Sequence[Voucher], line: RatedLine, room: Room, purpose: str) -> Offer:
     """What ``vouchers`` (all of this version, in the order they burn) pay of ``line``."""
     refused = refusal(version, line, purpose)

@@ -80,3 +80,5 @@ class Tenant:
     """First one resolves relative output paths."""
     subsidy_excluded: str = ""
     """Why no voucher pays for this tenant (a related party of the operator, the park's own use); empty: they do."""
+    budget_micro_yuan: int = -1
+    """Most that it may come to owe beside what vouchers pay, in all; 0: vouchers only; -1: no limit. Raised as it pays."""

@@ -1,8 +1,9 @@
 """A book that is taken up again: nothing of what it must remember is only in memory."""
 
 from scheduler.ledger.book import Book
-from scheduler.model.event import ChargeReversed
+from scheduler.model.event import ChargeReversed, TenantSet
 from scheduler.model.money import Limit
+from scheduler.model.queue import Tenant
 from tests.money import DAY_MS, START_MS, YUAN, Ledger, card, later, policy, usage, voucher
 
 TERMS = (card(), policy(tenant_cap_micro_yuan=6 * YUAN), voucher(1), voucher(2))
@@ -44,3 +45,31 @@ def test_what_expires_after_it_expires():
         *(one.hash for one in ledger.posted),
         *(one.hash for one in ledger.book.apply(len(again.journal), again.journal[-1])),
     ]
+
+
+def budget(yuan, tenant="studio"):
+    return TenantSet(at_ms=START_MS, tenant=Tenant(name=tenant, budget_micro_yuan=yuan * YUAN))
+
+
+def test_a_tenant_that_owes_its_budget_is_unfunded_until_it_is_raised():
+    ledger = Ledger(card(), budget(20), budget(20, "rival"), TenantSet(at_ms=START_MS, tenant=Tenant(name="free")))
+    ledger.rate(usage())  # 14 yuan
+    assert ledger.book.unfunded(START_MS) == ()
+    ledger.rate(later(usage(), DAY_MS))
+    assert ledger.book.unfunded(START_MS) == taken_up(ledger).book.unfunded(START_MS) == ("studio",)
+    ledger.tell(budget(30))
+    assert ledger.book.unfunded(START_MS) == ()
+
+
+def test_without_credit_it_goes_on_as_long_as_vouchers_pay_everything():
+    whole, now = policy(ratio_bp=10_000), START_MS + DAY_MS
+    ledger = Ledger(card(), whole, voucher(yuan=14, valid_to_ms=now + 10 * DAY_MS), budget(0))
+    assert ledger.book.unfunded(now) == ()
+    assert ledger.book.unfunded(now + 10 * DAY_MS) == ("studio",), "the voucher has ended"
+    ledger.rate(usage())
+    assert ledger.book.unfunded(now) == ("studio",), "the voucher is empty"
+
+
+def test_a_voucher_that_pays_a_part_does_not_make_a_budget_larger():
+    ledger = Ledger(card(), policy(ratio_bp=9_999), voucher(), budget(0))
+    assert ledger.book.unfunded(START_MS + DAY_MS) == ("studio",)
