@@ -1,4 +1,4 @@
-"""Moves of running leases that would make room for what waits: shown with their price, made when an operator says so."""
+"""Moves of running leases that would make room for what waits: shown with their price, made when an operator says."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _gain(value: Any) -> int:
         return 0
     found = _milli(value, 1_000_000, "times")
     if found < 1_000:
-        raise ValueError(f"must be never, or how many times more card time is gained than lost, 1 or more, got {value!r}")
+        raise ValueError(f"must be never, or how many times what is lost must be gained, 1 or more, got {value!r}")
     return found
 
 

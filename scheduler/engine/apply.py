@@ -182,7 +182,8 @@ def _seat_kept(state: State, event: SeatKept) -> None:
         raise NotFound(f"no job {event.job_id!r}")
     if event.seat not in lifecycle.find_step(record, event.step)[1].seats:
         state.put_job(lifecycle.seat_kept(record, event))
-        state.seated = {key for key in state.seated if any(step.seats for step in state.jobs[key].steps)} | {event.job_id}
+        seated = {key for key in state.seated if any(step.seats for step in state.jobs[key].steps)}
+        state.seated = seated | {event.job_id}
 
 
 def _attempt_started(state: State, event: AttemptStarted) -> None:

@@ -92,7 +92,7 @@ def proposals(trial: Trial, left_over: Sequence[Candidate], job_id: str = "") ->
 
     None while an earlier rearrangement is under way, or where an objective moves gangs by itself.
     """
-    if trial.seats or trial.policy.objective is not Objective.ORDER or trial.policy.preemption is Preemption.NEVER:
+    if trial.awaited or trial.policy.objective is not Objective.ORDER or trial.policy.preemption is Preemption.NEVER:
         return
     waiting = (c for c in left_over if c.left and c.blocked is None and (not job_id or c.job.id == job_id))
     movers: list[Mover] | None = None
@@ -183,7 +183,7 @@ def _may_move(trial: Trial, record: LeaseRecord) -> bool:
     stays = record.stopping or record.lease.id in trial.stopped or not step.preemptible or job.slot is not None
     ends = record_of_job.cancelled or record_of_job.failing or spared(record_of_job, policy)
     waits = record_of_job.held or job.tenant in policy.unfunded
-    waits = waits or (job.band and not Bands(policy.bands).is_open(job.band, trial.now_ms))
+    waits = waits or bool(job.band and not Bands(policy.bands).is_open(job.band, trial.now_ms))
     there = all(held.node in trial.search.nodes for held in record.lease.allocations)
     return there and not (stays or ends or waits)
 

@@ -49,7 +49,7 @@ def guard(trial: Trial, job: Job, step: Step, done: StepRecord) -> None:
 
 def _keep(trial: Trial, pending: Sequence[tuple[Seat, Promise]]) -> None:
     for seat, promise in pending:
-        trial.seats.append(seat)
+        trial.awaited.append(seat)
         trial.guard.add(promise)
 
 

@@ -43,8 +43,8 @@ class Trial:
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
-        self.seats: list[Seat] = []
-        """Kept, and not free yet."""
+        self.awaited: list[Seat] = []
+        """Seats that are kept and not free yet."""
         self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
         self.promises: list[Promise] = []
         self.promises_max = policy.promises_max
@@ -140,7 +140,7 @@ class Trial:
     def barred(self, candidate: Candidate) -> frozenset[str]:
         """Nodes kept for others for as long as the candidate would need them."""
         end_ms = self.now_ms + candidate.run_ms
-        kept = self.promises or self.seats
+        kept = self.promises or self.awaited
         promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if kept else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
 

@@ -26,7 +26,7 @@ def wake(trial: Trial, plan: Plan, steer_ms: int, banned: bool) -> int:
 def _instants(trial: Trial, plan: Plan, steer_ms: int, banned: bool) -> Iterator[int]:
     now_ms, policy = plan.now_ms, trial.policy
     yield steer_ms
-    yield from (seat.until_ms for seat in trial.seats)
+    yield from (seat.until_ms for seat in trial.awaited)
     yield from (action.start_ms for action in plan.actions if isinstance(action, Reserve))
     if policy.preemption is Preemption.ALWAYS:
         yield now_ms + LOOK_AGAIN_MS

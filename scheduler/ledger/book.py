@@ -135,9 +135,7 @@ class Book:
 
     def unfunded(self, now_ms: int) -> tuple[str, ...]:
         """Tenants that owe as much as they may, but for those whose vouchers pay for everything now; sorted."""
-        owing = (
-            name for name, most in self.budgets.items() if self.balance(posting.RECEIVABLE_CUSTOMER, name) >= most
-        )
+        owing = (name for name, most in self.budgets.items() if self.balance(posting.RECEIVABLE_CUSTOMER, name) >= most)
         return tuple(sorted(name for name in owing if not self._owes_nothing(name, now_ms)))
 
     def _owes_nothing(self, tenant: str, now_ms: int) -> bool:

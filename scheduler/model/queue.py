@@ -81,4 +81,4 @@ class Tenant:
     subsidy_excluded: str = ""
     """Why no voucher pays for this tenant (a related party of the operator, the park's own use); empty: they do."""
     budget_micro_yuan: int = -1
-    """Most that it may come to owe beside what vouchers pay, in all; 0: vouchers only; -1: no limit. Raised as it pays."""
+    """Most that it may come to owe beside what vouchers pay, in all; -1: no limit. Raised as it pays."""

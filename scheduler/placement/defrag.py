@@ -128,9 +128,9 @@ Now = Mapping[str, NodeView]
 
 
 class _Packer:
-    """Finds places for a goal and for what makes way, by trying them: all of them, or on ``wide`` nodes for each rank."""
+    """Finds places for a goal and for what makes way, by trying them: all, or on ``wide`` nodes for each rank."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         views: Mapping[str, NodeView],
         features: Features,
@@ -272,7 +272,7 @@ def _device_sets(view: NodeView, demand: Demand, features: Features) -> Iterator
 
 def _likeness(view: NodeView, devices: Sequence[Device]) -> tuple[object, ...]:
     """Equal for sets of devices that serve everybody alike."""
-    return tuple(sorted((d.island, d.model, d.kind, d.profile, d.memory_mib, *view.held.get(d.id, ())) for d in devices))
+    return tuple(sorted((d.island, d.model, d.profile, d.memory_mib, *view.held.get(d.id, ())) for d in devices))
 
 
 def _largest_first(demand: Demand) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Moves that make room, against every set of moves and every seat there is, and the laws they keep on large clusters."""
+"""Moves that make room, against every set of moves and every seat there is, and the laws they keep on large ones."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def check(views, movers, goal, found):
     assert found.bound <= found.price
 
 
-def taken(views, places, demand, tenant, together, barred):
+def taken(views, places, demand, tenant, together, barred):  # noqa: PLR0917
     views = dict(views)
     for place in places:
         assert place.node not in barred

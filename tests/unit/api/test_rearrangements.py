@@ -1,4 +1,4 @@
-"""Moves over HTTP: shown to operators only, made by their id, recorded with who asked, refused when the park changed."""
+"""Moves over HTTP: shown to operators only, made by their id, recorded with who asked, refused once it changed."""
 
 from dataclasses import replace
 
