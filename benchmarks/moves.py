@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ GAIN_MILLI = 250
 TENANT = "t"
 
 
-@dataclass(slots=True)
+@dataclass
 class Park:
     """One run: the farm as arrays, which the compiled loop fills, and as views, on which moves are planned."""
 
@@ -68,13 +69,15 @@ class Park:
                     held = self._held(p, int(where[p]), int(taken[p]))
                     views[held.node] = views[held.node].take(held, TENANT)
             seen = at + 1
-            found = self._moves(views, at, where, taken)
+            found = self._moves(views, nodes, at, where, taken)
             if found is not None:
                 for n in self._make(views, nodes, found, at, where, taken):
                     note(self.ours.mix, self.ours.memo, nodes, known, n)
             at += 1
 
-    def _moves(self, views: dict[str, NodeView], at: int, where: Ints, taken: Ints) -> Rearrangement | None:
+    def _moves(
+        self, views: dict[str, NodeView], nodes: Nodes, at: int, where: Ints, taken: Ints
+    ) -> Rearrangement | None:
         """Moves for pod ``at`` that are worth it and within the budget."""
         shape = int(self.pods[at])
         placed = int((where[:at] >= 0).sum())
@@ -88,14 +91,15 @@ class Park:
             Mover(
                 lease_id=f"{p:06d}",
                 tenant=TENANT,
-                demand=self._demand(int(self.pods[p])),
+                demand=self._demands[int(self.pods[p])],
                 allocations=(self._held(p, int(where[p]), int(taken[p])),),
                 price=1,
             )
             for p in range(at)
             if where[p] >= 0
         ]
-        found = rearrange(views, movers, Goal(demand=self._demand(shape), tenant=TENANT), {})
+        goal = Goal(demand=self._demands[shape], tenant=TENANT)
+        found = rearrange(views, movers, goal, {}, lambda demand: self._rooms(nodes, demand))
         self.seconds += time.process_time() - began
         if found is None or found.price > most:
             self.hopeless.add(shape)
@@ -134,6 +138,24 @@ class Park:
         cards = tuple(Device(id=f"{name}-{d}", model=shape.model, index=d) for d in range(shape.cards))
         return Node(name=name, cpu_milli=shape.cpu_milli, memory_mib=shape.memory_mib, devices=cards)
 
+    @cached_property
+    def _demands(self) -> list[Demand]:
+        return [self._demand(shape) for shape in range(len(self.ours.trace.shapes))]
+
+    @cached_property
+    def _shape_of(self) -> dict[Demand, int]:
+        return {demand: shape for shape, demand in enumerate(self._demands)}
+
+    def _rooms(self, nodes: Nodes, demand: Demand) -> list[str]:
+        """Nodes where one more fits now, from the arrays."""
+        shape = self._shape_of[demand]
+        cpu, memory, cards, milli = self.ours.trace.table[shape].tolist()
+        fits = (nodes.cpu >= cpu) & (nodes.memory >= memory)
+        if cards:
+            allowed = self.ours.trace.slots(self.farm)[shape][nodes.klass] > 0
+            fits &= allowed & ((nodes.free >= milli).sum(axis=1) >= cards)
+        return [self._name(n) for n in np.flatnonzero(fits).tolist()]
+
     def _demand(self, shape: int) -> Demand:
         pod: PodShape = self.ours.trace.shapes[shape]
         part = pod.card_milli if 0 < pod.card_milli < WHOLE_MILLI else 0
@@ -147,7 +169,7 @@ class Park:
         return Demand(resources=ask, lane="pool", tenant=TENANT if part else "")
 
     def _held(self, p: int, n: int, mask: int) -> Allocation:
-        ask, name = self._demand(int(self.pods[p])).resources, self._name(n)
+        ask, name = self._demands[int(self.pods[p])].resources, self._name(n)
         return Allocation(
             node=name,
             devices=tuple(f"{name}-{d}" for d in range(SLOTS) if mask >> d & 1),

@@ -127,7 +127,7 @@ def _proposal(trial: Trial, candidate: Candidate, movers: Sequence[Mover]) -> Pr
     )
     kept = trial.guard.nodes  # where somebody else was promised his start
     free = [replace(mover, barred=mover.barred | kept) for mover in movers] if kept else movers
-    found = rearrange(trial.search.nodes, free, goal, trial.state.shapes.features)
+    found = rearrange(trial.search.nodes, free, goal, trial.state.shapes.features, trial.search.rooms)
     if own is not None:
         trial.guard.add(own)
     if found is None or not found.moves:

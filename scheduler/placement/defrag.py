@@ -7,7 +7,7 @@ gang on several), and what leaves it goes to places that are free already; a bou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import combinations, islice
@@ -24,8 +24,8 @@ EXACT_MOVERS, EXACT_NODES, EXACT_TRIES = 10, 8, 20_000
 """Leases that may move, nodes, and seats tried, up to which the cheapest moves are found exactly."""
 SETS_MAX = 64
 """Sets of leases a large instance looks at, cheapest first."""
-SEATS_WIDE, SEATS_TRIES = 8, 400
-"""On a large instance: nodes tried for each rank, the tightest first, and seats tried for each set."""
+SEATS_WIDE, SEATS_TRIES, ROOMS_MAX = 8, 400, 256
+"""On a large instance: nodes tried for each rank, the tightest first; seats tried for each set; nodes weighed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +67,25 @@ class Rearrangement:
         return sum(move.price for move in self.moves)
 
 
+Rooms = Callable[[Demand], Sequence[str]]
+"""Nodes where one more copy of a demand fits as things are, in any order."""
+
+
 def rearrange(
-    views: Mapping[str, NodeView], movers: Sequence[Mover], goal: Goal, features: Features
+    views: Mapping[str, NodeView],
+    movers: Sequence[Mover],
+    goal: Goal,
+    features: Features,
+    rooms: Rooms | None = None,
 ) -> Rearrangement | None:
     """The cheapest moves found after which ``goal`` fits; none needed: without moves. None: no moves help.
 
     ``views`` have everything that runs on them; ``movers`` are those leases that may be moved. Of equally dear sets the
-    one with fewer leases is taken, then the one with the smaller ids.
+    one with fewer leases is taken, then the one with the smaller ids. ``rooms``: where somebody knows it already.
     """
     order = sorted(movers, key=lambda mover: (mover.price, mover.lease_id))
     if len(order) <= EXACT_MOVERS and len(views) <= EXACT_NODES:
-        packer = _Packer(views, features, tries=EXACT_TRIES)
+        packer = _Packer(views, features, EXACT_TRIES)
         for chosen in cheapest_first([mover.price for mover in order]):
             taken = [order[at] for at in chosen]
             found = packer.pack(taken, goal)
@@ -87,26 +95,37 @@ def rearrange(
                 break
         else:
             return None
-    return _large(views, order, goal, features)
+    return _large(views, order, goal, features, rooms or _scanned(views, features))
+
+
+def _scanned(views: Mapping[str, NodeView], features: Features) -> Rooms:
+    return lambda demand: [name for name, view in views.items() if capacity(view, demand, features)]
 
 
 def _large(
-    views: Mapping[str, NodeView], movers: Sequence[Mover], goal: Goal, features: Features
+    views: Mapping[str, NodeView], movers: Sequence[Mover], goal: Goal, features: Features, rooms: Rooms
 ) -> Rearrangement | None:
     """The cheapest of what each group of nodes that are near enough offers: for its cheapest sets, seats are tried."""
     best: Rearrangement | None = None
     bounds: list[int] = []
+    known: dict[Demand, Sequence[str]] = {}
+    for demand in dict.fromkeys((goal.demand, *(mover.demand for mover in movers))):
+        known[demand] = sorted(rooms(demand))
+    # Whoever finds no room now would only push somebody else aside: that is for small instances.
+    able = [mover for mover in movers if known[mover.demand]]
+    packer = _Packer(views, features, 0, rooms=known)
     for near in groups(views, views, goal.together) if goal.ranks > 1 else [list(views)]:
         names = frozenset(near) - goal.barred
         here = {name: views[name] for name in sorted(names)}
-        for taken, bound in islice(room_sets(here, movers, goal.demand, goal.ranks, features), SETS_MAX):
-            bounds.append(bound)
+        cheapest = next(room_sets(here, movers, goal.demand, goal.ranks, features), None)
+        bounds += [cheapest[1]] if cheapest is not None else []
+        for taken, _ in islice(room_sets(here, able, goal.demand, goal.ranks, features), SETS_MAX):
             if best is not None and price_of(taken) >= best.price:
                 break
-            packer = _Packer(views, features, tries=SEATS_TRIES + goal.ranks, wide=SEATS_WIDE, only=names)
+            packer.allow(SEATS_TRIES + goal.ranks, names)
             found = packer.pack(taken, goal)
             if found is not None:
-                best = _ordered(views, taken, found, bound=bound)
+                best = _ordered(views, taken, found, bound=0)
                 break
     return best and replace(best, bound=min(bounds))
 
@@ -128,25 +147,27 @@ Now = Mapping[str, NodeView]
 
 
 class _Packer:
-    """Finds places for a goal and for what makes way, by trying them: all, or on ``wide`` nodes for each rank."""
+    """Finds places for a goal and for what makes way, by trying them: all of them, or the tightest few."""
 
     def __init__(
         self,
         views: Mapping[str, NodeView],
         features: Features,
-        *,
         tries: int,
-        wide: int = 0,
-        only: frozenset[str] = frozenset(),
+        rooms: Mapping[Demand, Sequence[str]] | None = None,
     ) -> None:
-        """``only``: where the goal may be, if not everywhere."""
+        """``rooms``: where one more copy fits now. With them only the tightest few are tried for each rank."""
         self._views = views
         self._features = features
         self._tries = tries
-        self._wide = wide
-        self._only = only
+        self._known = rooms
+        self._only: frozenset[str] = frozenset()
         self._items: list[_Item] = []
         self._rooms: dict[Demand, list[tuple[tuple[int, ...], str]]] = {}
+
+    def allow(self, tries: int, only: frozenset[str]) -> None:
+        """So many more; the goal may be on these nodes ``only``."""
+        self._tries, self._only = tries, only
 
     @property
     def is_spent(self) -> bool:
@@ -205,7 +226,7 @@ class _Packer:
 
     def _names(self, item: _Item, places: Sequence[Allocation], now: Now) -> Iterable[str]:
         """Nodes for the item's next rank, where it fits as near to the others as it must."""
-        chosen = self._narrow(item, now) if self._wide else self._all(item, places, now)
+        chosen = self._all(item, places, now) if self._known is None else self._narrow(item, now, self._known)
         if places and item.together is Together.NODE:
             return [name for name in chosen if name == places[0].node]
         if places and item.together is Together.RACK:
@@ -224,24 +245,24 @@ class _Packer:
             and capacity(self._view(name, now), item.demand, self._features)
         ]
 
-    def _narrow(self, item: _Item, now: Now) -> list[str]:
+    def _narrow(self, item: _Item, now: Now, known: Mapping[Demand, Sequence[str]]) -> list[str]:
         """The tightest first."""
         features, demand = self._features, item.demand
         if demand not in self._rooms:
-            fitting = (name for name, view in self._views.items() if capacity(view, demand, features))
-            self._rooms[demand] = sorted((score(self._views[name], demand, features), name) for name in fitting)
+            some = known[demand][:ROOMS_MAX]
+            self._rooms[demand] = sorted((score(self._views[name], demand, features), name) for name in some)
         changed = sorted((score(v, demand, features), n) for n, v in now.items() if capacity(v, demand, features))
-        known = (room for room in self._rooms[demand] if room[1] not in now)
-        names = (name for _, name in merge(changed, known) if name not in item.barred)
+        same = (room for room in self._rooms[demand] if room[1] not in now)
+        names = (name for _, name in merge(changed, same) if name not in item.barred)
         if not item.lease_id:
             names = (name for name in names if name in self._only)
-        return list(islice(names, self._wide))
+        return list(islice(names, SEATS_WIDE))
 
     def _options(self, view: NodeView, demand: Demand) -> Iterator[Allocation]:
         """Ways to sit on a node: the usual one first, then, where all are tried, those that are not like another."""
         usual = allocate(view, demand, self._features)
         yield usual
-        if self._wide or not usual.devices:
+        if self._known is not None or not usual.devices:
             return
         known = {device.id: device for device in view.devices}
         seen = {_likeness(view, [known[name] for name in usual.devices])}

@@ -48,6 +48,11 @@ class Search:
         """How many fit on one node now."""
         return int(self._placer.room(self._placer.shape(demand))[0][self._placer.cluster.row[node]])
 
+    def rooms(self, demand: Demand) -> list[str]:
+        """Nodes where one more copy fits now."""
+        copies, nodes = self._placer.room(self._placer.shape(demand))[0], self._placer.cluster.nodes
+        return [nodes[row].name for row in np.flatnonzero(copies).tolist()]
+
     def most(self, demand: Demand, together: Together, barred: Collection[str] = NOWHERE) -> int:
         """How many fit near enough to each other now, on nodes that are not ``barred``."""
         if together is Together.ANYWHERE and not barred:
