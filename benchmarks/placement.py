@@ -1,4 +1,4 @@
-"""B1: how much of the openb farm each policy fills, one pod at a time (Weng et al., ATC'23), and B1b: with moves.
+"""B1: how much of the openb farm each policy fills, one pod at a time (Weng et al., ATC'23).
 
 ``figures`` is called by the engine's bench. By itself: ``python -P -m benchmarks.placement TRACES [--quick]``.
 """

@@ -106,7 +106,7 @@ def drafted(
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
     # 4. Whoever was moved, or others were moved for, sits down on the seats that are kept for them.
-    for job_id in sorted(state.seated & state.active.keys(), key=number_of):
+    for job_id in sorted((key for key in state.seated if key in state.active), key=number_of):
         _seat(draft, state.active[job_id], entries)
     # 5. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)

@@ -22,6 +22,7 @@ from scheduler.model.event import (
     NodeLost,
     PolicySet,
     RateCardSet,
+    SeatKept,
     UsageSealed,
     VoucherGranted,
     VoucherRevoked,
@@ -152,8 +153,10 @@ class _Reader:
         self._lost_now.clear()
         while at < len(self._events) and self._instants[at] == now_ms:
             event = self._events[at]
-            if isinstance(event, LeaseGranted) or (
-                isinstance(event, LeaseStopping) and self._is_planned(event, now_ms)
+            if (
+                isinstance(event, LeaseGranted)
+                or (isinstance(event, LeaseStopping) and self._is_planned(event, now_ms))
+                or (isinstance(event, SeatKept) and not event.by)
             ):
                 self._stale = True
                 break
@@ -235,7 +238,7 @@ class _Reader:
                 granted.append(event)
             elif isinstance(event, LeaseStopping) and event.lease_id in stops and not granted:
                 self._stopping(event, now_ms)
-            else:
+            elif not (isinstance(event, SeatKept) and not event.by and not granted):
                 break
             self._engine.apply(event)
             at += 1
