@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from scheduler.jobfile import jobfields
 from scheduler.jobfile.quantity import Cards, Malformed
+from scheduler.model import catalogue
 from scheduler.model.job import Resources
 
 MEDIA_MEMORY_MIB = 2_048
@@ -46,7 +47,7 @@ def _fits(wanted: tuple[str, ...], words: tuple[str, ...]) -> bool:
 def resources(
     wish: jobfields.Resources, *, models: Collection[str], has_cards: bool, memory_mib: int, with_cards: bool = True
 ) -> Resources:
-    """What one task holds. Raises Malformed for a card model the catalogue does not have.
+    """What one task holds. Raises Malformed for a card model or a MIG profile the catalogue does not have.
 
     ``has_cards`` decides what ``accelerators: auto`` means; ``with_cards`` False leaves cards and
     licences out (scene building).
@@ -55,6 +56,7 @@ def resources(
     if cards.auto and not has_cards:
         cards = Cards()
     chosen = tuple(dict.fromkeys(model for name in cards.models for model in _known(name, models)))
+    _check_profile(cards.mig_profile if models else "")
     wanted = bool(cards.count or cards.milli)
     return Resources(
         cpu_milli=wish.cpus or 1_000,
@@ -71,6 +73,13 @@ def resources(
         same_island=wish.same_island and cards.count > 1,
         licences=tuple(sorted((wish.licences or {}).items())) if with_cards else (),
     )
+
+
+def _check_profile(profile: str) -> None:
+    valid = catalogue.mig_profiles()
+    if profile and profile not in valid:
+        close = get_close_matches(profile, valid, n=1)
+        raise Malformed(f"no card can be cut into MIG instances {profile!r}", valid, close[0] if close else "")
 
 
 def _known(name: str, models: Collection[str]) -> tuple[str, ...]:

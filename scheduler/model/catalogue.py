@@ -32,6 +32,11 @@ def known_models() -> tuple[str, ...]:
     return tuple(sorted(BY_ID))
 
 
+def mig_profiles() -> tuple[str, ...]:
+    """Every MIG profile some board can be cut into, sorted: the valid values of a job's ``accelerators``."""
+    return tuple(sorted({profile.name for board in BOARDS for profile in board.mig}))
+
+
 def known_features() -> tuple[str, ...]:
     """Every feature some board has, sorted: the valid values of a job's ``features``."""
     return tuple(sorted(frozenset().union(*FEATURES.values())))
