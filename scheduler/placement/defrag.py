@@ -7,6 +7,7 @@ gang on several), and what leaves it goes to places that are free already; a bou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
@@ -22,8 +23,8 @@ from scheduler.placement.view import NodeView, device_millis
 
 EXACT_MOVERS, EXACT_NODES, EXACT_TRIES = 10, 8, 20_000
 """Leases that may move, nodes, and seats tried, up to which the cheapest moves are found exactly."""
-SETS_MAX = 64
-"""Sets of leases a large instance looks at, cheapest first."""
+LOOKED_AT_MAX, SETS_MAX = 4_096, 64
+"""Sets of leases a large instance looks at, cheapest first, and for how many of them it tries seats."""
 SEATS_WIDE, SEATS_TRIES, ROOMS_MAX = 8, 400, 256
 """On a large instance: nodes tried for each rank, the tightest first; seats tried for each set; nodes weighed."""
 
@@ -119,7 +120,8 @@ def _large(
         here = {name: views[name] for name in sorted(names)}
         cheapest = next(room_sets(here, movers, goal.demand, goal.ranks, features), None)
         bounds += [cheapest[1]] if cheapest is not None else []
-        for taken, _ in islice(room_sets(here, able, goal.demand, goal.ranks, features), SETS_MAX):
+        sets = (taken for taken, _ in islice(room_sets(here, able, goal.demand, goal.ranks, features), LOOKED_AT_MAX))
+        for taken in islice((taken for taken in sets if packer.may_seat(taken)), SETS_MAX):
             if best is not None and price_of(taken) >= best.price:
                 break
             packer.allow(SEATS_TRIES + goal.ranks, names)
@@ -164,6 +166,7 @@ class _Packer:
         self._only: frozenset[str] = frozenset()
         self._items: list[_Item] = []
         self._rooms: dict[Demand, list[tuple[tuple[int, ...], str]]] = {}
+        self._copies: dict[Demand, int] = {}
 
     def allow(self, tries: int, only: frozenset[str]) -> None:
         """So many more; the goal may be on these nodes ``only``."""
@@ -173,6 +176,17 @@ class _Packer:
     def is_spent(self) -> bool:
         """It gave up: what was not found may still exist."""
         return self._tries <= 0
+
+    def may_seat(self, taken: Sequence[Mover]) -> bool:
+        """A quick look: no more leases of one demand than there is room for now. (What they leave may hold some.)"""
+        wanted = Counter(mover.demand for mover in taken)
+        return all(count == 1 or count <= self._spaces(demand) for demand, count in wanted.items())
+
+    def _spaces(self, demand: Demand) -> int:
+        if demand not in self._copies:
+            names = self._known[demand][:ROOMS_MAX] if self._known is not None else ()
+            self._copies[demand] = sum(capacity(self._views[name], demand, self._features) for name in names)
+        return self._copies[demand]
 
     def pack(self, taken: Sequence[Mover], goal: Goal) -> dict[str, tuple[Allocation, ...]] | None:
         """Places by lease (the goal's under the empty id) once ``taken`` have stopped; None: not found."""

@@ -175,7 +175,7 @@ def taken(views, places, demand, tenant, together, barred):  # noqa: PLR0917
     return views
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SEEDS)
 def test_small_instances_are_solved_at_the_least_price(seed):
     rng = random.Random(seed)
@@ -190,7 +190,7 @@ def test_small_instances_are_solved_at_the_least_price(seed):
     assert found.bound == found.price
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_large_instances_keep_the_laws(seed):
     rng = random.Random(seed)
@@ -200,7 +200,7 @@ def test_large_instances_keep_the_laws(seed):
         check(views, movers, goal, found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_what_the_large_search_finds_is_no_cheaper_than_the_cheapest_and_its_bound_no_dearer(seed):
     rng = random.Random(seed)

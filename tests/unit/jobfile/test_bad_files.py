@@ -349,7 +349,9 @@ def test_owner_reads_exactly(studio, text, expected):
 
 def test_an_unknown_mig_profile_lists_those_that_cards_can_be_cut_into(studio):
     told = studio.refusal(COMMAND + "resources: {accelerators: '1g.11gb:2'}")
-    assert told.startswith("resources.accelerators: no card can be cut into MIG instances '1g.11gb'; did you mean '1g.1")
+    assert told.startswith(
+        "resources.accelerators: no card can be cut into MIG instances '1g.11gb'; did you mean '1g.1"
+    )
     assert ", 3g.40gb, " in told
 
 
