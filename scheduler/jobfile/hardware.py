@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
@@ -16,32 +15,14 @@ MEDIA_MEMORY_MIB = 2_048
 
 
 def matching(name: str, models: Collection[str]) -> tuple[str, ...]:
-    """Catalogue ids that ``name`` means: ``H100`` each H100, ``A100-80GB`` the 80 GB ones, ``RTX4090`` RTX-4090.
-
-    A name's words must start with the id's first ones, written together or apart, and each further word must be in the
-    id. Raises Malformed, listing the catalogue, when nothing matches.
-    """
-    wanted = _words(name)
-    found = tuple(sorted(model for model in models if _fits(wanted, _words(model))))
+    """Catalogue ids that ``name`` means (``catalogue.resolve_alias``). Raises Malformed, listing all, if none does."""
+    found = catalogue.resolve_alias(name, models)
     if found:
         return found
     families = {model.split("-")[0] for model in models}
     by_lower = {known.lower(): known for known in (*sorted(families), *models)}
     close = get_close_matches(name.lower(), list(by_lower), n=1)
     raise Malformed(f"unknown card model {name!r}", tuple(sorted(models)), by_lower[close[0]] if close else "")
-
-
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
-
-
-def _fits(wanted: tuple[str, ...], words: tuple[str, ...]) -> bool:
-    starts = {"".join(words[:count]): count for count in range(1, len(words) + 1)}
-    for used in range(len(wanted), 0, -1):
-        count = starts.get("".join(wanted[:used]))
-        if count is not None:
-            return set(wanted[used:]) <= set(words[count:])
-    return False
 
 
 def resources(

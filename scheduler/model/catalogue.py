@@ -7,7 +7,7 @@ The table is ``catalogue.yaml``, where every value has a unit, source, date and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from scheduler.model.board import Board
@@ -65,20 +65,24 @@ def by_nvml_name(name: str, memory_mib: int = 0) -> str:
     return fitting[0].id if len(fitting) == 1 else UNKNOWN
 
 
-def resolve_alias(name: str) -> tuple[str, ...]:
-    """Ids that a short name means, sorted; empty when it means none.
+def resolve_alias(name: str, models: Collection[str] = BY_ID.keys()) -> tuple[str, ...]:
+    """Ids among ``models`` that a short name means, sorted; empty when it means none.
 
     ``H100``: each H100. ``A100-80GB``: both of 80 GB. ``RTX4090``, ``rtx 4090``, ``NVIDIA L40S``: spelling is free.
     The name's words must begin with the id's first ones, and its further words must be among the id's.
     """
-    exact = [board.id for board in BOARDS if board.id.lower() == name.strip().lower()]
+    exact = tuple(model for model in models if model.lower() == name.strip().lower())
     if exact:
-        return tuple(exact)
-    wanted = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word not in ("", "nvidia", "geforce", "tesla")]
-    return tuple(sorted(board.id for board in BOARDS if _means(wanted, re.split(r"[^a-z0-9]+", board.id.lower()))))
+        return exact
+    wanted = [word for word in _words(name) if word not in ("nvidia", "geforce", "tesla")]
+    return tuple(sorted(model for model in models if _means(wanted, _words(model))))
 
 
-def _means(wanted: list[str], words: list[str]) -> bool:
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def _means(wanted: Sequence[str], words: Sequence[str]) -> bool:
     starts = {"".join(words[:count]): count for count in range(1, len(words) + 1)}
     for used in range(len(wanted), 0, -1):
         count = starts.get("".join(wanted[:used]))

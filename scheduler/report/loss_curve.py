@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.report import figures
-from scheduler.report.fonts import cjk_family, shown
-from scheduler.report.gantt import INK, MUTED, PALETTE
+from scheduler.report.canvas import INK, MUTED, PALETTE, plain, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,21 +34,15 @@ class Curve:
 
 def draw(curves: Sequence[Curve], target: Path, title: str) -> Path:
     """Write loss (and throughput, where told) of consecutive attempts as PNG. Raises ValueError without points."""
-    import matplotlib as mpl
-
-    if not any(curve.points for curve in curves):
+    told = [curve for curve in curves if curve.points]
+    if not told:
         raise ValueError("the run reported no loss")
-    family = cjk_family()
-    with mpl.rc_context({"font.family": ["DejaVu Sans", *([family] if family else [])], "font.size": 10}):
-        return _draw([c for c in curves if c.points], target, shown(title, has_cjk=bool(family)))
+    with sheet(target, 6, title, _subtitle(told)) as figure:
+        _plot(figure, told)
+    return target
 
 
-def _draw(curves: Sequence[Curve], target: Path, title: str) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 6), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
+def _plot(figure: Figure, curves: Sequence[Curve]) -> None:
     has_rate = any(p.tokens_per_s for c in curves for p in c.points)
     loss = figure.add_axes((0.07, 0.40 if has_rate else 0.11, 0.91, 0.45 if has_rate else 0.74))
     for at, curve in enumerate(curves):
@@ -66,11 +59,6 @@ def _draw(curves: Sequence[Curve], target: Path, title: str) -> Path:
         _rates(figure, loss, curves)
     else:
         loss.set_xlabel("step", color=INK)
-    figure.text(0.012, 0.95, title, fontsize=14, fontweight="bold", color=INK, va="center")
-    figure.text(0.012, 0.90, _subtitle(curves), fontsize=9.5, color=MUTED, va="center")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
-    return target
 
 
 def _rates(figure: Figure, above: Axes, curves: Sequence[Curve]) -> None:
@@ -87,12 +75,8 @@ def _rates(figure: Figure, above: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _frame(axes: Axes) -> None:
-    axes.grid(color="#d0d7de", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=MUTED)
+    plain(axes)
     axes.margins(x=0.01)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _subtitle(curves: Sequence[Curve]) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.report import figures
-from scheduler.report.fonts import cjk_family, shown
-from scheduler.report.gantt import INK, MUTED, PALETTE
+from scheduler.report.canvas import INK, MUTED, PALETTE, plain, sheet
 from scheduler.report.timeline import Bar, Row, Timeline, ticks
 from scheduler.simulation import measures
 from scheduler.simulation.measures import Steps
@@ -29,17 +28,14 @@ _SAMPLES = 2_000
 
 def draw(runs: Mapping[str, Run], target: Path, title: str) -> Path:
     """Write the comparison as PNG. Raises ValueError without runs."""
-    import matplotlib as mpl
-
     if not runs:
         raise ValueError("no run to show")
-    family = cjk_family()
-    with mpl.rc_context({"font.family": ["DejaVu Sans", *([family] if family else [])], "font.size": 10}):
-        return _draw(runs, target, shown(title, has_cjk=bool(family)))
+    with sheet(target, 7.6, title) as figure:
+        _compare(figure, runs)
+    return target
 
 
-def _draw(runs: Mapping[str, Run], target: Path, title: str) -> Path:
-    figure = _figure(12, 7.6)
+def _compare(figure: Figure, runs: Mapping[str, Run]) -> None:
     start_ms = min(run.start_ms for run in runs.values())
     end_ms = max(max((span.closed_ms for span in run.spans), default=run.end_ms) for run in runs.values())
     has_cards = any(cards for run in runs.values() for _, cards, _ in run.park)
@@ -58,28 +54,25 @@ def _draw(runs: Mapping[str, Run], target: Path, title: str) -> Path:
     _over_time(waiting, "tasks that wait", start_ms, end_ms)
     _shares(waits, "jobs that started within")
     _shares(jcts, "jobs that ended within")
-    held.legend(frameon=False, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, borderaxespad=0.2)
-    figure.text(0.012, 0.96, title, fontsize=14, fontweight="bold", color=INK, va="center")
-    return _save(figure, target)
+    _names(held)
 
 
 def draw_kinds(run: Run, target: Path, title: str) -> Path:
     """Write who held the park over time, by kind of job, as PNG. Raises ValueError without leases."""
     if not run.spans:
         raise ValueError("nothing ran")
-    figure = _figure(12, 4.4)
-    axes = figure.add_axes((0.07, 0.14, 0.91, 0.66))
     start_ms, end_ms = run.start_ms, max(span.closed_ms for span in run.spans)
     at_ms = _instants(start_ms, end_ms)
     has_cards = any(span.card_milli for span in run.spans)
     kinds = sorted({span.kind for span in run.spans})
     of_kind = measures.cards_held if has_cards else measures.cpus_held
     layers = [of_kind([s for s in run.spans if s.kind == kind]).at(at_ms) / 1_000 for kind in kinds]
-    axes.stackplot((at_ms - start_ms) / 1_000, layers, labels=kinds, colors=PALETTE, step="post")
-    _over_time(axes, "cards held" if has_cards else "vCPUs held", start_ms, end_ms)
-    axes.legend(frameon=False, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, borderaxespad=0.2)
-    figure.text(0.012, 0.94, title, fontsize=14, fontweight="bold", color=INK, va="center")
-    return _save(figure, target)
+    with sheet(target, 4.4, title) as figure:
+        axes = figure.add_axes((0.07, 0.14, 0.91, 0.66))
+        axes.stackplot((at_ms - start_ms) / 1_000, layers, labels=kinds, colors=PALETTE, step="post")
+        _over_time(axes, "cards held" if has_cards else "vCPUs held", start_ms, end_ms)
+        _names(axes)
+    return target
 
 
 def timeline_of(run: Run) -> Timeline:
@@ -107,15 +100,6 @@ def _places(run: Run, span: Span) -> Sequence[tuple[str, str]]:
         return [(node, "vCPUs") for node in dict.fromkeys(span.nodes)]
     wanted = set(span.devices)
     return [(node.name, f"card {d.index}") for node in run.nodes for d in node.devices if d.id in wanted]
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _instants(start_ms: int, end_ms: int) -> NDArray[np.int64]:
@@ -177,14 +161,8 @@ def _shares(axes: Axes, label: str) -> None:
 
 def _frame(axes: Axes, label: str) -> None:
     axes.set_ylabel(label, color=INK)
-    axes.grid(color="#d0d7de", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=MUTED)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    plain(axes)
 
 
-def _save(figure: Figure, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
-    return target
+def _names(axes: Axes) -> None:
+    axes.legend(frameon=False, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, borderaxespad=0.2)

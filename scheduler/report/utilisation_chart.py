@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.report import figures
-from scheduler.report.fonts import cjk_family, shown
-from scheduler.report.gantt import INK, MUTED, PALETTE
+from scheduler.report.canvas import INK, LINES, MUTED, PALE, PALETTE, plain, sheet
 from scheduler.report.timeline import ticks
 from scheduler.report.utilisation import BINS, WHOLE_MILLI, Row, Utilisation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HELD = "#d0d7de"
+_HELD = LINES
 _CARD = PALETTE[2]
 _PROCESSORS = PALETTE[0]
 _ROWS_MAX = 120
@@ -23,32 +22,16 @@ _ROW_IN = 0.62
 
 def draw(found: Utilisation, target: Path, title: str) -> Path:
     """Write the chart as PNG to ``target``; only the first 120 rows. Raises ValueError without rows."""
-    import matplotlib as mpl
-
     if not found.rows:
         raise ValueError("no device to show")
-    family = cjk_family()
-    with mpl.rc_context({"font.family": ["DejaVu Sans", *([family] if family else [])], "font.size": 10}):
-        return _draw(found, target, shown(title, has_cjk=bool(family)))
-
-
-def _draw(found: Utilisation, target: Path, title: str) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = found.rows[:_ROWS_MAX]
     height = 1.9 + _ROW_IN * len(rows)
-    figure = Figure(figsize=(12, height), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.17, 0.85 / height, 0.68, 1 - 1.75 / height))
-    for y, row in enumerate(rows):
-        _draw_row(axes, found, row, y)
-    _frame(axes, found, rows)
-    _legend(axes, rows)
-    figure.text(0.012, 1 - 0.30 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
-    figure.text(0.012, 1 - 0.60 / height, _subtitle(found), fontsize=9.5, color=MUTED, va="center")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
+    with sheet(target, height, title, _subtitle(found)) as figure:
+        axes = figure.add_axes((0.17, 0.85 / height, 0.68, 1 - 1.75 / height))
+        for y, row in enumerate(rows):
+            _draw_row(axes, found, row, y)
+        _frame(axes, found, rows)
+        _legend(axes, rows)
     return target
 
 
@@ -56,7 +39,7 @@ def _draw_row(axes: Axes, found: Utilisation, row: Row, y: int) -> None:
     """A strip from ``y + 0.4`` (0 %) up to ``y - 0.4`` (100 %): the axis runs downwards."""
     edges = [at * found.span_ms / BINS / 1_000 for at in range(BINS + 1)]
     floor = y + 0.4
-    axes.axhspan(y - 0.4, floor, facecolor="#f6f8fa", zorder=0)
+    axes.axhspan(y - 0.4, floor, facecolor=PALE, zorder=0)
     for columns, colour in ((row.held, _HELD), (row.busy, _CARD if row.is_card else _PROCESSORS)):
         levels = [floor - 0.8 * share / WHOLE_MILLI for share in columns]
         axes.stairs(levels, edges, baseline=floor, fill=True, color=colour, linewidth=0)
@@ -76,12 +59,8 @@ def _frame(axes: Axes, found: Utilisation, rows: tuple[Row, ...]) -> None:
     marks = ticks(found.span_ms)
     axes.set_xticks([m / 1000 for m in marks], [figures.axis(m) for m in marks])
     axes.set_xlim(0, found.span_ms / 1000)
-    axes.grid(axis="x", color="#d0d7de", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=MUTED)
+    plain(axes, grid="x")
     axes.tick_params(axis="y", labelsize=8.8)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _legend(axes: Axes, rows: tuple[Row, ...]) -> None:
