@@ -22,6 +22,7 @@ from scheduler.model.queue import Amounts, Queue
 
 MOST_CARDS = 1_000_000
 MOST_CPUS = 100_000_000
+MOST_GAIN = 1_000_000
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)", re.ASCII)
 DAY_MINUTES = 24 * 60
 KINDS = tuple(kind.value for kind in JobKind)
@@ -157,9 +158,14 @@ def _gain(value: Any) -> int:
     """Thousandths of how many times more is gained than lost; 0: never."""
     if value == "never":
         return 0
-    found = _milli(value, 1_000_000, "times")
+    try:
+        found = _milli(value, MOST_GAIN, "times")
+    except ValueError:
+        found = 0
     if found < 1_000:
-        raise ValueError(f"must be never, or how many times what is lost must be gained, 1 or more, got {value!r}")
+        raise ValueError(
+            f"must be never, or how many times what is lost must be gained, 1 to {MOST_GAIN:,}, got {value!r}"
+        )
     return found
 
 

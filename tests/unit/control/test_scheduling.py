@@ -60,6 +60,7 @@ scheduling:
   usage_weight: 2.5
   age_gain: 12h
   age_gain_max: 9
+  defragment: 2.5
   floors: {RenderJob: 20%, TranscodeJob: 2.5%}
   bands: {valley: "23:00-07:00", day: 09:00-17:30, always: "00:00-24:00"}
   licences: {nuke: 4, houdini: 8}
@@ -74,6 +75,7 @@ scheduling:
         usage_weight_permille=2_500,
         age_gain_ms=12 * 3_600_000,
         age_gain_max=9,
+        defragment_permille=2_500,
         floors=(Floor(kind="RenderJob", permille=200), Floor(kind="TranscodeJob", permille=25)),
         bands=(
             Band(name="always", start_minute=0, end_minute=0),
@@ -94,6 +96,12 @@ scheduling:
         ("scheduling: {floors: {RenderJobs: 5%}}", "did you mean 'RenderJob'? (valid: CommandJob, Pipeline, RenderJob"),
         ("scheduling: {floors: {RenderJob: 20}}", "scheduling.floors.RenderJob: 20 is not a share such as 20%"),
         ("scheduling: {floors: {RenderJob: 60%, TrainJob: 50%}}", "scheduling: floors add up to 110%"),
+        (
+            "scheduling: {defragment: 0.5}",
+            "scheduling.defragment: must be never, or how many times what is lost must be",
+        ),
+        ("scheduling: {defragment: always}", "scheduling.defragment: must be never, or how many"),
+        ("tenants: [{name: a, budget: -1}]", "tenants[0].budget: must be 0 to"),
         ("scheduling: {bands: {valley: 23-7}}", "scheduling.bands.valley: must be two times of the day at UTC+8"),
         ("scheduling: {bands: {valley: '07:00-07:00'}}", "scheduling.bands.valley: '07:00-07:00' must end at another"),
         ("scheduling: {bands: {Valley: '07:00-09:00'}}", "scheduling.bands.Valley: 'Valley' must be lower-case"),
