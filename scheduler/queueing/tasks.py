@@ -57,10 +57,11 @@ def keep_seat(record: StepRecord, seat: Seat, at_ms: int) -> StepRecord:
 
 
 def sit(record: StepRecord, nodes: Sequence[str]) -> StepRecord:
-    """A lease was granted on ``nodes``, sorted, each once: that is one seat less, its own if it has one."""
-    own = next((seat for seat in record.seats if tuple(sorted(set(seat.nodes))) == tuple(nodes)), record.seats[0])
+    """A lease was granted on ``nodes``, sorted, each once: a seat that is there is taken."""
+    own = next((seat for seat in record.seats if sorted(set(seat.nodes)) == list(nodes)), None)
     left = list(record.seats)
-    left.remove(own)
+    if own is not None:
+        left.remove(own)
     return replace(record, seats=tuple(left))
 
 

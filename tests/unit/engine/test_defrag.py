@@ -11,7 +11,7 @@ from scheduler.model.job import Seat
 from scheduler.model.lease import AttemptState
 from scheduler.model.plan import Keep, Preempt
 from scheduler.model.policy import Policy, Preemption
-from tests.builders import Park, a_job, a_node, a_step, lines, started
+from tests.builders import Park, a_job, a_node, a_step, granted, lines, started
 
 HOUR = 3_600_000
 
@@ -132,6 +132,18 @@ def test_a_seat_on_a_node_that_is_gone_holds_nobody_up():
     park.tell(SeatKept(at_ms=park.now_ms, job_id="j4", step="work", seat=Seat(nodes=("n9",), until_ms=2 * HOUR)))
     park.submit(a_job(5, a_step(cards=1)))
     assert started(park.cycle()) == {"j5.work.0.a1": "n1"}
+
+
+def test_only_a_lease_that_sits_there_takes_a_seat():
+    park = Park(a_node("n1", cpus=1), a_node("n2", cpus=1), a_node("n3", cpus=1))
+    park.submit(a_job(1, a_step(count=3)))
+    seat = Seat(nodes=("n2",), until_ms=2 * HOUR)
+    park.tell(SeatKept(at_ms=park.now_ms, job_id="j1", step="work", seat=seat))
+    first, second, third = granted(park.plan())
+    assert first.lease.allocations[0].node == "n2", "seats come first"
+    park.tell(replace(second, lease=replace(second.lease, id="l1", attempts=first.lease.attempts)))
+    assert park.job().steps[0].seats == (seat,)
+    assert len({grant.lease.allocations[0].node for grant in (first, second, third)}) == 3
 
 
 def test_the_same_fact_twice_is_one_seat():
