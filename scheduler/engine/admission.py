@@ -87,7 +87,7 @@ def _chance(trial: Trial, candidate: Candidate, slot: Slot) -> int:
     runs = tuple(
         (atom - candidate.kept_ms) * FULL_PERMILLE // rate for atom in candidate.estimate.survivors(candidate.kept_ms)
     )
-    per_hour = len(set(slot.nodes)) / trial.policy.node_mtbf_hours
+    per_hour = trial.policy.failures_per_hour * len(set(slot.nodes))
     elsewhere = slots.soonest(trial, candidate, but=frozenset(slot.nodes))
     again_ms = elsewhere.start_ms - trial.now_ms if elsewhere is not None else deadline_ms
     chance = probability(

@@ -114,7 +114,7 @@ def question(state: State, record: JobRecord, step_name: str, now_ms: int, polic
         calibration=state.calibration.copy(),
         runs=tuple(atom - kept_ms for atom in target.estimate.survivors(kept_ms)) if is_dated else (),
         limit_ms=record.job.deadline_ms - now_ms,
-        failures_per_hour=step.ranks / policy.node_mtbf_hours,
+        failures_per_hour=policy.failures_per_hour * step.ranks,
         checkpoint_ms=step.checkpoint_ms,
         restart_ms=step.restart_ms,
     )
