@@ -127,7 +127,7 @@ class Policy:
     unfunded: tuple[str, ...] = ()
     """Tenants whose budget is used up, sorted: nothing of theirs starts."""
     node_mtbf_ms: int = 1_000 * 3_600_000
-    """Mean time between failures of a node, which promised deadlines reckon with (0: never): six weeks, a careful guess."""
+    """Mean time between failures of a node (0: none fails), for promised deadlines: six weeks, a careful guess."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
 
