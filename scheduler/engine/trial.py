@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -18,7 +19,7 @@ from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
-from scheduler.placement.fit import Demand, thousandths
+from scheduler.placement.fit import Demand, capacity, thousandths
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
@@ -135,10 +136,13 @@ class Trial:
         return ()
 
     def _sit(self, candidate: Candidate) -> tuple[Allocation, ...]:
-        """The nodes that its slot names."""
+        """The nodes that its slot names; nothing where another slot that was overstayed has taken the room."""
+        nodes, features = self.search.nodes, self.state.shapes.features
+        if any(capacity(nodes[name], candidate.demand, features) < n for name, n in Counter(candidate.seats).items()):
+            return ()
         found: list[Allocation] = []
         for name in candidate.seats:
-            found.append(allocate(self.search.nodes[name], candidate.demand, self.state.shapes.features))
+            found.append(allocate(nodes[name], candidate.demand, features))
             self.search.hold(found[-1], candidate.job.tenant)
         return tuple(found)
 

@@ -29,7 +29,7 @@ REPAIR_MS = 30 * MINUTE_MS
 class World:
     """One random park and what is asked of it."""
 
-    def __init__(self, seed: int, *, jobs: int = 30) -> None:
+    def __init__(self, seed: int, *, jobs: int = 40) -> None:
         self.random = random.Random(seed)
         self.nodes = [
             a_node(f"n{i}", cards=cards, cpus=4 * cards, memory_mib=65_536, model=self.random.choice(("H100", "L4")))
@@ -49,7 +49,7 @@ class World:
             node_mtbf_ms=MTBF_MS,
         )
         self.work_ms: dict[str, int] = {}
-        gap_ms = self.random.choice((2, 4, 8)) * MINUTE_MS * 16 // cards
+        gap_ms = self.random.choice((1, 2, 4)) * MINUTE_MS * 16 // cards
         at_ms = 1
         self.jobs: list[Job] = []
         for number in range(1, jobs + 1):
@@ -57,7 +57,7 @@ class World:
             self.jobs.append(self._job(number, at_ms))
 
     def _job(self, number: int, at_ms: int) -> Job:
-        run_ms = int(self.random.lognormvariate(math.log(20 * MINUTE_MS), 1))
+        run_ms = int(self.random.lognormvariate(math.log(20 * MINUTE_MS), 0.7))
         dated = self.random.random() < 0.4
         ranks = self.random.choice((1, 1, 1, 2, 3))
         cards = self.random.choice((0, 1, 1, 2, 4))
@@ -73,7 +73,7 @@ class World:
             resources={"card_milli": card_milli},
         )
         self.work_ms[f"j{number}"] = run_ms
-        slack = self.random.choice((1.5, 2.5, 5, 10))
+        slack = self.random.choice((2.5, 4, 8))
         return a_job(
             number,
             step,
