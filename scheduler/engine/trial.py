@@ -114,7 +114,8 @@ class Trial:
         """What the queue tree says against one more lease of the candidate, as a reason."""
         least = candidate.step.ranks_min or candidate.step.ranks
         amounts = amounts_of(candidate.step.resources, least)
-        last_ms = self.now_ms + candidate.careful_ms if self.slots else 0
+        # Slots that begin later were promised with a slot that has begun in mind.
+        last_ms = self.now_ms + candidate.careful_ms if self.slots and not candidate.seats else 0
         block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)
         return quota_reason(block) if block is not None else None
 
