@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from scheduler.engine import apply as facts
 from scheduler.engine import what
+from scheduler.engine.admission import Admission, admit
 from scheduler.engine.defrag import Proposal, proposals
 from scheduler.engine.outlook import Question, question
 from scheduler.engine.plan import drafted, make_plan
@@ -125,7 +126,7 @@ class Engine:
         """
         if job_id and job_id not in self._state.jobs:
             raise NotFound(f"no job {job_id!r}")
-        draft = drafted(self._state, max(now_ms, self._state.at_ms), policy)
+        draft = drafted(self._state, max(now_ms, self._state.at_ms), policy, explain=True)
         return tuple(proposals(draft.trial, draft.left_over, job_id))
 
     def outlook(self, job_id: str, step: str, now_ms: int, policy: Policy) -> Question | None:
@@ -139,6 +140,19 @@ class Engine:
         """When would a job's first step be expected to start, were it submitted now? None: nobody can say."""
         job = replace(job, id=self.next_job_id(), submitted_ms=now_ms)
         return question(self._state, lifecycle.submitted(job, held=False), job.steps[0].name, now_ms, policy)
+
+    def admit(self, job: Job, now_ms: int, policy: Policy, *, changes: bool = False) -> Admission:
+        """Can the deadline of a job be promised, were it submitted now? ``changes``: and if not, what would do.
+
+        Without ``changes`` it takes as long as a plan, with them as some dozens.
+        """
+        job = replace(job, id=self.next_job_id(), submitted_ms=now_ms, slot=None)
+        return admit(self._state, lifecycle.submitted(job, held=False), now_ms, policy, changes=changes)
+
+    def promised(self, job: Job, now_ms: int, policy: Policy) -> Job:
+        """The job as it is to be submitted: with a slot if it has a deadline and one can be kept for it."""
+        found = self.admit(job, now_ms, policy) if job.deadline_ms else Admission()
+        return replace(job, slot=found.slot, promise_permille=found.permille) if found.slot is not None else job
 
     def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.

@@ -12,6 +12,7 @@ from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.seats import guard, sit
+from scheduler.engine.slots import keep
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
@@ -41,10 +42,10 @@ class Draft:
     """And seats kept for those who are moved, and for whom."""
     left_over: list[Candidate] = field(default_factory=list)
     """Steps with tasks left, in the order they were reached."""
-    barred: list[Wait] = field(default_factory=list)
-    """Steps that may not start at all."""
+    barred: Sequence[Wait] = ()
+    """Steps that may not start, with the reason."""
     steer_ms: int = 0
-    """When the timetable for deadlines wants something else; 0: never."""
+    """When the timetable of the objective wants something else; 0: never."""
 
     def grant(self, lease: Lease, amounts: Amounts) -> None:
         """A lease starts, and counts for its queue's share."""
@@ -66,8 +67,6 @@ def make_plan(
     ``waits``: whether to say why the rest waits, which costs as much again and changes nothing of what is done.
     """
     now_ms = max(now_ms, state.at_ms)
-    # 1. Stop what belongs to jobs that are to end.
-    stops = tuple(_stops(state))
     draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
     # 9. Move nodes between lanes for those who wait, and leases out of their way where a rule allows it.
     moves = conversions(draft.trial, draft.left_over)
@@ -76,7 +75,9 @@ def make_plan(
     told: Iterable[Wait] = ()
     if waits:
         told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
-    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
+    actions: tuple[Action, ...] = (
+        *_stops(state), *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves,
+    )  # fmt: skip
     plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *draft.barred) if waits else ())
     # 11. Say when something may change without an event.
     if not (draft.left_over or draft.barred):
@@ -92,24 +93,28 @@ def drafted(
     jobs: Mapping[str, JobRecord] = NO_JOBS,
     queues: Mapping[str, Queue] = NO_QUEUES,
     *,
-    explain: bool = True,
+    explain: bool = False,
 ) -> Draft:
-    """Who starts, who is stopped for whom, and who is left over. ``now_ms`` is not before the state's."""
+    """Who starts, who is stopped, and what is kept for whom. ``now_ms`` is not before the state's."""
     tree = tuple({**state.queues, **queues}.values())
-    # 2. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
+    # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     entries, barred = sort_steps(state, now_ms, policy, jobs)
-    # 3. What is left to take, and every limit on taking it.
+    # 2. What is left to take, and every limit on taking it.
     counted = any(queue.jobs_max for queue in tree)
     jobs_now = ((r.lease.queue, r.lease.job_id) for r in state.leases.values()) if counted else ()
     quotas = Quotas(tree, state.held, state.totals, jobs_now)
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
+    # 3. Keep the slots of promised deadlines; those whose time has come start.
+    for candidate in keep(draft.trial, chain.from_iterable(entries.values())):
+        _start(draft, candidate)
     # 4. Whoever was moved, or others were moved for, sits down on the seats that are kept for them.
     for job_id in sorted((key for key in state.seated if key in state.active), key=number_of):
         _seat(draft, state.active[job_id], entries)
-    # 5. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
+    # 5. Steer gangs to the cards that serve the policy's objective.
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
+    draft.steer_ms = wanted.wake_ms
     draft.preempts += wanted.stops
     draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
     if wanted.steered:
@@ -118,7 +123,7 @@ def drafted(
             steer(candidate, wanted.places.get(candidate.key))
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
-    unsteered, draft.steer_ms = len(draft.left_over), wanted.wake_ms
+    unsteered = len(draft.left_over)
     # 6. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
@@ -158,13 +163,9 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
     trial, explain = draft.trial, draft.explain
     while (candidate := order.peek()) is not None:
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
-        lease = None
         wanted = only is None or only(candidate)
-        if candidate.left and wanted and not full:
-            lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
-        if lease is not None:
-            amounts = amounts_of(candidate.step.resources, len(lease.allocations))
-            draft.grant(lease, amounts)
+        amounts = _start(draft, candidate) if candidate.left and wanted and not full else None
+        if amounts is not None:
             order.charge(amounts)
             continue
         order.drop()
@@ -178,6 +179,16 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
             drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
+
+
+def _start(draft: Draft, candidate: Candidate) -> Amounts | None:
+    """Start the candidate's next lease; what it holds. None: it does not start now."""
+    lease = draft.trial.start(candidate, f"l{draft.trial.state.next_lease + len(draft.starts)}")
+    if lease is None:
+        return None
+    amounts = amounts_of(candidate.step.resources, len(lease.allocations))
+    draft.grant(lease, amounts)
+    return amounts
 
 
 def _wait(draft: Draft, candidate: Candidate, position: int) -> Wait:

@@ -129,8 +129,15 @@ class Policy:
     defragment_permille: int = 0
     """Leases are moved out of the way by themselves when that starts so many times (in thousandths) more card time than
     it loses. 0: never without an operator, because what is lost is lost for certain and what is gained is expected."""
+    node_mtbf_ms: int = 1_000 * 3_600_000
+    """Mean time between failures of a node (0: none fails), for promised deadlines: six weeks, a careful guess."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
+
+    @property
+    def failures_per_hour(self) -> float:
+        """Of one node, on average."""
+        return 3_600_000 / self.node_mtbf_ms if self.node_mtbf_ms else 0.0
 
     @property
     def promises_max(self) -> int:

@@ -58,6 +58,7 @@ scheduling:
   preempted_max: 2
   reservations: 3
   usage_weight: 2.5
+  node_mtbf: 400h
   age_gain: 12h
   age_gain_max: 9
   defragment: 2.5
@@ -73,6 +74,7 @@ scheduling:
         preempted_max=2,
         reservations_max=3,
         usage_weight_permille=2_500,
+        node_mtbf_ms=400 * 3_600_000,
         age_gain_ms=12 * 3_600_000,
         age_gain_max=9,
         defragment_permille=2_500,

@@ -153,6 +153,21 @@ def test_the_job_page_shows_the_whole_story(reader, service):
         assert words in text, words
 
 
+def test_the_page_says_why_a_job_waits_and_what_would_start_it(reader, service):
+    wide = 'apiVersion: shisuan/v1\nkind: CommandJob\nname: long\ndeadline: +6h\nrun: "true"\n'
+    first = service.submit(wide).json()
+    assert first["slot"]["nodes"]
+    text = reader.get(f"/jobs/{first['id']}").text
+    assert "The deadline is promised" in text
+    held = service.submit(HOSTILE, hold=True).json()["id"]
+    assert f"/jobs/{held}/explain" in reader.get(f"/jobs/{held}").text
+    text = reader.get(f"/jobs/{held}/explain").text
+    assert "is held; release it to let it start" in text
+    assert "onerror=alert(1)>" not in text
+    reader.get("/zh", params={"back": "/"})
+    assert "为什么在等待" in reader.get(f"/jobs/{held}/explain").text
+
+
 def test_the_statement_explains_itself_in_both_languages(reader, service):
     job = service.submit().json()["id"]
     service.finish(job)
