@@ -1,11 +1,12 @@
-"""Fills the openb farm one pod at a time with the product's placement policy, as one compiled loop.
+"""Fills the openb farm one pod at a time through the engine's own ``Placer``, and judges a fill.
 
-No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. Scores are kept per shape and node and
-renewed where a node has changed since the shape was last asked for; the decision is the full scan's.
+No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. ``placer_of`` is the policy of both B1 (how
+full the farm gets) and B4 (how fast).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,9 +14,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints, Trace
-from scheduler.placement.fragment import NONE, Memo, score, tie, value
-from scheduler.placement.mix import Mix
+from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints, NodeShape, PodShape, Trace
+from scheduler.model.job import Resources
+from scheduler.model.node import Device, Node
+from scheduler.placement.cluster import Cluster
+from scheduler.placement.fit import Demand
+from scheduler.placement.placer import Placer
+from scheduler.placement.wanted import Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,45 +75,44 @@ def judge(trace: Trace, farm: Farm, pods: Ints, placed: tuple[Ints, Ints]) -> Fi
     )
 
 
-@njit(cache=True)
-def fill(  # noqa: PLR0917 - compiled
-    mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Ints
-) -> tuple[Ints, Ints]:  # fmt: skip
-    """Place the pods in order; per arrival the node, -1 for none, and the mask of slots. ``nodes`` is changed."""
-    shapes, count, arrivals = table.shape[0], nodes.klass.shape[0], pods.shape[0]
-    costs, masks = np.full((shapes, count), NONE, np.int64), np.zeros((shapes, count), np.int64)
-    values, ties = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    seen, log, placed = np.full(shapes, -1, np.int64), np.zeros(arrivals, np.int64), 0
-    changed = np.full(count, -1, np.int64)
-    where, taken = np.full(arrivals, -1, np.int64), np.zeros(arrivals, np.int64)
-    for n in range(count):
-        values[n] = value(mix, memo, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
-        ties[n] = tie(mix, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
-    for p in range(arrivals):
-        s = pods[p]
-        for i in range(max(seen[s], 0), count if seen[s] < 0 else placed):
-            n = i if seen[s] < 0 else log[i]
-            if seen[s] >= 0 and changed[n] != i:
-                continue
-            k, c, m, free = nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n]
-            cost = score(
-                mix, memo, values[n], k, c, m, free, table[s, 0], table[s, 1], table[s, 2], table[s, 3], slots[s, k]
-            )
-            costs[s, n], masks[s, n] = cost
-        seen[s] = placed
-        best, least = -1, NONE
-        for n in range(count):
-            if costs[s, n] < least or (best >= 0 and costs[s, n] == least and ties[n] < ties[best]):
-                best, least = n, costs[s, n]
-        if best < 0:
-            continue
-        where[p], taken[p] = best, masks[s, best]
-        occupy(nodes, best, table[s], taken[p])
-        k, c, m, free = nodes.klass[best], nodes.cpu[best], nodes.memory[best], nodes.free[best]
-        values[best], ties[best] = value(mix, memo, k, c, m, free), tie(mix, k, c, m, free)
-        log[placed], changed[best] = best, placed
-        placed += 1
-    return where, taken
+def placer_of(trace: Trace, farm: Farm) -> tuple[Placer, list[int]]:
+    """An empty farm, and the number of each shape of the list. The mix is how often each is in it, as FGD's typical pods."""
+    cluster = Cluster()
+    for at, klass in enumerate(farm.klass.tolist()):
+        cluster.set_node(node_of(at, farm.classes[klass]))
+    counts = Counter(trace.pods.tolist())
+    wanted = Wanted(shares=tuple((demand_of(trace.shapes[row]), count) for row, count in counts.most_common()))
+    placer = Placer(cluster, wanted)
+    return placer, [placer.shape(demand_of(shape)) for shape in trace.shapes]
+
+
+def node_of(number: int, shape: NodeShape) -> Node:
+    """One node of the trace, under a name that says only where it is in the order."""
+    name = f"n{number}"
+    cards = tuple(Device(id=f"{name}-{card}", index=card, model=shape.model) for card in range(shape.cards))
+    return Node(name=name, cpu_milli=shape.cpu_milli, memory_mib=shape.memory_mib, devices=cards)
+
+
+def demand_of(pod: PodShape) -> Demand:
+    """What a pod asks for, as the engine says it."""
+    is_part = pod.cards == 1 and pod.card_milli < WHOLE_MILLI
+    ask = Resources(
+        cpu_milli=pod.cpu_milli,
+        memory_mib=pod.memory_mib,
+        cards=0 if is_part else pod.cards,
+        card_milli=pod.card_milli if is_part else 0,
+        card_models=pod.models,
+    )
+    return Demand(resources=ask, lane="pool", tenant="t" if is_part else "")
+
+
+def fill(trace: Trace, farm: Farm, pods: Ints) -> Fill:
+    """One run of our policy on the farm in the order given."""
+    placer, numbers = placer_of(trace, farm)
+    places = [placer.place(numbers[pod]) or (-1, ()) for pod in pods.tolist()]
+    node = np.array([row for row, _ in places], np.int64)
+    taken = np.array([sum(1 << slot for slot in slots) for _, slots in places], np.int64)
+    return judge(trace, farm, pods, (node, taken))
 
 
 @njit(cache=True)

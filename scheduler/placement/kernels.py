@@ -14,7 +14,7 @@ from numba.experimental import structref
 from numpy.typing import NDArray
 
 from scheduler.placement.compiled import entry, inlined
-from scheduler.placement.fragment import Memo, card_mark, cards_mark, content, known_value
+from scheduler.placement.fragment import Memo, card_mark, cards_mark, content, known_value, level, levels_mark, value
 from scheduler.placement.mix import FIXED, ROLLOUTS, Mix
 
 Ints = NDArray[np.int32]
@@ -38,6 +38,9 @@ TURN, LIVE, PICKED = range(3)
 """Places in ``Work.state``: next shape to catch up, number of shapes, number of slots picked."""
 BATCH = 1_024
 """Most copies that one call places."""
+BLOCK_BITS = 6
+BLOCK = 1 << BLOCK_BITS
+"""Rows in a block: about the square root of a large farm, so that looking at one block costs as much as at all."""
 
 
 class Rows(NamedTuple):
@@ -83,18 +86,22 @@ class Asks(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """What each shape finds, as of its last refresh."""
+    """What each shape finds: keys as of its last refresh, copies as of its last count."""
 
     key: Longs
     """``[S, N, 2]``: cost and tie."""
+    least: Longs
+    """``[S, B, 2]``: the least key of each block of ``BLOCK`` rows."""
+    best: Ints
+    """``[S, B]``: the row that has it. Negative: ``~row``, of a row that had it; no key of the block is less."""
+    seen: Longs
+    """``[S]``: changes worked into the keys; -1: none."""
     copies: Ints
     """``[S, N]``"""
-    tree: Ints
-    """``[S, N]``: winners of a tournament between the rows; 1 is the root, the children of i are 2i and 2i + 1."""
     total: Longs
     """``[S]``: copies on all rows."""
-    seen: Longs
-    """``[S]``: changes worked in; -1: none."""
+    counted: Longs
+    """``[S]``: changes worked into the copies; -1: none."""
 
 
 class Frag(NamedTuple):
@@ -111,8 +118,6 @@ class Work(NamedTuple):
     """``[D]``: slots chosen last."""
     islands: Ints
     """``[D + 1]``"""
-    after: Ints
-    """``[D]``"""
     nodes: Ints
     """``[BATCH]``: rows of the copies placed last."""
     slots: Ints
@@ -203,36 +208,54 @@ def appraise(rows: Rows, frag: Frag, r: int) -> None:
     cards = cards_mark(mix, klass, rows.milli[r])
     rows.cards[r] = cards
     rows.mark[r] = np.int64(content(mix, klass, cpu, memory, cards) >> np.uint64(44))
-    if mix.amounts.shape[0] > 0:
-        rows.value[r] = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], cards)
-    else:
-        rows.value[r] = 0
+    rows.value[r] = value(mix, frag.memo, klass, cpu, memory, rows.milli[r]) if mix.amounts.shape[0] > 0 else 0
 
 
 @inlined
 def weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tuple[int, int]:
-    """``(cost, tie)`` of one copy on a row it fits on; the slots it would take are left in ``work.pick``."""
-    klass, cpu, memory = rows.klass[r], rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
-    for d in range(rows.milli.shape[1]):
-        work.after[d] = rows.milli[r, d]
+    """``(cost, tie)`` of one copy on a row; the slots it would take are left in ``work.pick``. Nowhere: NOWHERE, 0."""
+    klass = rows.klass[r]
+    if klass < 0 or asks.cost[s, klass] == NOWHERE:
+        return NOWHERE, 0
+    for i in range(3):
+        if asks.ask[s, i] > 0 and rows.free[r, i] < asks.ask[s, i]:
+            return NOWHERE, 0
     work.state[PICKED] = 0
+    cpu, memory = rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
     if asks.ask[s, MILLI] > 0:
         after, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
+        if work.state[PICKED] == 0:
+            return NOWHERE, 0
     else:
-        tie, after, cards = 0, 0, rows.cards[r]
+        tie, after = 0, 0
         if asks.ask[s, CARDS] > 0:
             tie = _pick_cards(rows, asks, work, s, r)
+            if work.state[PICKED] == 0:
+                return NOWHERE, 0
         if frag.mix.amounts.shape[0] > 0:
-            for i in range(work.state[PICKED]):
-                kind = frag.mix.kinds[klass, work.pick[i]]
-                cards += card_mark(kind, 0) - card_mark(kind, WHOLE)
-            after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, cards)
+            after = _value_without(rows, frag, work, r, cpu, memory)
     cost = asks.cost[s, klass] + rows.value[r] - after
     if tie >= FRESH:
         tie -= FRESH
         cost += SPLIT
     left = min(cpu * MIB_PER_CPU_MILLI + memory, LEFT_MOST)
     return cost, tie + left * LEFT + rows.mark[r]
+
+
+@inlined
+def _value_without(rows: Rows, frag: Frag, work: Work, r: int, cpu: int, memory: int) -> int:
+    """The value of a row whose picked cards are taken and that has ``cpu`` and ``memory`` left."""
+    mix, klass, cards, picked = frag.mix, rows.klass[r], rows.cards[r], work.state[PICKED]
+    cpu, memory = level(mix, klass, CPU, cpu), level(mix, klass, MEMORY, memory)
+    for i in range(picked):
+        rows.milli[r, work.pick[i]] = 0
+        kind = mix.kinds[klass, work.pick[i]]
+        cards += card_mark(kind, 0) - card_mark(kind, WHOLE)
+    levels = levels_mark(mix, klass, cpu, memory)
+    after = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], levels, cards)
+    for i in range(picked):
+        rows.milli[r, work.pick[i]] = WHOLE
+    return after
 
 
 @inlined
@@ -243,33 +266,36 @@ def _pick_part(
 
     Returns the value of the node afterwards, and the tie.
     """
-    klass, part = rows.klass[r], asks.ask[s, MILLI]
+    klass, part, mix = rows.klass[r], asks.ask[s, MILLI], frag.mix
+    cpu, memory = level(mix, klass, CPU, cpu), level(mix, klass, MEMORY, memory)
+    levels = levels_mark(mix, klass, cpu, memory)
     best, best_tie, chosen, fresh = -1, 0, -1, 0
     for d in range(rows.slots[r]):
-        milli, holder, kind = rows.milli[r, d], rows.holder[r, d], frag.mix.kinds[klass, d]
+        milli, holder, kind = rows.milli[r, d], rows.holder[r, d], mix.kinds[klass, d]
         if asks.group[s, klass, d] == 0 or milli < part or (holder != 0 and holder != asks.ask[s, TENANT]):
             continue
         if milli == WHOLE:
             fresh += 1
         is_known = False
         for e in range(d):  # an equal slot before it has the same value
-            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and frag.mix.kinds[klass, e] == kind:
+            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and mix.kinds[klass, e] == kind:
                 is_known = True
         if is_known:
             continue
-        work.after[d] = milli - part
         after = 0
-        if frag.mix.amounts.shape[0] > 0:
+        if mix.amounts.shape[0] > 0:
             cards = rows.cards[r] + card_mark(kind, milli - part) - card_mark(kind, milli)
-            after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, cards)
-        work.after[d] = milli
+            rows.milli[r, d] = milli - part
+            after = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], levels, cards)
+            rows.milli[r, d] = milli
         tie = FRESH // 2 if milli == WHOLE else milli * COUNT
         if after > best or (after == best and tie < best_tie):
             best, best_tie, chosen = after, tie, d
+    if chosen >= 0:
+        work.pick[0] = chosen
+        work.state[PICKED] = 1
     if best_tie == FRESH // 2:
         best_tie += fresh * COUNT
-    work.pick[0] = chosen
-    work.state[PICKED] = 1
     return best, best_tie
 
 
@@ -277,15 +303,20 @@ def _pick_part(
 def _pick_cards(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
     """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order.
 
-    Returns the tie; FRESH is added when the cards are not in one island.
+    Returns the tie; FRESH is added when the cards are not in one island. Picks none when there are too few.
     """
     klass, slots, cards, count = rows.klass[r], rows.slots[r], asks.ask[s, CARDS], work.islands
     tightest, picked = 0, 0
-    tie = (count_islands(rows, asks, work, s, r) - cards) * COUNT
+    more = count_islands(rows, asks, work, s, r) - cards
+    if more < 0:
+        return 0
+    tie = more * COUNT
     for island in range(1, slots + 1):
         if count[island] >= cards and (tightest == 0 or count[island] < count[tightest]):
             tightest = island
     if tightest == 0:
+        if asks.ask[s, SAME_ISLAND] > 0:
+            return 0
         tie += FRESH
     while picked < cards:
         island = tightest
@@ -296,7 +327,6 @@ def _pick_cards(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
         for d in range(slots):
             if picked < cards and asks.group[s, klass, d] == island and rows.milli[r, d] == WHOLE:
                 work.pick[picked] = d
-                work.after[d] = 0
                 picked += 1
         count[island] = 0
     work.state[PICKED] = picked

@@ -18,7 +18,7 @@ from scheduler.placement.kernels import Ranks, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
 
-LAG = 1_024
+LAG = 128
 """Changes a shape may be behind before it catches up in turn: few enough to be worked in within a decision, and so many
 that a node which changes several times is looked at once."""
 
@@ -75,6 +75,8 @@ class Placer:
     def drop_node(self, name: str) -> None:
         """A node was never there."""
         rows = self.cluster.drop_node(name)
+        best = self._ranks.best[:, rows[0] >> kernels.BLOCK_BITS]  # a node of another name comes there
+        best[:] = np.minimum(best, ~best)
         self._unsettled = True
         if self._changed is not None:
             self._changed.update(rows)
@@ -124,12 +126,13 @@ class Placer:
 
     def copies(self, shape: int) -> int:
         """How many copies fit on all nodes together now."""
-        self._refresh(shape)
+        self._count(shape)
         return int(self._ranks.total[shape])
 
     def room(self, shape: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep."""
         self._refresh(shape)
+        self._count(shape)
         count = self.cluster.count
         return self._ranks.copies[shape, :count], self._ranks.key[shape, :count]
 
@@ -264,6 +267,7 @@ class Placer:
         if origin.changes != self._forked or origin.shape(self.table.demands[shape]) != shape:
             return
         origin._refresh(shape)
+        origin._count(shape)
         for name in Ranks._fields:
             getattr(self._ranks, name)[shape] = getattr(origin._ranks, name)[shape]
 
@@ -275,6 +279,11 @@ class Placer:
     def _refresh(self, shape: int) -> int:
         return self._decide(shape, 0, -1, 0)
 
+    def _count(self, shape: int) -> None:
+        if self._unsettled:
+            self._settle()
+        ranking.count(self._core, shape)
+
     def _settle(self) -> None:
         """Work in nodes and a mix that were set: new classes, new sizes, and which values and rankings still hold."""
         cluster, before = self.cluster, self._frag
@@ -284,7 +293,7 @@ class Placer:
         if self._frag.memo is not before.memo:
             self._changed = None
         if self._changed is None:
-            self._ranks.seen[:] = -1
+            self._ranks.seen[:] = self._ranks.counted[:] = -1
         self._follow()
         rows = cluster.rows.klass.shape[0]
         for row in range(rows) if self._changed is None else sorted(self._changed):
@@ -317,12 +326,15 @@ class Placer:
 
 
 def _ranks(shapes: int, rows: int) -> Ranks:
+    blocks = -(-rows // kernels.BLOCK)
     return Ranks(
         key=np.empty((shapes, rows, 2), np.int64),
-        copies=np.empty((shapes, rows), np.int32),
-        tree=np.empty((shapes, rows), np.int32),
-        total=np.zeros(shapes, np.int64),
+        least=np.empty((shapes, blocks, 2), np.int64),
+        best=np.empty((shapes, blocks), np.int32),
         seen=np.full(shapes, -1, np.int64),
+        copies=np.empty((shapes, rows), np.int32),
+        total=np.zeros(shapes, np.int64),
+        counted=np.full(shapes, -1, np.int64),
     )
 
 
@@ -330,7 +342,6 @@ def _work(slots: int) -> Work:
     return Work(
         pick=np.zeros(slots, np.int32),
         islands=np.zeros(slots + 1, np.int32),
-        after=np.zeros(slots, np.int32),
         nodes=np.empty(kernels.BATCH, np.int32),
         slots=np.empty((kernels.BATCH, slots), np.int32),
         state=np.zeros(8, np.int64),

@@ -1,13 +1,16 @@
-"""Compiled: the ranking of nodes per shape, kept up to date by change log and tournament tree, and what is taken.
+"""Compiled: the ranking of nodes per shape, kept up to date by change log and blocks, and what is taken.
 
-A shape looks again only at rows that changed since it was last asked; the root of its tree is the best row. What it
-finds is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total and every row's key is current.
+A shape looks again only at rows that changed since it was last asked. Rows are in blocks that know their least key; when
+the row that has it gets worse, the block is looked through again, but only once it might have the best row of all. What
+is found is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total and every row's key is current.
 """
 
 from __future__ import annotations
 
 from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.kernels import (
+    BLOCK,
+    BLOCK_BITS,
     CARDS,
     LIVE,
     MILLI,
@@ -69,22 +72,56 @@ def shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, m
 
 
 @inlined
-def _winner(key: Longs, rank: Ints, s: int, a: int, b: int) -> int:
-    if key[s, a, 0] != key[s, b, 0]:
-        return a if key[s, a, 0] < key[s, b, 0] else b
-    if key[s, a, 1] != key[s, b, 1]:
-        return a if key[s, a, 1] < key[s, b, 1] else b
-    return a if rank[a] <= rank[b] else b
+def _set_key(ranks: Ranks, rank: Ints, s: int, r: int, cost: int, tie: int) -> None:
+    """Row ``r`` has this key: its block's least key is this one, or as it was, or to be looked for."""
+    key, least, b = ranks.key, ranks.least, r >> BLOCK_BITS
+    if key[s, r, 0] == cost and key[s, r, 1] == tie:
+        return
+    key[s, r, 0], key[s, r, 1] = cost, tie
+    row, c, t = ranks.best[s, b], least[s, b, 0], least[s, b, 1]
+    if cost < c or (cost == c and (tie < t or (tie == t and row >= 0 and rank[r] < rank[row]))):
+        least[s, b, 0], least[s, b, 1] = cost, tie
+        ranks.best[s, b] = r
+    elif row == r:
+        ranks.best[s, b] = ~r
 
 
 @inlined
-def _set_key(ranks: Ranks, s: int, r: int, cost: int, tie: int) -> bool:
-    """Returns whether the key changed."""
-    if ranks.key[s, r, 0] == cost and ranks.key[s, r, 1] == tie:
-        return False
-    ranks.key[s, r, 0] = cost
-    ranks.key[s, r, 1] = tie
-    return True
+def _search_block(ranks: Ranks, rank: Ints, s: int, b: int) -> None:
+    """Look for the least key of a block."""
+    key, won = ranks.key, b << BLOCK_BITS
+    for r in range(won + 1, min(won + BLOCK, key.shape[1])):
+        if key[s, r, 0] < key[s, won, 0] or (
+            key[s, r, 0] == key[s, won, 0]
+            and (key[s, r, 1] < key[s, won, 1] or (key[s, r, 1] == key[s, won, 1] and rank[r] < rank[won]))
+        ):
+            won = r
+    ranks.best[s, b] = won
+    ranks.least[s, b, 0], ranks.least[s, b, 1] = key[s, won, 0], key[s, won, 1]
+
+
+@inlined
+def _first(ranks: Ranks, rank: Ints, s: int) -> int:
+    """The row with the least key. A block that might have it and must be looked through is."""
+    least, best = ranks.least, ranks.best
+    while True:
+        won = 0
+        for b in range(1, least.shape[1]):
+            if least[s, b, 0] < least[s, won, 0] or (
+                least[s, b, 0] == least[s, won, 0]
+                and (
+                    least[s, b, 1] < least[s, won, 1]
+                    or (
+                        least[s, b, 1] == least[s, won, 1]
+                        and best[s, won] >= 0
+                        and (best[s, b] < 0 or rank[best[s, b]] < rank[best[s, won]])
+                    )
+                )
+            ):
+                won = b
+        if best[s, won] >= 0:
+            return best[s, won]
+        _search_block(ranks, rank, s, won)
 
 
 @kernel
@@ -93,54 +130,21 @@ def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tu
     return weigh(rows, asks, frag, work, s, r)
 
 
-@inlined
-def _weigh_row(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, r: int) -> bool:
-    """Bring the shape's copies and key on one row up to date. Returns whether the key changed."""
-    copies = copies_of(rows, asks, work, s, r)
-    ranks.total[s] += copies - ranks.copies[s, r]
-    ranks.copies[s, r] = copies
-    cost, tie = NOWHERE, 0
-    if copies > 0:
-        cost, tie = weigh(rows, asks, frag, work, s, r)
-    return _set_key(ranks, s, r, cost, tie)
-
-
-@inlined
-def _climb(ranks: Ranks, rank: Ints, s: int, r: int) -> None:
-    """Row ``r`` has another key: play its matches again, up to where neither the winner nor its key changes."""
-    tree = ranks.tree
-    i = (tree.shape[1] + r) >> 1
-    mine = r & ~1
-    won = _winner(ranks.key, rank, s, mine, mine + 1)
-    while tree[s, i] != won or won == r:
-        tree[s, i] = won
-        if i == 1:
-            break
-        won = _winner(ranks.key, rank, s, won, tree[s, i ^ 1])
-        i >>= 1
-
-
 @kernel
 def _refresh(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
-    """Work every change into the shape's ranking."""
+    """Work every change into the shape's keys."""
     now, seen, size = rows.clock[0], ranks.seen[s], rows.log.shape[0]
-    is_new = seen < 0 or now - seen > size
-    if seen < 0:
-        ranks.copies[s, :] = 0
-        ranks.total[s] = 0
-    leaves = ranks.tree.shape[1]
-    for at in range(0 if is_new else seen, leaves if is_new else now):
-        r = at if is_new else rows.log[at & (size - 1)]
-        if is_new or rows.last[r] == at:
-            changed = _weigh_row(rows, asks, ranks, frag, work, s, r)
-            if changed and not is_new:
-                _climb(ranks, rows.rank, s, r)
-    if is_new:
-        for i in range(leaves - 1, 0, -1):
-            a, b = 2 * i - leaves, 2 * i + 1 - leaves
-            if a < 0:
-                a, b = ranks.tree[s, 2 * i], ranks.tree[s, 2 * i + 1]
-            ranks.tree[s, i] = _winner(ranks.key, rows.rank, s, a, b)
+    if seen < 0 or now - seen > size:
+        for r in range(rows.klass.shape[0]):
+            ranks.key[s, r, 0], ranks.key[s, r, 1] = _weigh(rows, asks, frag, work, s, r)
+        for b in range(ranks.best.shape[1]):
+            _search_block(ranks, rows.rank, s, b)
+    else:
+        for at in range(seen, now):
+            r = rows.log[at & (size - 1)]
+            if rows.last[r] == at:
+                cost, tie = weigh(rows, asks, frag, work, s, r)
+                _set_key(ranks, rows.rank, s, r, cost, tie)
     ranks.seen[s] = now
 
 
@@ -148,8 +152,30 @@ def _refresh(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: in
 def _best(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
     """The best row of a shape; -1: none."""
     _refresh(rows, asks, ranks, frag, work, s)
-    r = ranks.tree[s, 1]
-    return r if ranks.copies[s, r] > 0 else -1
+    r = _first(ranks, rows.rank, s)
+    return r if ranks.key[s, r, 0] != NOWHERE else -1
+
+
+@entry
+def count(core: Core, s: int) -> None:
+    """Work every change into the shape's copies. Placing does not need them."""
+    _count(core.rows, core.asks, core.ranks, core.work, s)
+
+
+@kernel
+def _count(rows: Rows, asks: Asks, ranks: Ranks, work: Work, s: int) -> None:
+    now, seen, size = rows.clock[0], ranks.counted[s], rows.log.shape[0]
+    is_new = seen < 0 or now - seen > size
+    if is_new:
+        ranks.copies[s, :] = 0
+        ranks.total[s] = 0
+    for at in range(0 if is_new else seen, rows.klass.shape[0] if is_new else now):
+        r = at if is_new else rows.log[at & (size - 1)]
+        if is_new or rows.last[r] == at:
+            copies = copies_of(rows, asks, work, s, r)
+            ranks.total[s] += copies - ranks.copies[s, r]
+            ranks.copies[s, r] = copies
+    ranks.counted[s] = now
 
 
 @entry
@@ -206,14 +232,11 @@ def _best_but(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: i
     for i in range(barred.shape[0]):
         r = barred[i]
         saved[i, 0], saved[i, 1] = ranks.key[s, r, 0], ranks.key[s, r, 1]
-        if _set_key(ranks, s, r, NOWHERE, 0):
-            _climb(ranks, rows.rank, s, r)
-    r = ranks.tree[s, 1]
+        _set_key(ranks, rows.rank, s, r, NOWHERE, 0)
+    r = _first(ranks, rows.rank, s)
     found = r if ranks.key[s, r, 0] != NOWHERE else -1
     for i in range(barred.shape[0]):
-        r = barred[i]
-        if _set_key(ranks, s, r, saved[i, 0], saved[i, 1]):
-            _climb(ranks, rows.rank, s, r)
+        _set_key(ranks, rows.rank, s, barred[i], saved[i, 0], saved[i, 1])
     return found
 
 
@@ -227,10 +250,9 @@ def scan(core: Core, s: int) -> int:
 def _scan(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int) -> int:
     found, cost, tie = -1, NOWHERE, NOWHERE
     for r in range(rows.klass.shape[0]):
-        if copies_of(rows, asks, work, s, r) > 0:
-            c, t = _weigh(rows, asks, frag, work, s, r)
-            if c < cost or (c == cost and (t < tie or (t == tie and rows.rank[r] < rows.rank[found]))):
-                found, cost, tie = r, c, t
+        c, t = _weigh(rows, asks, frag, work, s, r)
+        if c < cost or (c == cost and c != NOWHERE and (t < tie or (t == tie and rows.rank[r] < rows.rank[found]))):
+            found, cost, tie = r, c, t
     return found
 
 

@@ -118,7 +118,6 @@ def frag_of(wanted: Wanted, cluster: Cluster, features: Features, before: Frag |
     ]
     made = mix.mix_of(demands, [_described(kind, count) for kind, count in zip(kinds, members, strict=True)])
     made = _padded(made, cluster.rows.milli.shape[1])
-    made = made._replace(scarce_price=np.array([_rounded(price) for price in made.scarce_price.tolist()], np.int64))
     if before is not None and _is_kept(before.mix, made):
         return Frag(mix=made, memo=before.memo)
     return Frag(mix=made, memo=fragment.memo_of(MEMO_BITS if demands else 0))
@@ -145,12 +144,6 @@ def _described(kind: NodeClass, count: int) -> mix.NodeClass:
     return mix.NodeClass(
         cpu_milli=kind.node.cpu_milli, memory_mib=kind.node.memory_mib, slots=kind.kinds, count=count, key=kind.key
     )
-
-
-def _rounded(price: int) -> int:
-    """To four binary digits, so that one node more or less seldom changes a price and with it every score."""
-    drop = max(price.bit_length() - 4, 0)
-    return price >> drop << drop
 
 
 def _is_kept(old: mix.Mix, new: mix.Mix) -> bool:
