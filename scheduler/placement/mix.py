@@ -256,12 +256,13 @@ def _lanes(
 ) -> NDArray[np.int16]:
     classes, rollouts, length = draws.shape
     columns = (3, 2) if is_gang else (3,)
-    lanes = np.full((classes, length, 2 + len(columns), rollouts), LANE_NEVER, np.int64)
+    rows = 2 + len(columns)
+    lanes = np.full((classes, length, rows, rollouts), LANE_NEVER, np.int64)
     for at, shape in np.ndenumerate(draws):
         klass, rollout, draw = at
         if shape >= 0 and (amounts[shape, 2] > 1) == is_gang:
             lanes[klass, draw, :, rollout] = (*needs[shape, klass], *amounts[shape, columns])
-    return np.minimum(lanes, LANE_NEVER).astype(np.int16).reshape(classes, length, -1)
+    return np.minimum(lanes, LANE_NEVER).astype(np.int16).reshape(classes, length, rows * rollouts)
 
 
 def _kept(
