@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.placement.compiled import inlined, kernel
+from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.fill import SCRATCH, SLOTS, filled_in_lanes, kept_in_lanes
 from scheduler.placement.mix import FIXED, PARTS, WHOLE_MILLI, Mix
 
@@ -59,7 +59,8 @@ def memo_of(bits: int) -> Memo:
 
 
 @inlined
-def _mixed(x: np.uint64) -> np.uint64:
+def mixed(x: np.uint64) -> np.uint64:
+    """A good 64-bit mixer (``mix.splitmix64``)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -68,7 +69,7 @@ def _mixed(x: np.uint64) -> np.uint64:
 @inlined
 def card_mark(kind: int, free: int) -> np.uint64:
     """What a card adds to the hash of its node's cards."""
-    return _mixed((np.uint64(kind) * np.uint64(1024) + np.uint64(free + 1)) * np.uint64(0xD6E8FEB86659FD93))
+    return mixed((np.uint64(kind) * np.uint64(1024) + np.uint64(free + 1)) * np.uint64(0xD6E8FEB86659FD93))
 
 
 @kernel
@@ -84,9 +85,9 @@ def cards_mark(mix: Mix, klass: int, free: Row) -> np.uint64:
 @kernel
 def content(mix: Mix, klass: int, cpu: int, memory: int, cards: np.uint64) -> np.uint64:
     """A hash of what a node is and has free, never 0."""
-    key = _mixed(mix.class_keys[klass] + np.uint64(cpu) * np.uint64(0x9E3779B97F4A7C15))
-    key = _mixed(key + np.uint64(memory) * np.uint64(0x9E3779B97F4A7C15))
-    return _mixed(key ^ cards) | np.uint64(1)
+    key = mixed(mix.class_keys[klass] + np.uint64(cpu) * np.uint64(0x9E3779B97F4A7C15))
+    key = mixed(key + np.uint64(memory) * np.uint64(0x9E3779B97F4A7C15))
+    return mixed(key ^ cards) | np.uint64(1)
 
 
 @kernel
@@ -178,34 +179,31 @@ def level(mix: Mix, klass: int, kind: int, amount: int) -> int:
 
 
 @inlined
-def levels_mark(mix: Mix, klass: int, cpu: int, memory: int) -> np.uint64:
-    """A hash of a class and levels of cpu and memory."""
-    return _mixed(mix.class_keys[klass] + np.uint64((cpu << 16) + memory) * np.uint64(0x9E3779B97F4A7C15))
+def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, cards: np.uint64) -> int:
+    """What a node in this state can still be expected to serve, in thousandths of a card times ROLLOUTS times FIXED.
+
+    Cpu and memory in levels; ``cards`` is ``cards_mark`` of ``free``.
+    """
+    levels = mix.class_keys[klass] + np.uint64((cpu << 16) + memory) * np.uint64(0x9E3779B97F4A7C15)
+    key = mixed(mixed(levels) ^ cards) | np.uint64(1)
+    at = np.int64(key >> np.uint64(1)) & (memo.entries.shape[0] - 1)
+    if memo.entries[at, 0] != key:
+        memo.entries[at, 1] = np.uint64(_value(mix, memo, klass, cpu, memory, free))
+        memo.entries[at, 0] = key
+    return np.int64(memo.entries[at, 1])
 
 
 @kernel
-def known_value(
-    mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row, levels: np.uint64, cards: np.uint64
-) -> int:
-    """``value`` when the levels and the hashes are known."""
-    key = _mixed(levels ^ cards) | np.uint64(1)
-    at = np.int64(key >> np.uint64(1)) & (memo.entries.shape[0] - 1)
-    if memo.entries[at, 0] == key:
-        return np.int64(memo.entries[at, 1])
+def _value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:
     if mix.has_lanes[klass] and free.shape[0] >= SLOTS:
         fill = filled_in_lanes(mix, memo.lanes, klass, cpu, memory, free)
-        worth = fill * FIXED + kept_in_lanes(mix, klass, cpu, memory, free)
-    else:
-        fill = filled(mix, memo.room, klass, cpu, memory, free)
-        worth = fill * FIXED + kept(mix, klass, cpu, memory, free)
-    memo.entries[at, 0], memo.entries[at, 1] = key, np.uint64(worth)
-    return worth
+        return fill * FIXED + kept_in_lanes(mix, klass, cpu, memory, free)
+    fill = filled(mix, memo.room, klass, cpu, memory, free)
+    return fill * FIXED + kept(mix, klass, cpu, memory, free)
 
 
-@kernel
-def value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:
-    """What a node in this state can still be expected to serve, in thousandths of a card times ROLLOUTS times FIXED."""
-    cpu, memory = level(mix, klass, 0, cpu), level(mix, klass, 1, memory)
-    return known_value(
-        mix, memo, klass, cpu, memory, free, levels_mark(mix, klass, cpu, memory), cards_mark(mix, klass, free)
-    )
+@entry
+def value(mix: Mix, memo: Memo, klass: int, cpu_milli: int, memory_mib: int, free: Row) -> int:
+    """``known_value`` of amounts."""
+    cpu, memory = level(mix, klass, 0, cpu_milli), level(mix, klass, 1, memory_mib)
+    return known_value(mix, memo, klass, cpu, memory, free, cards_mark(mix, klass, free))

@@ -1,23 +1,23 @@
-"""Compiled: the ranking of nodes per shape, kept up to date by change log and blocks, and what is taken.
+"""Compiled: which row is best for a shape, and what is taken.
 
-A shape looks again only at rows that changed since it was last asked. Rows are in blocks that know their least key; when
-the row that has it gets worse, the block is looked through again, but only once it might have the best row of all. What
-is found is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total and every row's key is current.
+A shape knows its key on every state that rows were ever in (``states``). The least key of a state with rows names the
+states, and their heaps the row. What is found is what a scan of all rows finds: the order by key, then by what is left,
+content and name is total, and a key says nothing about cpu, memory and scratch, which are looked at row by row.
 """
 
 from __future__ import annotations
 
 from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.kernels import (
-    BLOCK,
-    BLOCK_BITS,
     CARDS,
+    COST_BITS,
     LIVE,
     MILLI,
     NOWHERE,
     PICKED,
     SAME_ISLAND,
     TENANT,
+    TIE_MOST,
     TURN,
     WHOLE,
     Asks,
@@ -27,18 +27,27 @@ from scheduler.placement.kernels import (
     Longs,
     Ranks,
     Rows,
+    States,
     Work,
-    appraise,
     copies_of,
     count_islands,
+    fits,
     weigh,
+)
+from scheduler.placement.states import (
+    BIRTHS,
+    USED,
+    comes_before,
+    enter_state,
+    join_state,
+    leave_state,
 )
 
 
 @inlined
-def _touch(rows: Rows, frag: Frag, r: int) -> None:
+def _touch(rows: Rows, states: States, frag: Frag, r: int) -> None:
     """Row ``r`` has changed."""
-    appraise(rows, frag, r)
+    enter_state(rows, states, frag, r)
     now = rows.clock[0]
     rows.log[now & (rows.log.shape[0] - 1)] = r
     rows.last[r] = now
@@ -47,7 +56,17 @@ def _touch(rows: Rows, frag: Frag, r: int) -> None:
 
 @inlined
 def _shift(
-    rows: Rows, frag: Frag, work: Work, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int
+    rows: Rows,
+    states: States,
+    frag: Frag,
+    work: Work,
+    r: int,
+    cpu: int,
+    memory: int,
+    scratch: int,
+    count: int,
+    milli: int,
+    tenant: int,
 ) -> None:
     rows.free[r, 0] -= cpu
     rows.free[r, 1] -= memory
@@ -59,7 +78,7 @@ def _shift(
             rows.holder[r, d] = tenant
         if rows.milli[r, d] >= WHOLE:
             rows.holder[r, d] = 0
-    _touch(rows, frag, r)
+    _touch(rows, states, frag, r)
 
 
 @entry
@@ -68,92 +87,90 @@ def shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, m
 
     Negative amounts give back; none at all only say that the row has changed.
     """
-    _shift(core.rows, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
+    _shift(core.rows, core.states, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
 
 
-@inlined
-def _set_key(ranks: Ranks, rank: Ints, s: int, r: int, cost: int, tie: int) -> None:
-    """Row ``r`` has this key: its block's least key is this one, or as it was, or to be looked for."""
-    key, least, b = ranks.key, ranks.least, r >> BLOCK_BITS
-    if key[s, r, 0] == cost and key[s, r, 1] == tie:
-        return
-    key[s, r, 0], key[s, r, 1] = cost, tie
-    row, c, t = ranks.best[s, b], least[s, b, 0], least[s, b, 1]
-    if cost < c or (cost == c and (tie < t or (tie == t and row >= 0 and rank[r] < rank[row]))):
-        least[s, b, 0], least[s, b, 1] = cost, tie
-        ranks.best[s, b] = r
-    elif row == r:
-        ranks.best[s, b] = ~r
-
-
-@inlined
-def _search_block(ranks: Ranks, rank: Ints, s: int, b: int) -> None:
-    """Look for the least key of a block."""
-    key, won = ranks.key, b << BLOCK_BITS
-    for r in range(won + 1, min(won + BLOCK, key.shape[1])):
-        if key[s, r, 0] < key[s, won, 0] or (
-            key[s, r, 0] == key[s, won, 0]
-            and (key[s, r, 1] < key[s, won, 1] or (key[s, r, 1] == key[s, won, 1] and rank[r] < rank[won]))
-        ):
-            won = r
-    ranks.best[s, b] = won
-    ranks.least[s, b, 0], ranks.least[s, b, 1] = key[s, won, 0], key[s, won, 1]
-
-
-@inlined
-def _first(ranks: Ranks, rank: Ints, s: int) -> int:
-    """The row with the least key. A block that might have it and must be looked through is."""
-    least, best = ranks.least, ranks.best
-    while True:
-        won = 0
-        for b in range(1, least.shape[1]):
-            if least[s, b, 0] < least[s, won, 0] or (
-                least[s, b, 0] == least[s, won, 0]
-                and (
-                    least[s, b, 1] < least[s, won, 1]
-                    or (
-                        least[s, b, 1] == least[s, won, 1]
-                        and best[s, won] >= 0
-                        and (best[s, b] < 0 or rank[best[s, b]] < rank[best[s, won]])
-                    )
-                )
-            ):
-                won = b
-        if best[s, won] >= 0:
-            return best[s, won]
-        _search_block(ranks, rank, s, won)
+@entry
+def leave(core: Core, r: int) -> None:
+    """Row ``r`` is about to have another name or node: take it out of its state until it is shifted."""
+    leave_state(core.rows, core.states, r)
 
 
 @kernel
-def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tuple[int, int]:
-    """``weigh``, compiled once for all but the hottest place."""
+def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> int:
+    """``weigh`` of a row."""
     return weigh(rows, asks, frag, work, s, r)
 
 
 @kernel
-def _refresh(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
-    """Work every change into the shape's keys."""
-    now, seen, size = rows.clock[0], ranks.seen[s], rows.log.shape[0]
-    if seen < 0 or now - seen > size:
-        for r in range(rows.klass.shape[0]):
-            ranks.key[s, r, 0], ranks.key[s, r, 1] = _weigh(rows, asks, frag, work, s, r)
-        for b in range(ranks.best.shape[1]):
-            _search_block(ranks, rows.rank, s, b)
-    else:
-        for at in range(seen, now):
-            r = rows.log[at & (size - 1)]
-            if rows.last[r] == at:
-                cost, tie = weigh(rows, asks, frag, work, s, r)
-                _set_key(ranks, rows.rank, s, r, cost, tie)
+def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
+    """Weigh the shape on every state that is new to it."""
+    now, seen, size = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0]
+    is_new = seen < 0 or now - seen > size
+    for at in range(0 if is_new else seen, states.clock[USED] if is_new else now):
+        q = at if is_new else states.log[at & (size - 1)]
+        if is_new or states.born[q] == at:
+            ranks.key[s, q] = weigh(states, asks, frag, work, s, q)
     ranks.seen[s] = now
 
 
 @kernel
-def _best(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
+def _first(rows: Rows, asks: Asks, work: Work, s: int, root: int) -> int:
+    """The first row of a heap on which the shape fits; -1: none."""
+    stack, links, depth, found = work.stack, rows.links, 1, -1
+    stack[0] = root
+    while depth > 0:
+        depth -= 1
+        r = stack[depth]
+        if found >= 0 and not comes_before(rows, r, found):
+            continue
+        if fits(rows, asks, s, r):
+            found = r
+            continue
+        for side in range(2):
+            if links[r, side] >= 0:
+                stack[depth] = links[r, side]
+                depth += 1
+    return found
+
+
+@kernel
+def _best(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
     """The best row of a shape; -1: none."""
-    _refresh(rows, asks, ranks, frag, work, s)
-    r = _first(ranks, rows.rank, s)
-    return r if ranks.key[s, r, 0] != NOWHERE else -1
+    _learn(states, asks, ranks, frag, work, s)
+    key, top, used, bound = ranks.key[s], states.top, states.clock[USED], -NOWHERE
+    while True:
+        least = NOWHERE
+        for q in range(used):
+            mine = key[q] if (top[q] >= 0) & (key[q] > bound) else NOWHERE
+            least = min(least, mine)
+        if least == NOWHERE:
+            return -1
+        found = -1
+        for q in range(used):
+            if key[q] == least and top[q] >= 0:
+                r = _first(rows, asks, work, s, top[q])
+                if r >= 0 and (found < 0 or comes_before(rows, r, found)):
+                    found = r
+        if found >= 0:
+            return found
+        bound = least
+
+
+@entry
+def room(core: Core, s: int, key: Longs) -> None:
+    """Cost and tie of the shape by row, into ``key``."""
+    _learn(core.states, core.asks, core.ranks, core.frag, core.work, s)
+    _room(core.rows, core.asks, core.ranks, s, key)
+
+
+@kernel
+def _room(rows: Rows, asks: Asks, ranks: Ranks, s: int, key: Longs) -> None:
+    for r in range(key.shape[0]):
+        key[r, 0], key[r, 1] = NOWHERE, 0
+        mine = ranks.key[s, rows.state[r]] if rows.state[r] >= 0 and fits(rows, asks, s, r) else NOWHERE
+        if mine != NOWHERE:
+            key[r, 0], key[r, 1] = mine >> COST_BITS, ((mine & TIE_MOST) << 48) + rows.order[r]
 
 
 @entry
@@ -183,22 +200,32 @@ def decide(core: Core, s: int, tenant: int, row: int, count: int, lag: int) -> i
     """Take ``count`` copies, each from the row that is best then (or from ``row`` if it is not negative).
 
     Rows go to ``work.nodes``, the slots of copy ``i`` to ``work.slots[i]``. Returns how many found a place; for a
-    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape works in what has changed if that
-    is more than so many changes (0: never); this bounds how long one decision can take.
+    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape learns the states that are new to
+    it if those are more than so many (0: never); this bounds how long one decision can take.
     """
-    return _decide(core.rows, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
+    return _decide(core.rows, core.states, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
 
 
 @kernel
 def _decide(
-    rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, tenant: int, row: int, count: int, lag: int
+    rows: Rows,
+    states: States,
+    asks: Asks,
+    ranks: Ranks,
+    frag: Frag,
+    work: Work,
+    s: int,
+    tenant: int,
+    row: int,
+    count: int,
+    lag: int,
 ) -> int:
     if count == 0:
-        return _best(rows, asks, ranks, frag, work, s)
+        return _best(rows, states, asks, ranks, frag, work, s)
     for i in range(count):
-        r = row if row >= 0 else _best(rows, asks, ranks, frag, work, s)
+        r = row if row >= 0 else _best(rows, states, asks, ranks, frag, work, s)
         if lag > 0 and row < 0:
-            _catch_up(rows, asks, ranks, frag, work, lag)
+            _catch_up(states, asks, ranks, frag, work, lag)
         if r < 0:
             return i
         _weigh(rows, asks, frag, work, s, r)
@@ -207,52 +234,48 @@ def _decide(
         for j in range(picked):
             work.slots[i, j] = work.pick[j]
         milli, holder = (part, ask[s, TENANT]) if part > 0 else (WHOLE, tenant)
-        _shift(rows, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
+        _shift(rows, states, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
     return count
 
 
 @inlined
-def _catch_up(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, lag: int) -> None:
-    """Let the next shape in turn work in what has changed, if that is more than ``lag`` changes."""
+def _catch_up(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, lag: int) -> None:
+    """Let the next shape in turn learn, if more than ``lag`` states are new to it."""
     turn = work.state[TURN]
-    if rows.clock[0] - ranks.seen[turn] > lag:
-        _refresh(rows, asks, ranks, frag, work, turn)
+    if states.clock[BIRTHS] - ranks.seen[turn] > lag:
+        _learn(states, asks, ranks, frag, work, turn)
     work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
 
 
 @entry
-def best_but(core: Core, s: int, barred: Ints, saved: Longs) -> int:
-    """The best row that is none of ``barred`` (each once); -1: none. ``saved``: scratch, two places per barred row."""
-    return _best_but(core.rows, core.asks, core.ranks, core.frag, core.work, s, barred, saved)
-
-
-@kernel
-def _best_but(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, barred: Ints, saved: Longs) -> int:
-    _refresh(rows, asks, ranks, frag, work, s)
+def best_but(core: Core, s: int, barred: Ints, saved: Ints) -> int:
+    """The best row that is none of ``barred`` (each once); -1: none. ``saved``: scratch, a place per barred row."""
+    rows, states = core.rows, core.states
     for i in range(barred.shape[0]):
-        r = barred[i]
-        saved[i, 0], saved[i, 1] = ranks.key[s, r, 0], ranks.key[s, r, 1]
-        _set_key(ranks, rows.rank, s, r, NOWHERE, 0)
-    r = _first(ranks, rows.rank, s)
-    found = r if ranks.key[s, r, 0] != NOWHERE else -1
+        saved[i] = rows.state[barred[i]]
+        leave_state(rows, states, barred[i])
+    found = _best(rows, states, core.asks, core.ranks, core.frag, core.work, s)
     for i in range(barred.shape[0]):
-        _set_key(ranks, rows.rank, s, barred[i], saved[i, 0], saved[i, 1])
+        if saved[i] >= 0:
+            rows.state[barred[i]] = saved[i]
+            join_state(rows, states, barred[i])
     return found
 
 
 @entry
 def scan(core: Core, s: int) -> int:
-    """The best row by weighing every row again, without any cache: what ``decide`` must find. -1: none."""
+    """The best row by weighing every row again, without states or keys: what ``decide`` must find. -1: none."""
     return _scan(core.rows, core.asks, core.frag, core.work, s)
 
 
 @kernel
 def _scan(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int) -> int:
-    found, cost, tie = -1, NOWHERE, NOWHERE
+    found, least = -1, NOWHERE
     for r in range(rows.klass.shape[0]):
-        c, t = _weigh(rows, asks, frag, work, s, r)
-        if c < cost or (c == cost and c != NOWHERE and (t < tie or (t == tie and rows.rank[r] < rows.rank[found]))):
-            found, cost, tie = r, c, t
+        if rows.klass[r] >= 0 and fits(rows, asks, s, r):
+            key = _weigh(rows, asks, frag, work, s, r)
+            if key < least or (key == least and key != NOWHERE and comes_before(rows, r, found)):
+                found, least = r, key
     return found
 
 
