@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-
 Ints = NDArray[np.int64]
 LOADS_PERCENT = (80, 90, 95, 100, 110, 130)
 WHOLE_MILLI = 1000

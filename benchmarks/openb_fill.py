@@ -76,7 +76,7 @@ def judge(trace: Trace, farm: Farm, pods: Ints, placed: tuple[Ints, Ints]) -> Fi
 
 
 def placer_of(trace: Trace, farm: Farm) -> tuple[Placer, list[int]]:
-    """An empty farm, and the number of each shape of the list. The mix is how often each is in it, as FGD's typical pods."""
+    """An empty farm, and the number of each shape of the list; the mix is how often each is in it, like FGD's."""
     cluster = Cluster()
     for at, klass in enumerate(farm.klass.tolist()):
         cluster.set_node(node_of(at, farm.classes[klass]))

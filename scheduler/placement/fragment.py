@@ -190,7 +190,7 @@ def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: R
     if memo.entries[at, 0] != key:
         memo.entries[at, 1] = np.uint64(_value(mix, memo, klass, cpu, memory, free))
         memo.entries[at, 0] = key
-    return np.int64(memo.entries[at, 1])
+    return int(np.int64(memo.entries[at, 1]))
 
 
 @kernel

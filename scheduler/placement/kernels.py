@@ -1,8 +1,9 @@
-"""The compiled inner loops of placement, over plain arrays: N rows of nodes, Q states, D device slots, S shapes, C classes.
+"""The compiled inner loops of placement, over plain arrays.
 
-A shape's key is what one copy costs on a node in a state: the cost, and below it what decides between equal costs. Where
-a shape does not fit, it is ``NOWHERE``. Lower is better; rows of one key go by what is left of cpu and memory, then by a
-hash of what they are and have free, then by the rank of their names, so that the order of rows decides nothing.
+N rows of nodes, Q states of rows, D device slots, S shapes, C node classes. A shape's key is what one copy costs on a
+row or in a state: the cost, and below it what decides between equal costs. Where a shape does not fit, it is
+``NOWHERE``. Lower is better; rows of one key go by what is left of cpu and memory, then by a hash of what they are and
+have free, then by the rank of their names, so that the order of rows decides nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 ASK_COLUMNS = 7
 WHOLE = 1_000
 NEVER = 1_000_000_000
-NOWHERE = 2**62
+NOWHERE, EMPTY, UNKNOWN = 2**62, 2**61, -(2**60)
+"""Keys where a shape does not fit, what is added where there is no row, and what was not weighed yet. Others are less
+than 2**60 from 0."""
 SPLIT = 2**40
 """A rank whose cards are not in one NVLink island costs more than all else together."""
 MIB_PER_CPU_MILLI = 4
 """To add cpu and memory: servers carry about 4 GiB per vCPU."""
 COST_BITS, TIE_MOST, FRESH = 13, 2**13 - 1, 2**12
-"""Place of the cost in a key. Below it: cards or thousandths left over; for a part of a card, FRESH if it is a fresh one."""
+"""Place of the cost in a key. Below it: cards or thousandths left over; FRESH if a part would open a whole card."""
 LEFT, LEFT_MOST = 2**20, 2**28 - 1
 """Place of the cpu and memory left over in a row's order; below it 20 bits of a hash."""
 MILLI_CARD = ROLLOUTS * FIXED
@@ -99,6 +102,8 @@ class States(NamedTuple):
     """``[Q]``: hash of all of it."""
     top: Ints
     """``[Q]``: the first of its rows, root of a heap; -1: no row."""
+    empty: Longs
+    """``[Q]``: 0, or EMPTY if it has no row; added to a key, so that the least is one that has."""
     chain: Ints
     """``[Q]``: next state in the same bucket; -1: none."""
     buckets: Ints
@@ -130,7 +135,7 @@ class Ranks(NamedTuple):
     key: Longs
     """``[S, Q]``"""
     seen: Longs
-    """``[S]``: births of states worked into the keys; -1: none."""
+    """``[S]``: births of states that the keys know of; -1: none."""
     copies: Ints
     """``[S, N]``"""
     total: Longs
@@ -157,6 +162,8 @@ class Work(NamedTuple):
     """``[D + 1]``"""
     stack: Ints
     """``[N]``"""
+    least: Longs
+    """``[Q]``"""
     nodes: Ints
     """``[BATCH]``: rows of the copies placed last."""
     slots: Ints
@@ -227,7 +234,7 @@ def copies_of(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
 @inlined
 def fits(rows: Rows, asks: Asks, s: int, r: int) -> bool:
     """Whether cpu, memory and scratch of a row are enough."""
-    for i in range(3):
+    for i in range(3):  # noqa: SIM110 - compiled
         if 0 < asks.ask[s, i] > rows.free[r, i]:
             return False
     return True

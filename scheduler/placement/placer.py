@@ -18,7 +18,7 @@ from scheduler.placement.kernels import Ranks, States, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
 
-LAG = 32
+LAG = 64
 """States that may be new to a shape before it learns them in turn: few enough to be weighed within a decision."""
 STATES_PER_ROW = 2
 
@@ -63,7 +63,7 @@ class Placer:
         other._states = States._make(array.copy() for array in self._states)
         other._work = _work(self._work.pick.shape[0], rows)
         other._bind()
-        other._origin, other._forked = self, self.changes
+        other._origin, other._forked, other._changed = self, self.changes, set()
         return other
 
     # -- nodes
@@ -359,6 +359,7 @@ def _states(rows: int, slots: int) -> States:
         value=np.zeros(most, np.int64),
         mark=np.zeros(most, np.uint64),
         top=np.full(most, -1, np.int32),
+        empty=np.full(most, kernels.EMPTY, np.int64),
         chain=np.full(most, -1, np.int32),
         buckets=np.full(2 * most, -1, np.int32),
         born=np.zeros(most, np.int64),
@@ -372,6 +373,7 @@ def _work(slots: int, rows: int) -> Work:
         pick=np.zeros(slots, np.int32),
         islands=np.zeros(slots + 1, np.int32),
         stack=np.zeros(rows, np.int32),
+        least=np.zeros(STATES_PER_ROW * rows, np.int64),
         nodes=np.empty(kernels.BATCH, np.int32),
         slots=np.empty((kernels.BATCH, slots), np.int32),
         state=np.zeros(8, np.int64),

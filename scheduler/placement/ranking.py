@@ -11,6 +11,7 @@ from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.kernels import (
     CARDS,
     COST_BITS,
+    EMPTY,
     LIVE,
     MILLI,
     NOWHERE,
@@ -19,6 +20,7 @@ from scheduler.placement.kernels import (
     TENANT,
     TIE_MOST,
     TURN,
+    UNKNOWN,
     WHOLE,
     Asks,
     Core,
@@ -42,6 +44,9 @@ from scheduler.placement.states import (
     join_state,
     leave_state,
 )
+
+BLOCK = 64
+"""States whose least key is looked for together."""
 
 
 @inlined
@@ -104,14 +109,17 @@ def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> in
 
 @kernel
 def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
-    """Weigh the shape on every state that is new to it."""
-    now, seen, size = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0]
+    """Weigh the shape on every state that is new to it and has rows."""
+    now, seen, size, used = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0], states.clock[USED]
     is_new = seen < 0 or now - seen > size
-    for at in range(0 if is_new else seen, states.clock[USED] if is_new else now):
+    for at in range(0 if is_new else seen, used if is_new else now):
         q = at if is_new else states.log[at & (size - 1)]
         if is_new or states.born[q] == at:
-            ranks.key[s, q] = weigh(states, asks, frag, work, s, q)
+            ranks.key[s, q] = UNKNOWN
     ranks.seen[s] = now
+    for q in range(used):
+        if ranks.key[s, q] + states.empty[q] == UNKNOWN:
+            ranks.key[s, q] = weigh(states, asks, frag, work, s, q)
 
 
 @kernel
@@ -134,27 +142,51 @@ def _first(rows: Rows, asks: Asks, work: Work, s: int, root: int) -> int:
     return found
 
 
-@kernel
+@inlined
+def _least(states: States, work: Work, key: Longs) -> int:
+    """The least key of states that have rows, and by block in ``work.least``."""
+    used, empty, least = states.clock[USED], states.empty, NOWHERE
+    for b in range((used + BLOCK - 1) // BLOCK):
+        mine = NOWHERE
+        for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
+            mine = min(mine, key[q] + empty[q])
+        work.least[b] = mine
+        least = min(least, mine)
+    return least
+
+
+@inlined
 def _best(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
     """The best row of a shape; -1: none."""
-    _learn(states, asks, ranks, frag, work, s)
-    key, top, used, bound = ranks.key[s], states.top, states.clock[USED], -NOWHERE
-    while True:
-        least = NOWHERE
-        for q in range(used):
-            mine = key[q] if (top[q] >= 0) & (key[q] > bound) else NOWHERE
-            least = min(least, mine)
-        if least == NOWHERE:
-            return -1
-        found = -1
-        for q in range(used):
-            if key[q] == least and top[q] >= 0:
-                r = _first(rows, asks, work, s, top[q])
-                if r >= 0 and (found < 0 or comes_before(rows, r, found)):
-                    found = r
+    if ranks.seen[s] != states.clock[BIRTHS]:
+        _learn(states, asks, ranks, frag, work, s)
+    key = ranks.key[s]
+    least = _least(states, work, key)
+    if least == UNKNOWN:
+        _learn(states, asks, ranks, frag, work, s)
+        least = _least(states, work, key)
+    while least < EMPTY // 2:
+        found, after = -1, NOWHERE
+        for b in range((states.clock[USED] + BLOCK - 1) // BLOCK):
+            if work.least[b] > least:
+                after = min(after, work.least[b])
+                continue
+            work.least[b] = NOWHERE
+            for q in range(b * BLOCK, min(b * BLOCK + BLOCK, states.clock[USED])):
+                mine = key[q] + states.empty[q]
+                if mine > least:
+                    work.least[b] = min(work.least[b], mine)
+                elif mine == least:
+                    r = states.top[q]
+                    if not fits(rows, asks, s, r):
+                        r = _first(rows, asks, work, s, r)
+                    if r >= 0 and (found < 0 or comes_before(rows, r, found)):
+                        found = r
+            after = min(after, work.least[b])
         if found >= 0:
             return found
-        bound = least
+        least = after
+    return -1
 
 
 @entry
@@ -220,10 +252,10 @@ def _decide(
     count: int,
     lag: int,
 ) -> int:
-    if count == 0:
-        return _best(rows, states, asks, ranks, frag, work, s)
-    for i in range(count):
+    for i in range(max(count, 1)):
         r = row if row >= 0 else _best(rows, states, asks, ranks, frag, work, s)
+        if count == 0:
+            return r
         if lag > 0 and row < 0:
             _catch_up(states, asks, ranks, frag, work, lag)
         if r < 0:

@@ -13,6 +13,7 @@ from scheduler.placement.compiled import inlined, kernel
 from scheduler.placement.fragment import card_mark, cards_mark, content, known_value, level, mixed
 from scheduler.placement.kernels import (
     CPU,
+    EMPTY,
     LEFT,
     LEFT_MOST,
     MEMORY,
@@ -38,7 +39,7 @@ def comes_before(rows: Rows, a: int, b: int) -> bool:
 
 @kernel
 def _merged(rows: Rows, a: int, b: int) -> int:
-    """The root of two heaps made one (a skew heap: Sleator and Tarjan, 1986); the root's parent is left to the caller."""
+    """The root of two heaps made one (skew heaps: Sleator and Tarjan, 1986). The caller sets the root's parent."""
     if a < 0 or b < 0:
         return max(a, b)
     links = rows.links
@@ -68,7 +69,9 @@ def leave_state(rows: Rows, states: States, r: int) -> None:
         links[heir, PARENT] = parent
     if parent < 0:
         states.top[rows.state[r]] = heir
-        states.clock[HELD] -= heir < 0
+        if heir < 0:
+            states.empty[rows.state[r]] = EMPTY
+            states.clock[HELD] -= 1
     elif links[parent, FIRST] == r:
         links[parent, FIRST] = heir
     else:
@@ -81,7 +84,9 @@ def leave_state(rows: Rows, states: States, r: int) -> None:
 def join_state(rows: Rows, states: States, r: int) -> None:
     """Put a row back into the state that it left, or into another."""
     q = rows.state[r]
-    states.clock[HELD] += states.top[q] < 0
+    if states.top[q] < 0:
+        states.empty[q] = 0
+        states.clock[HELD] += 1
     states.top[q] = root = _merged(rows, states.top[q], r)
     rows.links[root, PARENT] = -1
 
@@ -123,7 +128,7 @@ def _state_of(rows: Rows, states: States, frag: Frag, r: int, mark: np.uint64) -
     q = buckets[bucket]
     while q >= 0:
         if states.mark[q] == mark:
-            return q
+            return int(q)
         q = states.chain[q]
     q = _vacant(states)
     states.mark[q], states.chain[q], buckets[bucket], states.top[q] = mark, buckets[bucket], q, -1
@@ -144,7 +149,7 @@ def _state_of(rows: Rows, states: States, frag: Frag, r: int, mark: np.uint64) -
 
 @inlined
 def _vacant(states: States) -> int:
-    """A number that no row is in: an unused one, or the next in turn of those kept. There are more numbers than rows."""
+    """A number that no row is in: an unused one, or the next of those kept. There are more numbers than rows."""
     clock = states.clock
     if clock[USED] < min(2 * clock[HELD] + SPARE, states.top.shape[0]):
         clock[USED] += 1
