@@ -7,7 +7,6 @@ from the list until 130 % of the cards are asked for. The seeds' streams are Num
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from scheduler.placement.mix import Demand, Mix, NodeClass, content_key, mix_of
 
 Ints = NDArray[np.int64]
 LOADS_PERCENT = (80, 90, 95, 100, 110, 130)
@@ -66,20 +63,6 @@ class Farm:
         """The same nodes in another order (names go with places, so this draws names anew)."""
         return Farm(classes=self.classes, klass=self.klass[order])
 
-    def node_classes(self) -> list[NodeClass]:
-        """As the placement policy takes them."""
-        counts = np.bincount(self.klass, minlength=len(self.classes))
-        return [
-            NodeClass(
-                cpu_milli=c.cpu_milli,
-                memory_mib=c.memory_mib,
-                slots=(0,) * c.cards,
-                count=int(n),
-                key=content_key((c.cards, c.cpu_milli, c.memory_mib, *c.model.encode())),
-            )
-            for c, n in zip(self.classes, counts, strict=True)
-        ]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
@@ -101,22 +84,6 @@ class Trace:
             for s in self.shapes
         ]
         return np.array(rows, np.int64)
-
-    def mix(self, farm: Farm) -> Mix:
-        """The policy's demand mix: how often each shape is in the list, like FGD's typical pods."""
-        weights, slots = Counter(self.pods.tolist()), self.slots(farm)
-        demands = [
-            Demand(
-                cpu_milli=s.cpu_milli,
-                memory_mib=s.memory_mib,
-                cards=s.cards,
-                card_milli=s.card_milli,
-                slots=tuple(slots[row].tolist()),
-                weight=weights[row],
-            )
-            for row, s in enumerate(self.shapes)
-        ]
-        return mix_of(demands, farm.node_classes())
 
     def arrivals(self, seed: int, total_milli: int) -> Ints:
         """Rows of ``shapes`` in order of arrival, up to 130 % of ``total_milli``."""

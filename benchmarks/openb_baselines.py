@@ -153,7 +153,7 @@ def _classic(policy: int, width: int, cpu: int, free: Ints, pod: Ints, mask: int
 def _fill(  # noqa: PLR0917 - compiled
     policy: int, random_ties: bool, seed: int, pick: Typical, nodes: Nodes, table: Ints, slots: Ints, pods: Ints
 ) -> tuple[Ints, Ints]:  # fmt: skip
-    """The loop of ``openb_fill.fill`` with another policy and its ties."""
+    """One pod after the other; a score is renewed where the node has changed since the shape was last asked for."""
     np.random.seed(seed)
     shapes, count, arrivals = table.shape[0], nodes.klass.shape[0], pods.shape[0]
     points, masks = np.zeros((shapes, count), np.int64), np.zeros((shapes, count), np.int64)
@@ -182,7 +182,7 @@ def _fill(  # noqa: PLR0917 - compiled
         if best < 0:
             continue
         where[p], taken[p] = best, masks[s, best]
-        occupy(nodes, best, table[s], taken[p], 1)
+        occupy(nodes, best, table[s], taken[p])
         fragments[best] = fragment(pick, nodes.klass[best], nodes.cpu[best], nodes.free[best])
         kinds[best, cards if milli == WHOLE_MILLI else 0] += cards > 0
         log[placed] = best

@@ -1,11 +1,12 @@
-"""Fills the openb farm one pod at a time with the product's placement policy, as one compiled loop.
+"""Fills the openb farm one pod at a time through the engine's own ``Placer``, and judges a fill.
 
-No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. Scores are kept per shape and node and
-renewed where a node has changed since the shape was last asked for; the decision is the full scan's.
+No departures, no retry, no look-ahead: a pod that fits nowhere is dropped. ``placer_of`` is the policy of both B1 (how
+full the farm gets) and B4 (how fast).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,9 +14,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints, Trace
-from scheduler.placement.fragment import NONE, Memo, score, tie, value
-from scheduler.placement.mix import Mix
+from benchmarks.openb import LOADS_PERCENT, SLOTS, WHOLE_MILLI, Farm, Ints, NodeShape, PodShape, Trace
+from scheduler.model.job import Resources
+from scheduler.model.node import Device, Node
+from scheduler.placement.cluster import Cluster
+from scheduler.placement.fit import Demand
+from scheduler.placement.placer import Placer
+from scheduler.placement.wanted import Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,105 +75,50 @@ def judge(trace: Trace, farm: Farm, pods: Ints, placed: tuple[Ints, Ints]) -> Fi
     )
 
 
-class Known(NamedTuple):
-    """What is known of scores, and which nodes have changed since each shape was asked for."""
-
-    costs: Ints
-    """[shape, node]"""
-    masks: Ints
-    values: Ints
-    ties: Ints
-    seen: Ints
-    """Per shape, changes by then; -1: never asked."""
-    log: Ints
-    """Nodes in the order they changed."""
-    changed: Ints
-    """Per node, its last place in the log."""
-    count: Ints
-    """[0]: changes so far."""
+def placer_of(trace: Trace, farm: Farm) -> tuple[Placer, list[int]]:
+    """An empty farm, and the number of each shape of the list; the mix is how often each is in it, like FGD's."""
+    cluster = Cluster()
+    for at, klass in enumerate(farm.klass.tolist()):
+        cluster.set_node(node_of(at, farm.classes[klass]))
+    counts = Counter(trace.pods.tolist())
+    wanted = Wanted(shares=tuple((demand_of(trace.shapes[row]), count) for row, count in counts.most_common()))
+    placer = Placer(cluster, wanted)
+    return placer, [placer.shape(demand_of(shape)) for shape in trace.shapes]
 
 
-def nothing_known(shapes: int, nodes: int, changes: int) -> Known:
-    """At the beginning; ``changes``: most there will be."""
-    return Known(
-        costs=np.full((shapes, nodes), NONE, np.int64),
-        masks=np.zeros((shapes, nodes), np.int64),
-        values=np.zeros(nodes, np.int64),
-        ties=np.zeros(nodes, np.int64),
-        seen=np.full(shapes, -1, np.int64),
-        log=np.zeros(changes, np.int64),
-        changed=np.full(nodes, -1, np.int64),
-        count=np.zeros(1, np.int64),
+def node_of(number: int, shape: NodeShape) -> Node:
+    """One node of the trace, under a name that says only where it is in the order."""
+    name = f"n{number}"
+    cards = tuple(Device(id=f"{name}-{card}", index=card, model=shape.model) for card in range(shape.cards))
+    return Node(name=name, cpu_milli=shape.cpu_milli, memory_mib=shape.memory_mib, devices=cards)
+
+
+def demand_of(pod: PodShape) -> Demand:
+    """What a pod asks for, as the engine says it."""
+    is_part = pod.cards == 1 and pod.card_milli < WHOLE_MILLI
+    ask = Resources(
+        cpu_milli=pod.cpu_milli,
+        memory_mib=pod.memory_mib,
+        cards=0 if is_part else pod.cards,
+        card_milli=pod.card_milli if is_part else 0,
+        card_models=pod.models,
     )
+    return Demand(resources=ask, lane="pool", tenant="t" if is_part else "")
 
 
-def fill(  # noqa: PLR0917
-    mix: Mix, memo: Memo, nodes: Nodes, table: Ints, slots: Ints, pods: Ints
-) -> tuple[Ints, Ints]:  # fmt: skip
-    """Place the pods in order; per arrival the node, -1 for none, and the mask of slots. ``nodes`` is changed."""
-    known = nothing_known(len(table), len(nodes.klass), len(pods))
-    where, taken = np.full(len(pods), -1, np.int64), np.zeros(len(pods), np.int64)
-    value_all(mix, memo, nodes, known)
-    advance(mix, memo, nodes, known, table, slots, pods, 0, where, taken, False)
-    return where, taken
-
-
-@njit(cache=True)
-def value_all(mix: Mix, memo: Memo, nodes: Nodes, known: Known) -> None:
-    """Work out the value of every node."""
-    for n in range(nodes.klass.shape[0]):
-        known.values[n] = value(mix, memo, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
-        known.ties[n] = tie(mix, nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n])
+def fill(trace: Trace, farm: Farm, pods: Ints) -> Fill:
+    """One run of our policy on the farm in the order given."""
+    placer, numbers = placer_of(trace, farm)
+    places = [placer.place(numbers[pod]) or (-1, ()) for pod in pods.tolist()]
+    node = np.array([row for row, _ in places], np.int64)
+    taken = np.array([sum(1 << slot for slot in slots) for _, slots in places], np.int64)
+    return judge(trace, farm, pods, (node, taken))
 
 
 @njit(cache=True)
-def note(mix: Mix, memo: Memo, nodes: Nodes, known: Known, n: int) -> None:
-    """Node n has changed."""
-    k, c, m, free = nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n]
-    known.values[n], known.ties[n] = value(mix, memo, k, c, m, free), tie(mix, k, c, m, free)
-    known.log[known.count[0]], known.changed[n] = n, known.count[0]
-    known.count[0] += 1
-
-
-@njit(cache=True)
-def advance(  # noqa: PLR0917 - compiled
-    mix: Mix, memo: Memo, nodes: Nodes, known: Known, table: Ints, slots: Ints, pods: Ints, begin: int, where: Ints,
-    taken: Ints, stops: bool
-) -> int:  # fmt: skip
-    """Place arrivals from ``begin`` on; with ``stops`` up to the first that asks for cards and fits nowhere: which."""
-    costs, masks, values, ties = known.costs, known.masks, known.values, known.ties
-    seen, log, changed, count = known.seen, known.log, known.changed, nodes.klass.shape[0]
-    for p in range(begin, pods.shape[0]):
-        placed = known.count[0]
-        s = pods[p]
-        for i in range(max(seen[s], 0), count if seen[s] < 0 else placed):
-            n = i if seen[s] < 0 else log[i]
-            if seen[s] >= 0 and changed[n] != i:
-                continue
-            k, c, m, free = nodes.klass[n], nodes.cpu[n], nodes.memory[n], nodes.free[n]
-            cost = score(
-                mix, memo, values[n], k, c, m, free, table[s, 0], table[s, 1], table[s, 2], table[s, 3], slots[s, k]
-            )
-            costs[s, n], masks[s, n] = cost
-        seen[s] = placed
-        best, least = -1, NONE
-        for n in range(count):
-            if costs[s, n] < least or (best >= 0 and costs[s, n] == least and ties[n] < ties[best]):
-                best, least = n, costs[s, n]
-        if best < 0:
-            if stops and table[s, 2] > 0:
-                return p
-            continue
-        where[p], taken[p] = best, masks[s, best]
-        occupy(nodes, best, table[s], taken[p], 1)
-        note(mix, memo, nodes, known, best)
-    return pods.shape[0]
-
-
-@njit(cache=True)
-def occupy(nodes: Nodes, n: int, pod: Ints, taken: int, sign: int) -> None:
-    """Take a pod's resources from a node, its cards from the slots of the mask; with -1 give them back."""
-    nodes.cpu[n] -= sign * pod[0]
-    nodes.memory[n] -= sign * pod[1]
+def occupy(nodes: Nodes, n: int, pod: Ints, taken: int) -> None:
+    """Take a pod's resources from a node, its cards from the slots of the mask."""
+    nodes.cpu[n] -= pod[0]
+    nodes.memory[n] -= pod[1]
     for d in range(SLOTS):
-        nodes.free[n, d] -= sign * pod[3] * ((taken >> d) & 1)
+        nodes.free[n, d] -= pod[3] * ((taken >> d) & 1)

@@ -15,15 +15,12 @@ from numpy.typing import NDArray
 
 from benchmarks import openb_baselines as baselines
 from benchmarks.openb import LOADS_PERCENT, Farm, Ints, Trace, names, published, read_farm, read_trace
-from benchmarks.openb_fill import Fill, empty, fill, judge
+from benchmarks.openb_fill import Fill, fill
 from benchmarks.results import Figure, show
-from scheduler.placement.fragment import Memo, memo_of
-from scheduler.placement.mix import Mix
 
 SEEDS = tuple(range(42, 52))
 STUDENT_95 = {3: 4.303, 10: 2.262}
 """Two-sided 95 % quantile of Student's t by number of seeds."""
-MEMO_BITS = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +50,6 @@ def runs(fills: Sequence[Fill]) -> Runs:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ours:
-    """The product's policy prepared for a list."""
-
-    trace: Trace
-    mix: Mix
-    memo: Memo
-
-    @classmethod
-    def of(cls, trace: Trace, farm: Farm) -> Ours:
-        """The mix is how often shapes are in the list, as FGD's typical pods."""
-        return cls(trace=trace, mix=trace.mix(farm), memo=memo_of(MEMO_BITS))
-
-    def __call__(self, farm: Farm, pods: Ints) -> Fill:
-        """One run. The farm may be in any order."""
-        slots = self.trace.slots(farm)
-        placed = fill(self.mix, self.memo, empty(farm), self.trace.table, slots, pods)
-        return judge(self.trace, farm, pods, placed)
-
-
 def shuffled(farm: Farm, seed: int) -> Farm:
     """The order of nodes in the run of a seed, shared by all policies."""
     return farm.reordered(np.random.default_rng((seed, 1)).permutation(len(farm.klass)))
@@ -93,10 +70,10 @@ def order_range(policy: Callable[[Farm, Ints], Fill], farm: Farm, pods: Ints) ->
 
 def compare(trace: Trace, farm: Farm, seeds: Sequence[int], policies: Sequence[int]) -> dict[str, Runs]:
     """Our policy, baselines by number and FGD with random ties, on the same arrivals and orders."""
-    ours, fills = Ours.of(trace, farm), dict[str, list[Fill]]()
+    fills: dict[str, list[Fill]] = {}
     for seed in seeds:
         pods, nodes = trace.arrivals(seed, farm.total_milli), shuffled(farm, seed)
-        fills.setdefault("shisuan", []).append(ours(nodes, pods))
+        fills.setdefault("shisuan", []).append(fill(trace, nodes, pods))
         for policy in policies:
             chance = policy == baselines.RANDOM
             run = baselines.run(policy, trace, nodes, pods, seed, random_ties=chance)
@@ -140,7 +117,7 @@ def figures(traces: Path, quick: bool) -> list[Figure]:
         if name == "default":
             pods = trace.arrivals(seeds[0], farm.total_milli)
             swing = order_range(lambda o, p, t=trace: baselines.run(baselines.FGD, t, o, p), farm, pods)
-            ours = order_range(Ours.of(trace, farm), farm, pods)
+            ours = order_range(lambda o, p, t=trace: fill(t, o, p), farm, pods)
             found.append(Figure(name="openb_order_range_pp", runs=(ours,), bound=0.1, anchors={"fgd": (swing,)}))
     return found
 

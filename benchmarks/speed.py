@@ -12,20 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.openb import Farm, NodeShape, PodShape, Trace, read_farm, read_trace
+from benchmarks.openb import Farm, Trace, read_farm, read_trace
+from benchmarks.openb_fill import placer_of
 from benchmarks.results import Figure
-from scheduler.model.job import Resources
-from scheduler.model.node import Device, Node
-from scheduler.placement.cluster import Cluster
-from scheduler.placement.fit import Demand
 from scheduler.placement.placer import Placer
-from scheduler.placement.wanted import Wanted
 
 SEED = 42
 LEAST = {1_213: 100_000.0, 10_000: 50_000.0}
@@ -64,17 +59,11 @@ def _measured(farm: Farm, trace: Trace, size: int) -> list[Figure]:
 
 def filled(farm: Farm, trace: Trace, size: int) -> tuple[Placer, list[int]]:
     """A farm of that many nodes, half full, and the shapes of the pods that come next, last first."""
-    cluster = Cluster()
     order = np.random.default_rng(SEED).permutation(size)
-    for at in order.tolist():
-        cluster.set_node(node_of(at, farm.classes[farm.klass[at % len(farm.klass)]]))
-    counts = Counter(trace.pods.tolist())
-    wanted = Wanted(shares=tuple((demand_of_pod(trace.shapes[row]), count) for row, count in counts.most_common()))
-    placer = Placer(cluster, wanted)
-    numbers = [placer.shape(demand_of_pod(shape)) for shape in trace.shapes]
+    placer, numbers = placer_of(trace, farm.reordered(order % len(farm.klass)))
     for number in numbers:
         placer.best(number)
-    total = sum(len(node.devices) for node in cluster.nodes) * 1_000
+    total = sum(len(node.devices) for node in placer.cluster.nodes) * 1_000
     sizes = (trace.table[:, 2] * trace.table[:, 3]).tolist()
     pods = np.random.default_rng(SEED).choice(trace.pods, size * 8).tolist()
     pods.reverse()
@@ -84,26 +73,6 @@ def filled(farm: Farm, trace: Trace, size: int) -> tuple[Placer, list[int]]:
         asked += sizes[pod]
         placer.place(numbers[pod])
     return placer, [numbers[pod] for pod in pods]
-
-
-def node_of(number: int, shape: NodeShape) -> Node:
-    """One node of the trace, under a name that says nothing."""
-    name = f"n{number}"
-    cards = tuple(Device(id=f"{name}-{card}", index=card, model=shape.model) for card in range(shape.cards))
-    return Node(name=name, cpu_milli=shape.cpu_milli, memory_mib=shape.memory_mib, devices=cards)
-
-
-def demand_of_pod(pod: PodShape) -> Demand:
-    """What a pod asks for, as the engine says it."""
-    is_part = pod.cards == 1 and pod.card_milli < 1_000
-    ask = Resources(
-        cpu_milli=pod.cpu_milli,
-        memory_mib=pod.memory_mib,
-        cards=0 if is_part else pod.cards,
-        card_milli=pod.card_milli if is_part else 0,
-        card_models=pod.models,
-    )
-    return Demand(resources=ask, lane="pool", tenant="t" if is_part else "")
 
 
 def _rate(place: Callable[[int], object], shapes: Sequence[int]) -> float:

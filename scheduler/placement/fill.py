@@ -1,8 +1,8 @@
-"""All rollouts of a node side by side, one lane of a vector instruction each.
+"""All rollouts of a node side by side, and all scarce shapes: one lane of a vector instruction each.
 
-Same result as ``fragment`` filling one series after the other (a property test holds the two together) at a quarter of
-the time: the loop over lanes has no branches. It serves classes of at most eight device slots on which every draw may
-use every slot; draws of several cards are taken lane by lane.
+Same result as ``fragment`` filling one series after the other (a property test holds the two together) at an eighth of
+the time: the loops over lanes have no branches, and 16 lanes of 16 bits are one register. It serves classes of at most
+eight device slots on which every draw and every scarce shape may use every slot.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.placement.compiled import kernel
-from scheduler.placement.mix import LANE_NEVER, ROLLOUTS, Mix
+from scheduler.placement.mix import FEW_BITS, LANE_NEVER, PARTS, RECIPROCAL_BITS, ROLLOUTS, Mix
 
 SLOTS = 8
 CPU, MEMORY = SLOTS * ROLLOUTS, (SLOTS + 1) * ROLLOUTS
 """Where in the scratch space the lanes keep what is left; room on slot d begins at d x ROLLOUTS."""
 SCRATCH = (SLOTS + 2) * ROLLOUTS
-NEVER, NOTHING = np.int32(LANE_NEVER), np.int32(0)
+NEVER, NOTHING, ONE = np.int16(LANE_NEVER), np.int16(0), np.int16(1)
 Row = NDArray[np.signedinteger[Any]]
+Shorts = NDArray[np.int16]
 
 
 @kernel
-def filled_in_lanes(mix: Mix, room: NDArray[np.int32], klass: int, cpu: int, memory: int, free: Row) -> int:
-    """Thousandths of cards that all rollouts together take. ``room``: SCRATCH places."""
+def filled_in_lanes(mix: Mix, room: Shorts, klass: int, cpu: int, memory: int, free: Row) -> int:
+    """Thousandths of cards that all rollouts together take; cpu and memory in levels. ``room``: SCRATCH places."""
     lanes = room.shape[0] // (SLOTS + 2)  # not a constant, or the loops over lanes are unrolled and not vectorised
     idle = 0
     for d in range(SLOTS):
         idle += free[d]
-        milli = np.int32(free[d])
+        milli = np.int16(free[d])
         for k in range(lanes):
             room[d * ROLLOUTS + k] = milli
-    cpu_left, memory_left = np.int32(min(cpu, 2**31 - 1)), np.int32(min(memory, 2**31 - 1))
+    cpu_left, memory_left = np.int16(cpu * PARTS), np.int16(memory * PARTS)
     for k in range(lanes):
         room[CPU + k] = cpu_left
         room[MEMORY + k] = memory_left
     for draw in range(mix.lanes.shape[1]):
         if mix.gangs[klass, draw]:
-            _take_gangs(mix, room, klass, draw)
+            _take_gangs(mix.gang_lanes[klass, draw], room, lanes)
         _take_cards(mix.lanes[klass, draw], room, lanes)
     left = 0
     for i in range(SLOTS * ROLLOUTS):
@@ -48,59 +49,60 @@ def filled_in_lanes(mix: Mix, room: NDArray[np.int32], klass: int, cpu: int, mem
 
 
 @kernel
-def _take_cards(asks: NDArray[np.int32], room: NDArray[np.int32], lanes: int) -> None:
+def _take_cards(asks: Shorts, room: Shorts, lanes: int) -> None:
     """One draw of one card in each lane: from the fullest slot that has room, the first of equals."""
     for k in range(lanes):
         cpu, memory = room[CPU + k], room[MEMORY + k]
-        cpu_each, memory_each = asks[k], asks[ROLLOUTS + k]
-        milli = asks[2 * ROLLOUTS + k] if (cpu_each <= cpu) & (memory_each <= memory) else NEVER
-        r0, r1, r2, r3 = room[k], room[ROLLOUTS + k], room[2 * ROLLOUTS + k], room[3 * ROLLOUTS + k]
-        r4, r5, r6, r7 = room[4 * ROLLOUTS + k], room[5 * ROLLOUTS + k], room[6 * ROLLOUTS + k], room[7 * ROLLOUTS + k]
-        best = r0 if r0 >= milli else NEVER
-        best = r1 if (r1 >= milli) & (r1 < best) else best
-        best = r2 if (r2 >= milli) & (r2 < best) else best
-        best = r3 if (r3 >= milli) & (r3 < best) else best
-        best = r4 if (r4 >= milli) & (r4 < best) else best
-        best = r5 if (r5 >= milli) & (r5 < best) else best
-        best = r6 if (r6 >= milli) & (r6 < best) else best
-        best = r7 if (r7 >= milli) & (r7 < best) else best
-        fits = best < NEVER
+        cpu_each, memory_each, milli = asks[k], asks[ROLLOUTS + k], asks[2 * ROLLOUTS + k]
+        best = NEVER
+        for d in range(SLOTS):
+            left = room[d * ROLLOUTS + k]
+            best = left if (left >= milli) & (left < best) else best
+        fits = (best < NEVER) & (cpu_each <= cpu) & (memory_each <= memory)
         room[CPU + k] = cpu - (cpu_each if fits else NOTHING)
         room[MEMORY + k] = memory - (memory_each if fits else NOTHING)
         due = milli if fits else NOTHING
-        part = due if r0 == best else NOTHING
-        room[k], due = r0 - part, due - part
-        part = due if r1 == best else NOTHING
-        room[ROLLOUTS + k], due = r1 - part, due - part
-        part = due if r2 == best else NOTHING
-        room[2 * ROLLOUTS + k], due = r2 - part, due - part
-        part = due if r3 == best else NOTHING
-        room[3 * ROLLOUTS + k], due = r3 - part, due - part
-        part = due if r4 == best else NOTHING
-        room[4 * ROLLOUTS + k], due = r4 - part, due - part
-        part = due if r5 == best else NOTHING
-        room[5 * ROLLOUTS + k], due = r5 - part, due - part
-        part = due if r6 == best else NOTHING
-        room[6 * ROLLOUTS + k], due = r6 - part, due - part
-        room[7 * ROLLOUTS + k] = r7 - (due if r7 == best else NOTHING)
+        for d in range(SLOTS):
+            left = room[d * ROLLOUTS + k]
+            part = due if left == best else NOTHING
+            room[d * ROLLOUTS + k] = left - part
+            due = np.int16(due - part)
 
 
 @kernel
-def _take_gangs(mix: Mix, room: NDArray[np.int32], klass: int, draw: int) -> None:
-    """The draws of several whole cards, lane by lane: the first slots that are free."""
-    for k in range(ROLLOUTS):
-        s = mix.draws[klass, k, draw]
-        if s < 0 or mix.amounts[s, 2] <= 1:
-            continue
-        cpu, memory, cards, milli = mix.amounts[s, 0], mix.amounts[s, 1], mix.amounts[s, 2], mix.amounts[s, 3]
-        free = 0
+def _take_gangs(asks: Shorts, room: Shorts, lanes: int) -> None:
+    """One draw of several whole cards in each lane: the first slots that are free."""
+    for k in range(lanes):
+        cpu, memory = room[CPU + k], room[MEMORY + k]
+        cpu_each, memory_each, milli = asks[k], asks[ROLLOUTS + k], asks[2 * ROLLOUTS + k]
+        cards, free = asks[3 * ROLLOUTS + k], NOTHING
         for d in range(SLOTS):
-            free += room[d * ROLLOUTS + k] >= milli
-        if free < cards or cpu > room[CPU + k] or memory > room[MEMORY + k]:
-            continue
+            free = np.int16(free + (ONE if room[d * ROLLOUTS + k] >= milli else NOTHING))
+        fits = (free >= cards) & (cpu_each <= cpu) & (memory_each <= memory)
+        room[CPU + k] = cpu - (cpu_each if fits else NOTHING)
+        room[MEMORY + k] = memory - (memory_each if fits else NOTHING)
+        due = cards if fits else NOTHING
         for d in range(SLOTS):
-            if cards > 0 and room[d * ROLLOUTS + k] >= milli:
-                room[d * ROLLOUTS + k] -= milli
-                cards -= 1
-        room[CPU + k] -= cpu
-        room[MEMORY + k] -= memory
+            left = room[d * ROLLOUTS + k]
+            takes = (left >= milli) & (due > NOTHING)
+            room[d * ROLLOUTS + k] = left - (milli if takes else NOTHING)
+            due = np.int16(due - (ONE if takes else NOTHING))
+
+
+@kernel
+def kept_in_lanes(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
+    """The price of the copies of scarce shapes that still fit; cpu and memory in levels."""
+    kept = mix.kept
+    caps, cards, copies = kept.caps[klass], kept.reciprocals[klass, 0], kept.reciprocals[klass, 1]
+    price, total = kept.price[klass], 0
+    f0, f1, f2, f3 = max(free[0], 0), max(free[1], 0), max(free[2], 0), max(free[3], 0)
+    f4, f5, f6, f7 = max(free[4], 0), max(free[5], 0), max(free[6], 0), max(free[7], 0)
+    for s in range(price.shape[0]):
+        each = cards[s]
+        fits = ((f0 * each) >> RECIPROCAL_BITS) + ((f1 * each) >> RECIPROCAL_BITS)
+        fits += ((f2 * each) >> RECIPROCAL_BITS) + ((f3 * each) >> RECIPROCAL_BITS)
+        fits += ((f4 * each) >> RECIPROCAL_BITS) + ((f5 * each) >> RECIPROCAL_BITS)
+        fits += ((f6 * each) >> RECIPROCAL_BITS) + ((f7 * each) >> RECIPROCAL_BITS)
+        fits = (fits * copies[s]) >> FEW_BITS
+        total += min(fits, caps[0, cpu, s], caps[1, memory, s]) * price[s]
+    return total

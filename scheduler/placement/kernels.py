@@ -1,7 +1,9 @@
-"""The compiled inner loops of placement, over plain arrays: N rows of nodes, D device slots, S shapes, C node classes.
+"""The compiled inner loops of placement, over plain arrays.
 
-A shape's key on a node is the pair ``(cost, tie)``, lower is better; rows of equal keys go by the rank of their names,
-so that the order of rows decides nothing. Where a shape does not fit, its cost is ``NOWHERE``.
+N rows of nodes, Q states of rows, D device slots, S shapes, C node classes. A shape's key is what one copy costs on a
+row or in a state: the cost, and below it what decides between equal costs. Where a shape does not fit, it is
+``NOWHERE``. Lower is better; rows of one key go by what is left of cpu and memory, then by a hash of what they are and
+have free, then by the rank of their names, so that the order of rows decides nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from numba.experimental import structref
 from numpy.typing import NDArray
 
 from scheduler.placement.compiled import entry, inlined
-from scheduler.placement.fragment import Memo, card_mark, cards_mark, content, known_value
+from scheduler.placement.fragment import Memo, card_mark, known_value
 from scheduler.placement.mix import FIXED, ROLLOUTS, Mix
 
 Ints = NDArray[np.int32]
@@ -25,13 +27,17 @@ CPU, MEMORY, SCRATCH, CARDS, MILLI, SAME_ISLAND, TENANT = range(7)
 ASK_COLUMNS = 7
 WHOLE = 1_000
 NEVER = 1_000_000_000
-NOWHERE = 2**62
+NOWHERE, EMPTY, UNKNOWN = 2**62, 2**61, -(2**60)
+"""Keys where a shape does not fit, what is added where there is no row, and what was not weighed yet. Others are less
+than 2**60 from 0."""
 SPLIT = 2**40
 """A rank whose cards are not in one NVLink island costs more than all else together."""
 MIB_PER_CPU_MILLI = 4
 """To add cpu and memory: servers carry about 4 GiB per vCPU."""
-FRESH, COUNT, LEFT, LEFT_MOST = 2**60, 2**48, 2**20, 2**28 - 1
-"""Places in a tie: a fresh card; cards or thousandths left over; cpu and memory left over; then 20 bits of a hash."""
+COST_BITS, TIE_MOST, FRESH = 13, 2**13 - 1, 2**12
+"""Place of the cost in a key. Below it: cards or thousandths left over; FRESH if a part would open a whole card."""
+LEFT, LEFT_MOST = 2**20, 2**28 - 1
+"""Place of the cpu and memory left over in a row's order; below it 20 bits of a hash."""
 MILLI_CARD = ROLLOUTS * FIXED
 """A thousandth of a card in the unit of costs."""
 TURN, LIVE, PICKED = range(3)
@@ -55,18 +61,59 @@ class Rows(NamedTuple):
     """``[N]``: device slots in use."""
     rank: Ints
     """``[N]``: position of the name among all names."""
-    value: Longs
-    """``[N]``: what the node can be expected to serve (``fragment.value``)."""
+    level: Ints
+    """``[N, 2]``: whole levels of cpu and memory that are free (``mix.LEVELS_PER_CARD``)."""
     cards: NDArray[np.uint64]
     """``[N]``: hash of what is free of its cards (``fragment.cards_mark``)."""
-    mark: Longs
-    """``[N]``: 20 bits of a hash of what the node is and has free, for ties."""
+    value: Longs
+    """``[N]``: what the node can be expected to serve (``fragment.value``)."""
+    order: Longs
+    """``[N]``: cpu and memory free, then 20 bits of a hash of what the node is and has free."""
+    state: Ints
+    """``[N]``: the row's state; -1: none."""
+    links: Ints
+    """``[N, 3]``: two children and the parent in the heap of its state; -1: none."""
     last: Longs
     """``[N]``: position of its latest change."""
     log: Ints
     """Rows in order of change, a ring whose length is a power of two."""
     clock: Longs
     """``[1]``: changes so far."""
+
+
+class States(NamedTuple):
+    """What rows have in common that no shape tells apart but for whether cpu, memory and scratch are enough."""
+
+    klass: Ints
+    """``[Q]``"""
+    slots: Ints
+    """``[Q]``"""
+    level: Ints
+    """``[Q, 2]``"""
+    milli: Ints
+    """``[Q, D]``"""
+    holder: Ints
+    """``[Q, D]``"""
+    cards: NDArray[np.uint64]
+    """``[Q]``"""
+    value: Longs
+    """``[Q]``"""
+    mark: NDArray[np.uint64]
+    """``[Q]``: hash of all of it."""
+    top: Ints
+    """``[Q]``: the first of its rows, root of a heap; -1: no row."""
+    empty: Longs
+    """``[Q]``: 0, or EMPTY if it has no row; added to a key, so that the least is one that has."""
+    chain: Ints
+    """``[Q]``: next state in the same bucket; -1: none."""
+    buckets: Ints
+    """First state by hash; -1: none. The length is a power of two."""
+    born: Longs
+    """``[Q]``: when it became this state."""
+    log: Ints
+    """``[Q]``: states in order of birth, a ring."""
+    clock: Longs
+    """``[4]``: births so far, numbers in use, where the search for one without rows goes on, and states with rows."""
 
 
 class Asks(NamedTuple):
@@ -83,18 +130,18 @@ class Asks(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """What each shape finds, as of its last refresh."""
+    """What each shape finds: keys by state as of when it last learned, copies by row as of its last count."""
 
     key: Longs
-    """``[S, N, 2]``: cost and tie."""
+    """``[S, Q]``"""
+    seen: Longs
+    """``[S]``: births of states that the keys know of; -1: none."""
     copies: Ints
     """``[S, N]``"""
-    tree: Ints
-    """``[S, N]``: winners of a tournament between the rows; 1 is the root, the children of i are 2i and 2i + 1."""
     total: Longs
     """``[S]``: copies on all rows."""
-    seen: Longs
-    """``[S]``: changes worked in; -1: none."""
+    counted: Longs
+    """``[S]``: changes worked into the copies; -1: none."""
 
 
 class Frag(NamedTuple):
@@ -102,6 +149,8 @@ class Frag(NamedTuple):
 
     mix: Mix
     memo: Memo
+    alike: Ints
+    """``[C, D]``: device slots of one number are interchangeable."""
 
 
 class Work(NamedTuple):
@@ -111,8 +160,10 @@ class Work(NamedTuple):
     """``[D]``: slots chosen last."""
     islands: Ints
     """``[D + 1]``"""
-    after: Ints
-    """``[D]``"""
+    stack: Ints
+    """``[N]``"""
+    least: Longs
+    """``[Q]``"""
     nodes: Ints
     """``[BATCH]``: rows of the copies placed last."""
     slots: Ints
@@ -129,21 +180,22 @@ class Core(structref.StructRefProxy):
     """What ``core_of`` makes. Its fields exist in compiled code only."""
 
     rows: Rows
+    states: States
     asks: Asks
     ranks: Ranks
     frag: Frag
     work: Work
 
 
-_FIELDS = ["rows", "asks", "ranks", "frag", "work"]
+_FIELDS = ["rows", "states", "asks", "ranks", "frag", "work"]
 structref.define_constructor(Core, CoreType, _FIELDS)  # type: ignore[no-untyped-call]
 structref.define_boxing(CoreType, Core)  # type: ignore[no-untyped-call]
 
 
 @entry
-def core_of(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work) -> Core:
+def core_of(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work) -> Core:
     """The arrays in one value. Arrays stay shared: what one side writes, the other reads."""
-    return Core(rows, asks, ranks, frag, work)  # type: ignore[no-untyped-call]
+    return Core(rows, states, asks, ranks, frag, work)  # type: ignore[no-untyped-call]
 
 
 @inlined
@@ -180,123 +232,137 @@ def copies_of(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
 
 
 @inlined
-def count_islands(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
+def fits(rows: Rows, asks: Asks, s: int, r: int) -> bool:
+    """Whether cpu, memory and scratch of a row are enough."""
+    for i in range(3):  # noqa: SIM110 - compiled
+        if 0 < asks.ask[s, i] > rows.free[r, i]:
+            return False
+    return True
+
+
+@inlined
+def count_islands(nodes: Rows | States, asks: Asks, work: Work, s: int, i: int) -> int:
     """Free suitable cards per island into ``work.islands``; their sum."""
-    klass, slots = rows.klass[r], rows.slots[r]
+    klass, slots = nodes.klass[i], nodes.slots[i]
     for island in range(slots + 1):
         work.islands[island] = 0
     free = 0
     for d in range(slots):
         group = asks.group[s, klass, d]
-        if group > 0 and rows.milli[r, d] == WHOLE:
+        if group > 0 and nodes.milli[i, d] == WHOLE:
             work.islands[group] += 1
             free += 1
     return free
 
 
 @inlined
-def appraise(rows: Rows, frag: Frag, r: int) -> None:
-    """Work out the value and the content of a row that has changed."""
-    mix, klass, cpu, memory = frag.mix, rows.klass[r], rows.free[r, CPU], rows.free[r, MEMORY]
-    if klass < 0:
-        return
-    cards = cards_mark(mix, klass, rows.milli[r])
-    rows.cards[r] = cards
-    rows.mark[r] = np.int64(content(mix, klass, cpu, memory, cards) >> np.uint64(44))
-    if mix.amounts.shape[0] > 0:
-        rows.value[r] = known_value(mix, frag.memo, klass, cpu, memory, rows.milli[r], cards)
+def weigh(nodes: Rows | States, asks: Asks, frag: Frag, work: Work, s: int, i: int) -> int:
+    """The shape's key on a row or state if cpu, memory and scratch are enough; slots it takes go to ``work.pick``."""
+    klass, mix = nodes.klass[i], frag.mix
+    work.state[PICKED] = 0
+    if klass < 0 or asks.cost[s, klass] == NOWHERE:
+        return NOWHERE
+    cpu = max(nodes.level[i, CPU] - _levels(mix, klass, CPU, asks.ask[s, CPU]), 0)
+    memory = max(nodes.level[i, MEMORY] - _levels(mix, klass, MEMORY, asks.ask[s, MEMORY]), 0)
+    if asks.ask[s, MILLI] > 0:
+        after, tie = _pick_part(nodes, asks, frag, work, s, i, cpu, memory)
     else:
-        rows.value[r] = 0
+        after, tie = 0, 0
+        if asks.ask[s, CARDS] > 0:
+            tie = _pick_cards(nodes, asks, work, s, i)
+        if mix.amounts.shape[0] > 0 and tie >= 0:
+            after = _value_without(nodes, frag, work, i, cpu, memory)
+    if tie < 0:
+        return NOWHERE
+    return ((asks.cost[s, klass] + nodes.value[i] - after) << COST_BITS) + tie
 
 
 @inlined
-def weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tuple[int, int]:
-    """``(cost, tie)`` of one copy on a row it fits on; the slots it would take are left in ``work.pick``."""
-    klass, cpu, memory = rows.klass[r], rows.free[r, CPU] - asks.ask[s, CPU], rows.free[r, MEMORY] - asks.ask[s, MEMORY]
-    for d in range(rows.milli.shape[1]):
-        work.after[d] = rows.milli[r, d]
-    work.state[PICKED] = 0
-    if asks.ask[s, MILLI] > 0:
-        after, tie = _pick_part(rows, asks, frag, work, s, r, cpu, memory)
-    else:
-        tie, after, cards = 0, 0, rows.cards[r]
-        if asks.ask[s, CARDS] > 0:
-            tie = _pick_cards(rows, asks, work, s, r)
-        if frag.mix.amounts.shape[0] > 0:
-            for i in range(work.state[PICKED]):
-                kind = frag.mix.kinds[klass, work.pick[i]]
-                cards += card_mark(kind, 0) - card_mark(kind, WHOLE)
-            after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, cards)
-    cost = asks.cost[s, klass] + rows.value[r] - after
-    if tie >= FRESH:
-        tie -= FRESH
-        cost += SPLIT
-    left = min(cpu * MIB_PER_CPU_MILLI + memory, LEFT_MOST)
-    return cost, tie + left * LEFT + rows.mark[r]
+def _levels(mix: Mix, klass: int, kind: int, amount: int) -> int:
+    """An amount that is asked for in levels, rounded up as what is free is rounded down."""
+    return -(-amount // mix.grains[klass, kind])
+
+
+@inlined
+def _value_without(nodes: Rows | States, frag: Frag, work: Work, i: int, cpu: int, memory: int) -> int:
+    """The value once the picked cards are taken and so many levels of ``cpu`` and ``memory`` are left."""
+    mix, klass, cards, picked = frag.mix, nodes.klass[i], nodes.cards[i], work.state[PICKED]
+    for at in range(picked):
+        nodes.milli[i, work.pick[at]] = 0
+        kind = mix.kinds[klass, work.pick[at]]
+        cards += card_mark(kind, 0) - card_mark(kind, WHOLE)
+    after = known_value(mix, frag.memo, klass, cpu, memory, nodes.milli[i], cards)
+    for at in range(picked):
+        nodes.milli[i, work.pick[at]] = WHOLE
+    return after
 
 
 @inlined
 def _pick_part(
-    rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int, cpu: int, memory: int
+    nodes: Rows | States, asks: Asks, frag: Frag, work: Work, s: int, i: int, cpu: int, memory: int
 ) -> tuple[int, int]:
     """The slot on which a fraction costs least; ties go to opened cards, then to the least room, then to the first.
 
-    Returns the value of the node afterwards, and the tie.
+    Returns the value of the node afterwards, and what decides between equal costs; -1 when no slot has room.
     """
-    klass, part = rows.klass[r], asks.ask[s, MILLI]
-    best, best_tie, chosen, fresh = -1, 0, -1, 0
-    for d in range(rows.slots[r]):
-        milli, holder, kind = rows.milli[r, d], rows.holder[r, d], frag.mix.kinds[klass, d]
+    klass, part, mix = nodes.klass[i], asks.ask[s, MILLI], frag.mix
+    best, best_tie, chosen, fresh = -1, -1, -1, 0
+    for d in range(nodes.slots[i]):
+        milli, holder, kind = nodes.milli[i, d], nodes.holder[i, d], mix.kinds[klass, d]
         if asks.group[s, klass, d] == 0 or milli < part or (holder != 0 and holder != asks.ask[s, TENANT]):
             continue
         if milli == WHOLE:
             fresh += 1
         is_known = False
         for e in range(d):  # an equal slot before it has the same value
-            if rows.milli[r, e] == milli and rows.holder[r, e] == holder and frag.mix.kinds[klass, e] == kind:
+            if nodes.milli[i, e] == milli and nodes.holder[i, e] == holder and mix.kinds[klass, e] == kind:
                 is_known = True
         if is_known:
             continue
-        work.after[d] = milli - part
         after = 0
-        if frag.mix.amounts.shape[0] > 0:
-            cards = rows.cards[r] + card_mark(kind, milli - part) - card_mark(kind, milli)
-            after = known_value(frag.mix, frag.memo, klass, cpu, memory, work.after, cards)
-        work.after[d] = milli
-        tie = FRESH // 2 if milli == WHOLE else milli * COUNT
-        if after > best or (after == best and tie < best_tie):
+        if mix.amounts.shape[0] > 0:
+            cards = nodes.cards[i] + card_mark(kind, milli - part) - card_mark(kind, milli)
+            nodes.milli[i, d] = milli - part
+            after = known_value(mix, frag.memo, klass, cpu, memory, nodes.milli[i], cards)
+            nodes.milli[i, d] = milli
+        tie = FRESH if milli == WHOLE else milli
+        if chosen < 0 or after > best or (after == best and tie < best_tie):
             best, best_tie, chosen = after, tie, d
-    if best_tie == FRESH // 2:
-        best_tie += fresh * COUNT
-    work.pick[0] = chosen
-    work.state[PICKED] = 1
+    if chosen >= 0:
+        work.pick[0] = chosen
+        work.state[PICKED] = 1
+    if best_tie == FRESH:
+        best_tie += fresh
     return best, best_tie
 
 
 @inlined
-def _pick_cards(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> int:
+def _pick_cards(nodes: Rows | States, asks: Asks, work: Work, s: int, i: int) -> int:
     """Free cards of the tightest island that holds them all, else of as few islands as possible; slots in order.
 
-    Returns the tie; FRESH is added when the cards are not in one island.
+    Returns the cards left over, with SPLIT as a cost when they are not in one island; -1 when there are too few.
     """
-    klass, slots, cards, count = rows.klass[r], rows.slots[r], asks.ask[s, CARDS], work.islands
+    klass, slots, cards, count = nodes.klass[i], nodes.slots[i], asks.ask[s, CARDS], work.islands
     tightest, picked = 0, 0
-    tie = (count_islands(rows, asks, work, s, r) - cards) * COUNT
+    tie = count_islands(nodes, asks, work, s, i) - cards
+    if tie < 0:
+        return -1
     for island in range(1, slots + 1):
         if count[island] >= cards and (tightest == 0 or count[island] < count[tightest]):
             tightest = island
     if tightest == 0:
-        tie += FRESH
+        if asks.ask[s, SAME_ISLAND] > 0:
+            return -1
+        tie += SPLIT << COST_BITS
     while picked < cards:
         island = tightest
         if island == 0:
-            for i in range(1, slots + 1):
-                if count[i] > 0 and (island == 0 or count[i] > count[island]):
-                    island = i
+            for other in range(1, slots + 1):
+                if count[other] > 0 and (island == 0 or count[other] > count[island]):
+                    island = other
         for d in range(slots):
-            if picked < cards and asks.group[s, klass, d] == island and rows.milli[r, d] == WHOLE:
+            if picked < cards and asks.group[s, klass, d] == island and nodes.milli[i, d] == WHOLE:
                 work.pick[picked] = d
-                work.after[d] = 0
                 picked += 1
         count[island] = 0
     work.state[PICKED] = picked

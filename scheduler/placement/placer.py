@@ -14,13 +14,13 @@ from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement import kernels, ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fit import Demand, Features
-from scheduler.placement.kernels import Ranks, Work
+from scheduler.placement.kernels import Ranks, States, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
 
-LAG = 1_024
-"""Changes a shape may be behind before it catches up in turn: few enough to be worked in within a decision, and so many
-that a node which changes several times is looked at once."""
+LAG = 64
+"""States that may be new to a shape before it learns them in turn: few enough to be weighed within a decision."""
+STATES_PER_ROW = 2
 
 Place = tuple[int, tuple[int, ...]]
 """Row of the node, and the device slots taken on it."""
@@ -38,9 +38,11 @@ class Placer:
         self.features: Features = features or {}
         self.table = Table(self.features)
         self._ranks = _ranks(1, 1)
-        self._work = _work(1)
+        self._states = _states(1, 1)
+        self._work = _work(1, 1)
         self._frag = frag_of(wanted, cluster, self.features)
-        self._version = -1
+        self._version = self._entered = -1
+        """The cluster's version that rankings are for, and that states are for."""
         self._bound: tuple[object, ...] | None = None
         self._changed: set[int] | None = set()
         """Rows of nodes that were set and not yet looked at; None: all."""
@@ -58,9 +60,10 @@ class Placer:
         other.cluster = self.cluster.fork()
         shapes, rows = self._ranks.copies.shape
         other._ranks = _ranks(shapes, rows)
-        other._work = _work(self._work.pick.shape[0])
+        other._states = States._make(array.copy() for array in self._states)
+        other._work = _work(self._work.pick.shape[0], rows)
         other._bind()
-        other._origin, other._forked = self, self.changes
+        other._origin, other._forked, other._changed = self, self.changes, set()
         return other
 
     # -- nodes
@@ -124,14 +127,20 @@ class Placer:
 
     def copies(self, shape: int) -> int:
         """How many copies fit on all nodes together now."""
-        self._refresh(shape)
+        self._count(shape)
         return int(self._ranks.total[shape])
 
+    def copies_by_row(self, shape: int) -> NDArray[np.int32]:
+        """How many copies fit on each row now; to read, not to keep."""
+        self._count(shape)
+        return self._ranks.copies[shape, : self.cluster.count]
+
     def room(self, shape: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Copies by row, and ``(cost, tie)`` by row, as they are now; to read, not to keep."""
-        self._refresh(shape)
-        count = self.cluster.count
-        return self._ranks.copies[shape, :count], self._ranks.key[shape, :count]
+        """Copies by row, to read and not to keep, and ``(cost, tie)`` by row, as they are now."""
+        copies = self.copies_by_row(shape)
+        key = np.empty((len(copies), 2), np.int64)
+        ranking.room(self._core, shape, key)
+        return copies, key
 
     def best(self, shape: int) -> int | None:
         """The best row for one copy; None when it fits nowhere."""
@@ -142,7 +151,7 @@ class Placer:
         """The best row that is none of ``barred``."""
         if self._unsettled:
             self._settle()
-        row = ranking.best_but(self._core, shape, barred, np.empty((len(barred), 2), np.int64))
+        row = ranking.best_but(self._core, shape, barred, np.empty(len(barred), np.int32))
         return None if row < 0 else row
 
     # -- why
@@ -264,6 +273,7 @@ class Placer:
         if origin.changes != self._forked or origin.shape(self.table.demands[shape]) != shape:
             return
         origin._refresh(shape)
+        origin._count(shape)
         for name in Ranks._fields:
             getattr(self._ranks, name)[shape] = getattr(origin._ranks, name)[shape]
 
@@ -275,18 +285,29 @@ class Placer:
     def _refresh(self, shape: int) -> int:
         return self._decide(shape, 0, -1, 0)
 
+    def _count(self, shape: int) -> None:
+        if self._unsettled:
+            self._settle()
+        ranking.count(self._core, shape)
+
     def _settle(self) -> None:
         """Work in nodes and a mix that were set: new classes, new sizes, and which values and rankings still hold."""
         cluster, before = self.cluster, self._frag
         self._unsettled = False
+        if self._entered != cluster.version:
+            self._changed = None
+        for row in sorted(self._changed or ()):
+            ranking.leave(self._core, row)
         cluster.rank_names()
         self._frag = frag_of(self.wanted, cluster, self.features, before)
         if self._frag.memo is not before.memo:
             self._changed = None
+        rows, slots = cluster.rows.milli.shape
         if self._changed is None:
-            self._ranks.seen[:] = -1
+            self._states, self._entered = _states(rows, slots), cluster.version
+            cluster.rows.state[:], cluster.rows.links[:] = -1, -1
+            self._ranks.seen[:] = self._ranks.counted[:] = -1
         self._follow()
-        rows = cluster.rows.klass.shape[0]
         for row in range(rows) if self._changed is None else sorted(self._changed):
             ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
         self._changed = set()
@@ -304,33 +325,55 @@ class Placer:
                     old = getattr(self._ranks, name)
                     getattr(more, name)[: len(old)] = old
             self._ranks, self._version = more, cluster.version
-        if self._work.pick.shape[0] < slots:
+        if self._work.pick.shape[0] < slots or self._work.stack.shape[0] < rows:
             state = self._work.state
-            self._work = _work(slots)
+            self._work = _work(slots, rows)
             self._work.state[:] = state
         self._bind()
 
     def _bind(self) -> None:
-        arrays = (self.cluster.rows, self.table.asks, self._ranks, self._frag, self._work)
+        arrays = (self.cluster.rows, self._states, self.table.asks, self._ranks, self._frag, self._work)
         if self._bound is None or any(map(is_not, arrays, self._bound)):
             self._core, self._bound = kernels.core_of(*arrays), arrays
 
 
 def _ranks(shapes: int, rows: int) -> Ranks:
     return Ranks(
-        key=np.empty((shapes, rows, 2), np.int64),
-        copies=np.empty((shapes, rows), np.int32),
-        tree=np.empty((shapes, rows), np.int32),
-        total=np.zeros(shapes, np.int64),
+        key=np.empty((shapes, STATES_PER_ROW * rows), np.int64),
         seen=np.full(shapes, -1, np.int64),
+        copies=np.empty((shapes, rows), np.int32),
+        total=np.zeros(shapes, np.int64),
+        counted=np.full(shapes, -1, np.int64),
     )
 
 
-def _work(slots: int) -> Work:
+def _states(rows: int, slots: int) -> States:
+    most = STATES_PER_ROW * rows
+    return States(
+        klass=np.zeros(most, np.int32),
+        slots=np.zeros(most, np.int32),
+        level=np.zeros((most, 2), np.int32),
+        milli=np.zeros((most, slots), np.int32),
+        holder=np.zeros((most, slots), np.int32),
+        cards=np.zeros(most, np.uint64),
+        value=np.zeros(most, np.int64),
+        mark=np.zeros(most, np.uint64),
+        top=np.full(most, -1, np.int32),
+        empty=np.full(most, kernels.EMPTY, np.int64),
+        chain=np.full(most, -1, np.int32),
+        buckets=np.full(2 * most, -1, np.int32),
+        born=np.zeros(most, np.int64),
+        log=np.zeros(most, np.int32),
+        clock=np.zeros(4, np.int64),
+    )
+
+
+def _work(slots: int, rows: int) -> Work:
     return Work(
         pick=np.zeros(slots, np.int32),
         islands=np.zeros(slots + 1, np.int32),
-        after=np.zeros(slots, np.int32),
+        stack=np.zeros(rows, np.int32),
+        least=np.zeros(STATES_PER_ROW * rows, np.int64),
         nodes=np.empty(kernels.BATCH, np.int32),
         slots=np.empty((kernels.BATCH, slots), np.int32),
         state=np.zeros(8, np.int64),

@@ -1,7 +1,8 @@
-"""Compiled: the ranking of nodes per shape, kept up to date by change log and tournament tree, and what is taken.
+"""Compiled: which row is best for a shape, and what is taken.
 
-A shape looks again only at rows that changed since it was last asked; the root of its tree is the best row. What it
-finds is what a scan of all rows finds: the order ``(cost, tie, rank)`` is total and every row's key is current.
+A shape knows its key on every state that rows were ever in (``states``). The least key of a state with rows names the
+states, and their heaps the row. What is found is what a scan of all rows finds: the order by key, then by what is left,
+content and name is total, and a key says nothing about cpu, memory and scratch, which are looked at row by row.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 from scheduler.placement.compiled import entry, inlined, kernel
 from scheduler.placement.kernels import (
     CARDS,
+    COST_BITS,
+    EMPTY,
     LIVE,
     MILLI,
     NOWHERE,
     PICKED,
     SAME_ISLAND,
     TENANT,
+    TIE_MOST,
     TURN,
+    UNKNOWN,
     WHOLE,
     Asks,
     Core,
@@ -24,18 +29,30 @@ from scheduler.placement.kernels import (
     Longs,
     Ranks,
     Rows,
+    States,
     Work,
-    appraise,
     copies_of,
     count_islands,
+    fits,
     weigh,
 )
+from scheduler.placement.states import (
+    BIRTHS,
+    USED,
+    comes_before,
+    enter_state,
+    join_state,
+    leave_state,
+)
+
+BLOCK = 64
+"""States whose least key is looked for together."""
 
 
 @inlined
-def _touch(rows: Rows, frag: Frag, r: int) -> None:
+def _touch(rows: Rows, states: States, frag: Frag, r: int) -> None:
     """Row ``r`` has changed."""
-    appraise(rows, frag, r)
+    enter_state(rows, states, frag, r)
     now = rows.clock[0]
     rows.log[now & (rows.log.shape[0] - 1)] = r
     rows.last[r] = now
@@ -44,7 +61,17 @@ def _touch(rows: Rows, frag: Frag, r: int) -> None:
 
 @inlined
 def _shift(
-    rows: Rows, frag: Frag, work: Work, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int
+    rows: Rows,
+    states: States,
+    frag: Frag,
+    work: Work,
+    r: int,
+    cpu: int,
+    memory: int,
+    scratch: int,
+    count: int,
+    milli: int,
+    tenant: int,
 ) -> None:
     rows.free[r, 0] -= cpu
     rows.free[r, 1] -= memory
@@ -56,7 +83,7 @@ def _shift(
             rows.holder[r, d] = tenant
         if rows.milli[r, d] >= WHOLE:
             rows.holder[r, d] = 0
-    _touch(rows, frag, r)
+    _touch(rows, states, frag, r)
 
 
 @entry
@@ -65,91 +92,139 @@ def shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, m
 
     Negative amounts give back; none at all only say that the row has changed.
     """
-    _shift(core.rows, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
+    _shift(core.rows, core.states, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
 
 
-@inlined
-def _winner(key: Longs, rank: Ints, s: int, a: int, b: int) -> int:
-    if key[s, a, 0] != key[s, b, 0]:
-        return a if key[s, a, 0] < key[s, b, 0] else b
-    if key[s, a, 1] != key[s, b, 1]:
-        return a if key[s, a, 1] < key[s, b, 1] else b
-    return a if rank[a] <= rank[b] else b
-
-
-@inlined
-def _set_key(ranks: Ranks, s: int, r: int, cost: int, tie: int) -> bool:
-    """Returns whether the key changed."""
-    if ranks.key[s, r, 0] == cost and ranks.key[s, r, 1] == tie:
-        return False
-    ranks.key[s, r, 0] = cost
-    ranks.key[s, r, 1] = tie
-    return True
+@entry
+def leave(core: Core, r: int) -> None:
+    """Row ``r`` is about to have another name or node: take it out of its state until it is shifted."""
+    leave_state(core.rows, core.states, r)
 
 
 @kernel
-def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> tuple[int, int]:
-    """``weigh``, compiled once for all but the hottest place."""
+def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> int:
+    """``weigh`` of a row."""
     return weigh(rows, asks, frag, work, s, r)
 
 
-@inlined
-def _weigh_row(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, r: int) -> bool:
-    """Bring the shape's copies and key on one row up to date. Returns whether the key changed."""
-    copies = copies_of(rows, asks, work, s, r)
-    ranks.total[s] += copies - ranks.copies[s, r]
-    ranks.copies[s, r] = copies
-    cost, tie = NOWHERE, 0
-    if copies > 0:
-        cost, tie = weigh(rows, asks, frag, work, s, r)
-    return _set_key(ranks, s, r, cost, tie)
-
-
-@inlined
-def _climb(ranks: Ranks, rank: Ints, s: int, r: int) -> None:
-    """Row ``r`` has another key: play its matches again, up to where neither the winner nor its key changes."""
-    tree = ranks.tree
-    i = (tree.shape[1] + r) >> 1
-    mine = r & ~1
-    won = _winner(ranks.key, rank, s, mine, mine + 1)
-    while tree[s, i] != won or won == r:
-        tree[s, i] = won
-        if i == 1:
-            break
-        won = _winner(ranks.key, rank, s, won, tree[s, i ^ 1])
-        i >>= 1
+@kernel
+def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
+    """Weigh the shape on every state that is new to it and has rows."""
+    now, seen, size, used = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0], states.clock[USED]
+    is_new = seen < 0 or now - seen > size
+    for at in range(0 if is_new else seen, used if is_new else now):
+        q = at if is_new else states.log[at & (size - 1)]
+        if is_new or states.born[q] == at:
+            ranks.key[s, q] = UNKNOWN
+    ranks.seen[s] = now
+    for q in range(used):
+        if ranks.key[s, q] + states.empty[q] == UNKNOWN:
+            ranks.key[s, q] = weigh(states, asks, frag, work, s, q)
 
 
 @kernel
-def _refresh(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
-    """Work every change into the shape's ranking."""
-    now, seen, size = rows.clock[0], ranks.seen[s], rows.log.shape[0]
+def _first(rows: Rows, asks: Asks, work: Work, s: int, root: int) -> int:
+    """The first row of a heap on which the shape fits; -1: none."""
+    stack, links, depth, found = work.stack, rows.links, 1, -1
+    stack[0] = root
+    while depth > 0:
+        depth -= 1
+        r = stack[depth]
+        if found >= 0 and not comes_before(rows, r, found):
+            continue
+        if fits(rows, asks, s, r):
+            found = r
+            continue
+        for side in range(2):
+            if links[r, side] >= 0:
+                stack[depth] = links[r, side]
+                depth += 1
+    return found
+
+
+@inlined
+def _least(states: States, work: Work, key: Longs) -> int:
+    """The least key of states that have rows, and by block in ``work.least``."""
+    used, empty, least = states.clock[USED], states.empty, NOWHERE
+    for b in range((used + BLOCK - 1) // BLOCK):
+        mine = NOWHERE
+        for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
+            mine = min(mine, key[q] + empty[q])
+        work.least[b] = mine
+        least = min(least, mine)
+    return least
+
+
+@inlined
+def _best(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
+    """The best row of a shape; -1: none."""
+    if ranks.seen[s] != states.clock[BIRTHS]:
+        _learn(states, asks, ranks, frag, work, s)
+    key = ranks.key[s]
+    least = _least(states, work, key)
+    if least == UNKNOWN:
+        _learn(states, asks, ranks, frag, work, s)
+        least = _least(states, work, key)
+    while least < EMPTY // 2:
+        found, after = -1, NOWHERE
+        for b in range((states.clock[USED] + BLOCK - 1) // BLOCK):
+            if work.least[b] > least:
+                after = min(after, work.least[b])
+                continue
+            work.least[b] = NOWHERE
+            for q in range(b * BLOCK, min(b * BLOCK + BLOCK, states.clock[USED])):
+                mine = key[q] + states.empty[q]
+                if mine > least:
+                    work.least[b] = min(work.least[b], mine)
+                elif mine == least:
+                    r = states.top[q]
+                    if not fits(rows, asks, s, r):
+                        r = _first(rows, asks, work, s, r)
+                    if r >= 0 and (found < 0 or comes_before(rows, r, found)):
+                        found = r
+            after = min(after, work.least[b])
+        if found >= 0:
+            return found
+        least = after
+    return -1
+
+
+@entry
+def room(core: Core, s: int, key: Longs) -> None:
+    """Cost and tie of the shape by row, into ``key``."""
+    _learn(core.states, core.asks, core.ranks, core.frag, core.work, s)
+    _room(core.rows, core.asks, core.ranks, s, key)
+
+
+@kernel
+def _room(rows: Rows, asks: Asks, ranks: Ranks, s: int, key: Longs) -> None:
+    for r in range(key.shape[0]):
+        key[r, 0], key[r, 1] = NOWHERE, 0
+        mine = ranks.key[s, rows.state[r]] if rows.state[r] >= 0 and fits(rows, asks, s, r) else NOWHERE
+        if mine != NOWHERE:
+            key[r, 0], key[r, 1] = mine >> COST_BITS, ((mine & TIE_MOST) << 48) + rows.order[r]
+
+
+@entry
+def count(core: Core, s: int) -> None:
+    """Work every change into the shape's copies. Placing does not need them."""
+    _count(core.rows, core.asks, core.ranks, core.work, s)
+
+
+@kernel
+def _count(rows: Rows, asks: Asks, ranks: Ranks, work: Work, s: int) -> None:
+    now, seen, size = rows.clock[0], ranks.counted[s], rows.log.shape[0]
     is_new = seen < 0 or now - seen > size
-    if seen < 0:
+    if is_new:
         ranks.copies[s, :] = 0
         ranks.total[s] = 0
-    leaves = ranks.tree.shape[1]
-    for at in range(0 if is_new else seen, leaves if is_new else now):
+    for at in range(0 if is_new else seen, rows.klass.shape[0] if is_new else now):
         r = at if is_new else rows.log[at & (size - 1)]
         if is_new or rows.last[r] == at:
-            changed = _weigh_row(rows, asks, ranks, frag, work, s, r)
-            if changed and not is_new:
-                _climb(ranks, rows.rank, s, r)
-    if is_new:
-        for i in range(leaves - 1, 0, -1):
-            a, b = 2 * i - leaves, 2 * i + 1 - leaves
-            if a < 0:
-                a, b = ranks.tree[s, 2 * i], ranks.tree[s, 2 * i + 1]
-            ranks.tree[s, i] = _winner(ranks.key, rows.rank, s, a, b)
-    ranks.seen[s] = now
-
-
-@kernel
-def _best(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
-    """The best row of a shape; -1: none."""
-    _refresh(rows, asks, ranks, frag, work, s)
-    r = ranks.tree[s, 1]
-    return r if ranks.copies[s, r] > 0 else -1
+            copies = copies_of(rows, asks, work, s, r)
+            ranks.total[s] += copies - ranks.copies[s, r]
+            ranks.copies[s, r] = copies
+    ranks.counted[s] = now
 
 
 @entry
@@ -157,22 +232,32 @@ def decide(core: Core, s: int, tenant: int, row: int, count: int, lag: int) -> i
     """Take ``count`` copies, each from the row that is best then (or from ``row`` if it is not negative).
 
     Rows go to ``work.nodes``, the slots of copy ``i`` to ``work.slots[i]``. Returns how many found a place; for a
-    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape works in what has changed if that
-    is more than so many changes (0: never); this bounds how long one decision can take.
+    ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape learns the states that are new to
+    it if those are more than so many (0: never); this bounds how long one decision can take.
     """
-    return _decide(core.rows, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
+    return _decide(core.rows, core.states, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
 
 
 @kernel
 def _decide(
-    rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, tenant: int, row: int, count: int, lag: int
+    rows: Rows,
+    states: States,
+    asks: Asks,
+    ranks: Ranks,
+    frag: Frag,
+    work: Work,
+    s: int,
+    tenant: int,
+    row: int,
+    count: int,
+    lag: int,
 ) -> int:
-    if count == 0:
-        return _best(rows, asks, ranks, frag, work, s)
-    for i in range(count):
-        r = row if row >= 0 else _best(rows, asks, ranks, frag, work, s)
+    for i in range(max(count, 1)):
+        r = row if row >= 0 else _best(rows, states, asks, ranks, frag, work, s)
+        if count == 0:
+            return r
         if lag > 0 and row < 0:
-            _catch_up(rows, asks, ranks, frag, work, lag)
+            _catch_up(states, asks, ranks, frag, work, lag)
         if r < 0:
             return i
         _weigh(rows, asks, frag, work, s, r)
@@ -181,56 +266,48 @@ def _decide(
         for j in range(picked):
             work.slots[i, j] = work.pick[j]
         milli, holder = (part, ask[s, TENANT]) if part > 0 else (WHOLE, tenant)
-        _shift(rows, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
+        _shift(rows, states, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
     return count
 
 
 @inlined
-def _catch_up(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, lag: int) -> None:
-    """Let the next shape in turn work in what has changed, if that is more than ``lag`` changes."""
+def _catch_up(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, lag: int) -> None:
+    """Let the next shape in turn learn, if more than ``lag`` states are new to it."""
     turn = work.state[TURN]
-    if rows.clock[0] - ranks.seen[turn] > lag:
-        _refresh(rows, asks, ranks, frag, work, turn)
+    if states.clock[BIRTHS] - ranks.seen[turn] > lag:
+        _learn(states, asks, ranks, frag, work, turn)
     work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
 
 
 @entry
-def best_but(core: Core, s: int, barred: Ints, saved: Longs) -> int:
-    """The best row that is none of ``barred`` (each once); -1: none. ``saved``: scratch, two places per barred row."""
-    return _best_but(core.rows, core.asks, core.ranks, core.frag, core.work, s, barred, saved)
-
-
-@kernel
-def _best_but(rows: Rows, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int, barred: Ints, saved: Longs) -> int:
-    _refresh(rows, asks, ranks, frag, work, s)
+def best_but(core: Core, s: int, barred: Ints, saved: Ints) -> int:
+    """The best row that is none of ``barred`` (each once); -1: none. ``saved``: scratch, a place per barred row."""
+    rows, states = core.rows, core.states
     for i in range(barred.shape[0]):
-        r = barred[i]
-        saved[i, 0], saved[i, 1] = ranks.key[s, r, 0], ranks.key[s, r, 1]
-        if _set_key(ranks, s, r, NOWHERE, 0):
-            _climb(ranks, rows.rank, s, r)
-    r = ranks.tree[s, 1]
-    found = r if ranks.key[s, r, 0] != NOWHERE else -1
+        saved[i] = rows.state[barred[i]]
+        leave_state(rows, states, barred[i])
+    found = _best(rows, states, core.asks, core.ranks, core.frag, core.work, s)
     for i in range(barred.shape[0]):
-        r = barred[i]
-        if _set_key(ranks, s, r, saved[i, 0], saved[i, 1]):
-            _climb(ranks, rows.rank, s, r)
+        if saved[i] >= 0:
+            rows.state[barred[i]] = saved[i]
+            join_state(rows, states, barred[i])
     return found
 
 
 @entry
 def scan(core: Core, s: int) -> int:
-    """The best row by weighing every row again, without any cache: what ``decide`` must find. -1: none."""
+    """The best row by weighing every row again, without states or keys: what ``decide`` must find. -1: none."""
     return _scan(core.rows, core.asks, core.frag, core.work, s)
 
 
 @kernel
 def _scan(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int) -> int:
-    found, cost, tie = -1, NOWHERE, NOWHERE
+    found, least = -1, NOWHERE
     for r in range(rows.klass.shape[0]):
-        if copies_of(rows, asks, work, s, r) > 0:
-            c, t = _weigh(rows, asks, frag, work, s, r)
-            if c < cost or (c == cost and (t < tie or (t == tie and rows.rank[r] < rows.rank[found]))):
-                found, cost, tie = r, c, t
+        if rows.klass[r] >= 0 and fits(rows, asks, s, r):
+            key = _weigh(rows, asks, frag, work, s, r)
+            if key < least or (key == least and key != NOWHERE and comes_before(rows, r, found)):
+                found, least = r, key
     return found
 
 

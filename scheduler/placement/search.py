@@ -46,7 +46,7 @@ class Search:
 
     def copies_on(self, demand: Demand, node: str) -> int:
         """How many fit on one node now."""
-        return int(self._placer.room(self._placer.shape(demand))[0][self._placer.cluster.row[node]])
+        return int(self._placer.copies_by_row(self._placer.shape(demand))[self._placer.cluster.row[node]])
 
     def rooms(self, demand: Demand) -> list[str]:
         """Nodes where one more copy fits now."""

@@ -105,7 +105,7 @@ class Shapes:
         shape = self.of(demand)
         if together is Together.ANYWHERE:
             return shape.ranking.copies
-        return gang.most(self.placer.room(shape.number)[0], self.placer.cluster.racks(), together)
+        return gang.most(self.placer.copies_by_row(shape.number), self.placer.cluster.racks(), together)
 
     def possible(self, shape: Shape) -> Sequence[str]:
         """Nodes on which a copy would fit if nobody held anything, by name."""

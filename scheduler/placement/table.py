@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from scheduler.model.job import Resources
@@ -117,11 +119,11 @@ def frag_of(wanted: Wanted, cluster: Cluster, features: Features, before: Frag |
         for demand, weight in wanted.shares
     ]
     made = mix.mix_of(demands, [_described(kind, count) for kind, count in zip(kinds, members, strict=True)])
-    made = _padded(made, cluster.rows.milli.shape[1])
-    made = made._replace(scarce_price=np.array([_rounded(price) for price in made.scarce_price.tolist()], np.int64))
+    slots = cluster.rows.milli.shape[1]
+    made, alike = _padded(made, slots), _alike(kinds, slots)
     if before is not None and _is_kept(before.mix, made):
-        return Frag(mix=made, memo=before.memo)
-    return Frag(mix=made, memo=fragment.memo_of(MEMO_BITS if demands else 0))
+        return Frag(mix=made, memo=before.memo, alike=alike)
+    return Frag(mix=made, memo=fragment.memo_of(MEMO_BITS if demands else 0), alike=alike)
 
 
 def _padded(made: mix.Mix, slots: int) -> mix.Mix:
@@ -129,6 +131,18 @@ def _padded(made: mix.Mix, slots: int) -> mix.Mix:
     kinds = np.full((len(made.kinds), slots), -1, np.int64)
     kinds[:, : made.kinds.shape[1]] = made.kinds
     return made._replace(kinds=kinds)
+
+
+def _alike(kinds: Sequence[NodeClass], slots: int) -> kernels.Ints:
+    """Slots are alike if their devices are and they are in one island, or all in one, or each in its own."""
+    alike = np.zeros((len(kinds), slots), np.int32)
+    for row, kind in enumerate(kinds):
+        is_plain = len(set(kind.islands)) in {1, len(kind.islands)}
+        islands = (0,) * len(kind.islands) if is_plain else kind.islands
+        numbers: dict[tuple[int, int], int] = {}
+        for slot, pair in enumerate(zip(kind.kinds, islands, strict=True)):
+            alike[row, slot] = numbers.setdefault(pair, len(numbers))
+    return alike
 
 
 def _mask(demand: Demand, kind: NodeClass, features: Features) -> int:
@@ -145,12 +159,6 @@ def _described(kind: NodeClass, count: int) -> mix.NodeClass:
     return mix.NodeClass(
         cpu_milli=kind.node.cpu_milli, memory_mib=kind.node.memory_mib, slots=kind.kinds, count=count, key=kind.key
     )
-
-
-def _rounded(price: int) -> int:
-    """To four binary digits, so that one node more or less seldom changes a price and with it every score."""
-    drop = max(price.bit_length() - 4, 0)
-    return price >> drop << drop
 
 
 def _is_kept(old: mix.Mix, new: mix.Mix) -> bool:

@@ -300,3 +300,18 @@ def test_a_node_that_was_never_there_leaves_no_trace(seed):
         assert placer.copies(shape) == sum(
             capacity(view, placer.table.demands[shape], FEATURES) for view in views.values()
         )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS)
+def test_equal_nodes_go_by_name_whoever_left(seed):
+    rng = random.Random(seed)
+    placer = Placer(Cluster(), NOTHING, FEATURES)
+    for i in rng.sample(range(12), 12):
+        placer.set_node(a_node(f"n{i:02}"))
+    shape = placer.shape(Demand(resources=Resources(cpu_milli=1_000), lane="pool"))
+    while placer.cluster.count > 1:
+        best = placer.best(shape)
+        assert best == placer.scan(shape)
+        assert placer.cluster.nodes[best].name == min(placer.cluster.row)
+        placer.drop_node(rng.choice([*placer.cluster.row]))

@@ -2,13 +2,14 @@ import random
 
 import numpy as np
 
-from scheduler.placement.fill import SCRATCH, filled_in_lanes
-from scheduler.placement.fragment import SLOTS_MOST, filled
+from scheduler.placement.fill import SCRATCH, filled_in_lanes, kept_in_lanes
+from scheduler.placement.fragment import SLOTS_MOST, filled, kept
 from scheduler.placement.mix import Demand, NodeClass, mix_of
 
 
-def test_lanes_take_what_one_series_after_the_other_takes():
+def test_lanes_take_and_keep_what_one_after_the_other_does():
     rng = random.Random(5)
+    kept_at_all = 0
     for _ in range(40):
         cards = rng.randrange(1, 9)
         node = NodeClass(
@@ -19,7 +20,7 @@ def test_lanes_take_what_one_series_after_the_other_takes():
                 cpu_milli=rng.randrange(0, 20_000),
                 memory_mib=rng.randrange(0, 60_000),
                 cards=(many := rng.choice((0, 1, 1, 1, 1, 2, 4))),
-                card_milli=rng.choice((100, 300, 500, 730, 1_000)) if many == 1 else 1_000,
+                card_milli=rng.choice((1, 100, 300, 333, 500, 730, 1_000)) if many == 1 else 1_000,
                 slots=((1 << cards) - 1 if rng.random() < 0.9 else 0,),
                 weight=rng.randrange(1, 9),
             )
@@ -29,7 +30,11 @@ def test_lanes_take_what_one_series_after_the_other_takes():
         assert mix.has_lanes[0]
         for _ in range(50):
             free = np.zeros(8, np.int64)
-            free[:cards] = [rng.choice((0, 90, 300, 500, 1_000, 1_000)) for _ in range(cards)]
-            cpu, memory = rng.randrange(node.cpu_milli + 1), rng.randrange(node.memory_mib + 1)
+            free[:cards] = [rng.choice((0, 90, 300, 500, 999, 1_000, 1_000)) for _ in range(cards)]
+            cpu, memory = rng.randrange(int(mix.tops[0]) + 1), rng.randrange(int(mix.tops[0]) + 1)
             slow = filled(mix, np.zeros(SLOTS_MOST, np.int64), 0, cpu, memory, free)
-            assert filled_in_lanes(mix, np.zeros(SCRATCH, np.int32), 0, cpu, memory, free) == slow
+            assert filled_in_lanes(mix, np.zeros(SCRATCH, np.int16), 0, cpu, memory, free) == slow
+            worth = kept(mix, 0, cpu, memory, free)
+            assert kept_in_lanes(mix, 0, cpu, memory, free) == worth
+            kept_at_all += worth > 0
+    assert kept_at_all > 100

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from scheduler.placement.fragment import NONE, memo_of, score, tie, value
+from scheduler.model.job import Resources
+from scheduler.model.lease import Allocation
+from scheduler.model.node import Device, Node
+from scheduler.placement import fit
+from scheduler.placement.cluster import Cluster
+from scheduler.placement.fragment import memo_of, value
 from scheduler.placement.mix import FIXED, ROLLOUTS, Demand, NodeClass, content_key, mix_of
+from scheduler.placement.placer import Placer
+from scheduler.placement.wanted import wanted_of
 
 UNIT = ROLLOUTS * FIXED
 
@@ -21,13 +28,6 @@ def a_demand(cpus=4, gib=8, *, cards=1, milli=1000, weight=1, slots=(0b11,)):
 
 def worth(mix, cpus, gib, free, klass=0):
     return value(mix, memo_of(4), klass, cpus * 1000, gib * 1024, np.array(free, np.int64))
-
-
-def cost(mix, cpus, gib, free, demand, *, klass=0):
-    row = np.array(free, np.int64)
-    before = value(mix, memo_of(4), klass, cpus * 1000, gib * 1024, row)
-    shape = (demand.cpu_milli, demand.memory_mib, demand.cards, demand.card_milli, demand.slots[klass])
-    return score(mix, memo_of(4), before, klass, cpus * 1000, gib * 1024, row, *shape)
 
 
 @pytest.mark.parametrize(
@@ -51,130 +51,64 @@ def test_nothing_asked_for_is_worth_nothing():
     assert worth(mix_of([], [a_class()]), 8, 64, (1000, 1000)) == 0
 
 
+def a_shape(cpus=4, gib=8, *, cards=1, milli=0, tenant=""):
+    ask = Resources(cpu_milli=cpus * 1000, memory_mib=gib * 1024, cards=0 if milli else cards, card_milli=milli)
+    return fit.Demand(resources=ask, lane="pool", tenant="a" if milli else tenant)
+
+
+def on(*nodes, shares=()):
+    """A placer of nodes ``(cpus, gib, cards)``, the mix being ``shares``."""
+    placer = Placer(Cluster(), wanted_of(shares))
+    for number, (cpus, gib, cards) in enumerate(nodes):
+        devices = tuple(Device(id=f"{number}-{slot}", index=slot, model="T4") for slot in range(cards))
+        placer.set_node(Node(name=f"n{number}", cpu_milli=cpus * 1000, memory_mib=gib * 1024, devices=devices))
+    return placer
+
+
+def costs(placer, demand):
+    """The cost of one copy by node."""
+    return placer.room(placer.shape(demand))[1][:, 0].tolist()
+
+
 def test_a_gap_that_a_demand_fills_is_filled_first():
-    mix = mix_of([a_demand(cpus=1, milli=400), a_demand(cpus=1, milli=600)], [a_class()])
-    small = a_demand(cpus=1, milli=400)
-    assert cost(mix, 8, 64, (1000, 400), small)[1] == 0b10
-    assert cost(mix, 8, 64, (1000, 400), small)[0] < cost(mix, 8, 64, (1000, 0), small)[0]
+    small, large = a_shape(cpus=1, milli=400), a_shape(cpus=1, milli=600)
+    placer = on((8, 64, 2), shares=[(small, 1), (large, 1)])
+    first = placer.place(placer.shape(large))
+    assert placer.place(placer.shape(small)) == first
+    assert placer.place(placer.shape(small)) != first
 
 
 def test_work_without_cards_goes_where_processors_have_no_card_to_serve():
-    mix = mix_of([a_demand(), a_demand(cards=0, milli=0)], [a_class()])
-    work = a_demand(cards=0, milli=0)
-    assert cost(mix, 8, 64, (1000, 0), work) == (0, 0)
-    assert cost(mix, 8, 64, (1000, 1000), work)[0] > 0
+    single, work = a_shape(), a_shape(cards=0)
+    placer = on((8, 64, 2), (8, 64, 2), shares=[(single, 1), (work, 1)])
+    placer.take(placer.shape(a_shape(cpus=0, gib=0)), 1)
+    free, half = costs(placer, work)
+    assert half < free
 
 
 def test_a_whole_node_is_kept_for_gangs():
-    single, pair = a_demand(weight=9), a_demand(cards=2, weight=1)
-    mix = mix_of([single, pair], [a_class()])
-    assert cost(mix, 4, 56, (1000, 0), single)[0] < cost(mix, 8, 64, (1000, 1000), single)[0]
-    assert cost(mix, 8, 64, (1000, 1000), pair)[1] == 0b11
+    single, pair = a_shape(), a_shape(cards=2)
+    placer = on((8, 64, 2), (8, 64, 2), shares=[(single, 9), (pair, 1)])
+    placer.take(placer.shape(single), 0)
+    opened, whole = costs(placer, single)
+    assert opened < whole
 
 
 def test_the_only_class_that_can_is_opened_last():
-    common, rare = a_class(count=90), a_class(gib=512, count=10)
-    wide = a_demand(gib=256, weight=5, slots=(0b11, 0b11))
-    single = a_demand(weight=95, slots=(0b11, 0b11))
-    mix = mix_of([single, wide], [common, rare])
-    assert cost(mix, 8, 64, (1000, 1000), single, klass=0)[0] < cost(mix, 8, 512, (1000, 1000), single, klass=1)[0]
+    wide, single = a_shape(gib=256), a_shape()
+    placer = on(*[(8, 64, 2)] * 9, (8, 512, 2), shares=[(single, 95), (wide, 5)])
+    *common, rare = costs(placer, single)
+    assert max(common) < rare
 
 
-@pytest.mark.parametrize(
-    ("cpus", "gib", "free", "demand"),
-    [
-        (3, 64, (1000, 1000), a_demand()),
-        (8, 7, (1000, 1000), a_demand()),
-        (8, 64, (999, 999), a_demand()),
-        (8, 64, (1000, 999), a_demand(cards=2)),
-        (8, 64, (1000, 1000), a_demand(slots=(0,))),
-        (8, 64, (0, 1000), a_demand(slots=(0b01,))),
-    ],
-)
-def test_what_does_not_fit_has_no_score(cpus, gib, free, demand):
-    assert cost(mix_of([a_demand()], [a_class()]), cpus, gib, free, demand) == (NONE, 0)
-
-
-def test_slots_of_one_kind_are_interchangeable_and_others_are_not():
-    mix = mix_of([a_demand(milli=300, slots=(0b111,))], [a_class(cards=3, kinds=(0, 0, 1))])
-
-    def told(*free):
-        return tie(mix, 0, 8000, 65536, np.array(free, np.int64))
-
-    assert told(300, 700, 1000) == told(700, 300, 1000)
-    assert told(300, 700, 1000) != told(300, 1000, 700)
-
-
-def test_scoring_leaves_the_node_as_it_was():
-    mix = mix_of([a_demand(milli=300, cpus=1)], [a_class()])
-    row = np.array((700, 1000), np.int64)
-    score(mix, memo_of(4), 0, 0, 8000, 65536, row, 1000, 1024, 1, 300, 0b11)
-    score(mix, memo_of(4), 0, 0, 8000, 65536, row, 1000, 1024, 2, 300, 0b11)
-    assert row.tolist() == [700, 1000]
-
-
-CLASSES = (a_class(count=6), a_class(cards=4, cpus=16, gib=128, count=5), a_class(kinds=(0, 1), cpus=32, count=4))
-SHAPES = (
-    (1, 2, 1, 300, 30),
-    (2, 4, 1, 500, 20),
-    (4, 16, 1, 1000, 30),
-    (12, 64, 4, 1000, 5),
-    (6, 8, 0, 0, 15),
-    (1, 30, 2, 1000, 4),
-)
-
-
-def demands(order):
-    """Only the second class has room for four cards; the last class's second slot is closed to whole cards."""
-    found = []
-    for cpus, gib, cards, milli, weight in SHAPES:
-        masks = {0: 0b11, 1: 0b1111, 2: 0b01 if milli == 1000 else 0b11}
-        found.append(a_demand(cpus, gib, cards=cards, milli=milli, weight=weight, slots=tuple(masks[c] for c in order)))
-    return found
-
-
-def placed(order, names, memo_bits=12):
-    """Fill a small farm whose classes and nodes are listed in an order; what was left of nodes and who was refused."""
-    mix, memo, asked = mix_of(demands(order), [CLASSES[c] for c in order]), memo_of(memo_bits), demands(order)
-    klass = np.repeat(np.arange(3), [CLASSES[c].count for c in order])[names]
-    have = [CLASSES[order[k]] for k in klass]
-    cpu, memory = [c.cpu_milli for c in have], [c.memory_mib for c in have]
-    free = np.array([[1000 * (d < len(c.slots)) for d in range(4)] for c in have], np.int64)
-    refused = []
-    for i, s in enumerate(np.random.default_rng(7).choice(len(SHAPES), 150, p=np.array([s[4] for s in SHAPES]) / 104)):
-        d, best = asked[s], None
-        for n, k in enumerate(klass):
-            before = value(mix, memo, k, cpu[n], memory[n], free[n])
-            shape = (d.cpu_milli, d.memory_mib, d.cards, d.card_milli, d.slots[k])
-            points, mask = score(mix, memo, before, k, cpu[n], memory[n], free[n], *shape)
-            found = (points, tie(mix, k, cpu[n], memory[n], free[n]), n, mask)
-            if points < NONE and (best is None or found[:2] < best[:2]):
-                best = found
-        if best is None:
-            refused.append(i)
-            continue
-        _, _, n, mask = best
-        cpu[n], memory[n] = cpu[n] - d.cpu_milli, memory[n] - d.memory_mib
-        free[n] -= [d.card_milli * ((mask >> slot) & 1) for slot in range(4)]
-        assert min(cpu[n], memory[n], free[n].min()) >= 0
-    left = sorted((have[n].key, cpu[n], memory[n], *_by_kind(have[n], free[n])) for n in range(len(klass)))
-    return left, refused
-
-
-def _by_kind(node, free):
-    return sorted(zip(node.slots, free.tolist(), strict=False))
-
-
-def test_the_order_of_nodes_and_classes_changes_nothing():
-    plain = placed((0, 1, 2), np.arange(15))
-    assert plain[1], "the farm must become full, else the test shows little"
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        assert placed(tuple(rng.permutation(3).tolist()), rng.permutation(15)) == plain
-
-
-def test_the_memo_changes_no_decision():
-    assert placed((0, 1, 2), np.arange(15), memo_bits=0) == placed((0, 1, 2), np.arange(15))
+def test_what_rows_share_is_weighed_once_and_what_they_lack_row_by_row():
+    placer = on(*[(8, 64, 2)] * 3, shares=[(a_shape(), 1)])
+    full = placer.shape(a_shape(cpus=8))
+    placer.hold(Allocation(node="n1", devices=(), cpu_milli=1), "a")  # the same whole levels but for one part
+    placer.hold(Allocation(node="n2", devices=(), scratch_mib=0, cpu_milli=7_999), "a")
+    assert placer.place(full)[0] == 0
+    assert placer.best(full) is None
+    assert placer.best(placer.shape(a_shape(cpus=7))) == 1
 
 
 def test_the_order_of_demands_changes_no_draw():
