@@ -9,8 +9,9 @@ from scheduler import jobfile
 from scheduler.control import views
 from scheduler.control.access import Caller
 from scheduler.control.cycle import Cycle
+from scheduler.control.deadline_shapes import DeadlineView
 from scheduler.control.ports import History
-from scheduler.control.shapes import DeadlineView, PlannedStart, TrialView
+from scheduler.control.shapes import PlannedStart, TrialView
 from scheduler.engine import Engine
 from scheduler.engine.admission import Admission
 from scheduler.engine.outlook import Outlook

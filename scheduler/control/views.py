@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.control import measured
+from scheduler.control.deadline_shapes import SlotView
 from scheduler.control.observe import Progress
 from scheduler.control.shapes import (
     AttemptView,
@@ -14,7 +15,6 @@ from scheduler.control.shapes import (
     LeaseView,
     NodeView,
     QueueView,
-    SlotView,
     StepView,
     TenantView,
     UsageView,

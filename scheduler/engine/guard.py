@@ -64,7 +64,7 @@ class Guard:
         self._ends = ends
         self._features = features
         self._on: dict[str, list[Promise]] = {}
-        self._verdicts: dict[tuple[Demand, int, int, str], tuple[NodeView, bool]] = {}
+        self._verdicts: dict[tuple[Demand, tuple[int, int], int, str], tuple[NodeView, bool]] = {}
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -98,9 +98,13 @@ class Guard:
         """Promises on a node."""
         return self._on.get(name, ())
 
-    def barred(self, demand: Demand, end_ms: int, last_ms: int, tenant: str) -> frozenset[str]:
-        """Nodes where a lease of ``demand`` that lasts until ``end_ms`` (``last_ms`` at most) would delay a promise."""
-        return frozenset(name for name in self._on if not self._leaves_room(name, demand, end_ms, last_ms, tenant))
+    def barred(self, demand: Demand, end_ms: int, last_ms: int, tenant: str, ranks: int) -> frozenset[str]:
+        """Nodes where a lease of ``demand`` that lasts until ``end_ms`` (``last_ms`` at most) would delay a promise.
+
+        ``ranks``: where a slot is kept there must be room beside as many of them as fit on the node.
+        """
+        until = end_ms, last_ms
+        return frozenset(name for name in self._on if not self._leaves_room(name, demand, until, tenant, ranks))
 
     def delayed(self, names: Iterable[str]) -> list[Promise]:
         """Promises on these nodes, earliest first."""
@@ -164,22 +168,25 @@ class Guard:
                 view = view.take(chosen[-1], tenant)
         return tuple(chosen)
 
-    def _leaves_room(self, name: str, demand: Demand, end_ms: int, last_ms: int, tenant: str) -> bool:
+    def _leaves_room(self, name: str, demand: Demand, until: tuple[int, int], tenant: str, ranks: int) -> bool:
         view = self.views[name]
-        key = (demand, end_ms, last_ms, name)
+        key = (demand, until, ranks, name)
         known = self._verdicts.get(key)
         if known is not None and known[0] is view:
             return known[1]
-        late = [p for p in self._on[name] if p.start_ms < (last_ms if p.is_slot else end_ms)]
-        verdict = not late or self._check(name, view, demand, late, tenant)
+        late = [p for p in self._on[name] if p.start_ms < until[p.is_slot]]
+        slots = [p for p in late if p.is_slot]
+        verdict = self._check(name, demand, 1, late, tenant) and self._check(name, demand, ranks, slots, tenant)
         self._verdicts[key] = (view, verdict)
         return verdict
 
-    def _check(self, name: str, view: NodeView, demand: Demand, late: Iterable[Promise], tenant: str) -> bool:
-        if capacity(view, demand, self._features) < 1:
-            return True  # it does not fit anyway
-        view = view.take(allocate(view, demand, self._features), tenant)
-        return all(self._still_fits(name, view, promise) for promise in late)
+    def _check(self, name: str, demand: Demand, copies: int, late: Sequence[Promise], tenant: str) -> bool:
+        """Whether promises still fit beside so many copies, or as many as fit now."""
+        view = self.views[name]
+        copies = min(copies, capacity(view, demand, self._features)) if late else 0
+        for _ in range(copies):
+            view = view.take(allocate(view, demand, self._features), tenant)
+        return not copies or all(self._still_fits(name, view, promise) for promise in late)
 
     def _still_fits(self, name: str, view: NodeView, promise: Promise) -> bool:
         """At the promised start, with what ended by then given back and other promises begun by then taken."""

@@ -174,7 +174,8 @@ class Trial:
             end_ms = self.now_ms + candidate.run_ms
             last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
             with self.guard.without(self.slots.get(candidate.key)):
-                promised = self.guard.barred(candidate.demand, end_ms, last_ms, candidate.job.tenant)
+                ranks = candidate.step.ranks
+                promised = self.guard.barred(candidate.demand, end_ms, last_ms, candidate.job.tenant, ranks)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
