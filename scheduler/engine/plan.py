@@ -17,7 +17,7 @@ from scheduler.model.job import JobRecord
 from scheduler.model.plan import Action, Plan, Preempt, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue
-from scheduler.queueing.order import NONE, Order, amounts_of, plus
+from scheduler.queueing.order import NONE, Order, plus
 from scheduler.queueing.quota import Quotas
 from scheduler.queueing.usage import now_used, with_past
 
@@ -122,7 +122,7 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
             lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
         if lease is not None:
             draft.starts.append(Start(lease=lease))
-            amounts = amounts_of(candidate.step.resources, len(lease.allocations))
+            amounts = candidate.amounts_on(len(lease.allocations))
             draft.shares[lease.queue] = plus(draft.shares.get(lease.queue, NONE), amounts)
             order.charge(amounts)
             continue

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from scheduler.model.job import JobRecord
+from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
 from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
@@ -21,7 +21,6 @@ from scheduler.placement.view import NodeView, totals
 from scheduler.placement.wanted import wanted_of
 from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
-from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
 from scheduler.queueing.usage import add
 
@@ -72,6 +71,8 @@ class State:
         self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
+        self.stopping: set[str] = set()
+        """Open leases that are being stopped."""
         self.leases_of_job: dict[str, set[str]] = {}
         self.leases_of_step: dict[tuple[str, str], int] = {}
         """Open leases per job and step; absent means none."""
@@ -106,6 +107,16 @@ class State:
         self._block = 0
         self._learn_demand()
         self.touched = Touched()
+
+    def asks_of(self, job: Job) -> tuple[tuple[Demand, Amounts], ...]:
+        """What each step of the job asks for; kept for jobs as they were submitted."""
+        record = self.active.get(job.id)
+        if record is None or record.job is not job:
+            return _asks(job)
+        known = self.asks.get(job.id)
+        if known is None:
+            known = self.asks[job.id] = _asks(job)
+        return known
 
     @property
     def nodes(self) -> Mapping[str, NodeView]:
@@ -196,8 +207,10 @@ class State:
         self.touched.leases[record.lease.id] = record
         if record.closed_ms:
             self._close(record)
-        else:
-            self.leases[record.lease.id] = record
+            return
+        self.leases[record.lease.id] = record
+        if record.stopping:
+            self.stopping.add(record.lease.id)
 
     def open_lease(self, record: LeaseRecord) -> None:
         """A lease takes its resources."""
@@ -209,18 +222,23 @@ class State:
     def _index(self, record: LeaseRecord) -> None:
         lease = record.lease
         self.leases[lease.id] = record
+        if record.stopping:
+            self.stopping.add(lease.id)
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
         self._count(lease, 1)
 
     def leave(self, lease: Lease) -> None:
         """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
         del self.leases[lease.id]
+        self.stopping.discard(lease.id)
         self._give_back(lease)
         self._count(lease, -1)
 
     def enter(self, record: LeaseRecord) -> None:
         """In a trial: what :meth:`leave` let go is held again."""
         self.leases[record.lease.id] = record
+        if record.stopping:
+            self.stopping.add(record.lease.id)
         self._hold(record.lease)
         self._count(record.lease, 1)
 
@@ -266,6 +284,7 @@ class State:
     def _close(self, record: LeaseRecord) -> None:
         lease = record.lease
         del self.leases[lease.id]
+        self.stopping.discard(lease.id)
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
         self._give_back(lease)
@@ -281,39 +300,50 @@ class State:
 
     def _count(self, lease: Lease, sign: int) -> Amounts:
         """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What it holds."""
-        job = self.jobs[lease.job_id]
-        step, _ = find_step(job, lease.step)
+        job = self.jobs[lease.job_id].job
+        step, (demand, amounts) = next(
+            pair for pair in zip(job.steps, self.asks_of(job), strict=True) if pair[0].name == lease.step
+        )
         ranks = len(lease.allocations)
-        amounts = amounts_of(step.resources, ranks)
-        since = times(amounts, lease.granted_ms)
-        _sum(self.held, lease.queue, times(amounts, sign))
-        _sum(self.held_since, lease.queue, times(since, sign))
-        _sum(self.kinds_held, job.job.kind.value, times(amounts, sign))
+        if ranks != step.ranks:
+            amounts = amounts_of(step.resources, ranks)
+        change = amounts if sign > 0 else minus(NONE, amounts)
+        _sum(self.held, lease.queue, change)
+        _sum(self.held_since, lease.queue, times(change, lease.granted_ms))
+        _sum(self.kinds_held, job.kind.value, change)
         _add(self.leases_of_step, (lease.job_id, lease.step), sign)
-        _add(self.shapes_held, demand_of(step, lease.tenant), sign)
+        _add(self.shapes_held, demand, sign)
         for name, seats in step.resources.licences:
             _add(self.seats, name, sign * seats * ranks)
-        for node in {allocation.node for allocation in lease.allocations}:
-            on = self.leases_of_node.setdefault(node, {})
+        for allocation in lease.allocations:
+            on = self.leases_of_node.setdefault(allocation.node, {})
             if sign > 0:
                 on[lease.id] = None
-            else:
-                del on[lease.id]
-                if not on:
-                    del self.leases_of_node[node]
+                continue
+            on.pop(lease.id, None)
+            if not on:
+                del self.leases_of_node[allocation.node]
         return amounts
 
 
 def _sum(sums: dict[str, Amounts], key: str, amounts: Amounts) -> None:
-    sums[key] = plus(sums.get(key, NONE), amounts)
-    if sums[key] == NONE:
-        del sums[key]
+    total = plus(sums.get(key, NONE), amounts)
+    if total == NONE:
+        sums.pop(key, None)
+    else:
+        sums[key] = total
 
 
 def _add(counts: dict[K, int], key: K, amount: int) -> None:
-    counts[key] = counts.get(key, 0) + amount
-    if not counts[key]:
-        del counts[key]
+    total = counts.get(key, 0) + amount
+    if total:
+        counts[key] = total
+    else:
+        counts.pop(key, None)
+
+
+def _asks(job: Job) -> tuple[tuple[Demand, Amounts], ...]:
+    return tuple((demand_of(step, job.tenant), amounts_of(step.resources, step.ranks)) for step in job.steps)
 
 
 def _keep_leased(node: Node, before: NodeView) -> Node:

@@ -20,7 +20,6 @@ from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import Calendar, Floors
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import amounts_of
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
@@ -69,7 +68,7 @@ class Trial:
         allocations = self._place(candidate)
         if not allocations:
             return None
-        amounts = amounts_of(candidate.step.resources, len(allocations))
+        amounts = candidate.amounts_on(len(allocations))
         self.quotas.take(candidate.queue, amounts, candidate.job.id)
         self.floors.take(candidate.job.kind, amounts)
         for name, seats in candidate.step.resources.licences:
@@ -103,7 +102,7 @@ class Trial:
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
         least = candidate.step.ranks_min or candidate.step.ranks
-        block = self.quotas.block(candidate.queue, amounts_of(candidate.step.resources, least), candidate.job.id)
+        block = self.quotas.block(candidate.queue, candidate.amounts_on(least), candidate.job.id)
         return quota_reason(block) if block is not None else None
 
     def _place(self, candidate: Candidate) -> tuple[Allocation, ...]:
