@@ -263,8 +263,11 @@ def _unfinished(record: LeaseRecord, engine: Engine) -> Iterator[AttemptRecord]:
 
 
 def _began(record: LeaseRecord, engine: Engine) -> bool:
-    attempts = (engine.attempt(a) for a in record.lease.attempts)
-    return any(a is not None and a.state is not AttemptState.LEASED for a in attempts)
+    for attempt_id in record.lease.attempts:
+        attempt = engine.attempt(attempt_id)
+        if attempt is not None and attempt.state is not AttemptState.LEASED:
+            return True
+    return False
 
 
 def _on_node(engine: Engine, node: str) -> list[LeaseRecord]:

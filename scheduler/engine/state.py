@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from scheduler.model.job import Job, JobRecord
-from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
+from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
 from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
@@ -101,9 +101,7 @@ class State:
             self.put_job(job)
         for node in snapshot.nodes:
             self.shapes.set_node(node)
-        for lease in snapshot.leases:
-            self._index(lease)
-            self._hold(lease.lease)
+        self._fill(snapshot.leases)
         self._block = 0
         self._learn_demand()
         self.touched = Touched()
@@ -217,6 +215,7 @@ class State:
         lease = record.lease
         self.touched.leases[lease.id] = record
         self._index(record)
+        self._count(lease, 1)
         self._hold(lease)
 
     def _index(self, record: LeaseRecord) -> None:
@@ -225,7 +224,33 @@ class State:
         if record.stopping:
             self.stopping.add(lease.id)
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
-        self._count(lease, 1)
+
+    def _fill(self, records: Iterable[LeaseRecord]) -> None:
+        """Every open lease of a snapshot takes its resources; what is alike is added up before it is counted."""
+        alike: dict[tuple[str, str, int], tuple[Lease, int, int]] = {}
+        held: dict[str, tuple[int, int, int, str]] = {}
+        for record in records:
+            lease = record.lease
+            self._index(record)
+            key = (lease.job_id, lease.step, len(lease.allocations))
+            first, count, granted_ms = alike.get(key, (lease, 0, 0))
+            alike[key] = (first, count + 1, granted_ms + lease.granted_ms)
+            for allocation in lease.allocations:
+                self.leases_of_node.setdefault(allocation.node, {})[lease.id] = None
+                if allocation.devices:
+                    self.shapes.hold(allocation, lease.tenant)
+                    continue
+                cpu, memory, scratch, _ = held.get(allocation.node, (0, 0, 0, ""))
+                held[allocation.node] = (
+                    cpu + allocation.cpu_milli,
+                    memory + allocation.memory_mib,
+                    scratch + allocation.scratch_mib,
+                    lease.tenant,
+                )
+        for first, count, granted_ms in alike.values():
+            self._sum_up(first, count, granted_ms)
+        for node, (cpu, memory, scratch, tenant) in held.items():
+            self.shapes.hold(Allocation(node=node, cpu_milli=cpu, memory_mib=memory, scratch_mib=scratch), tenant)
 
     def leave(self, lease: Lease) -> None:
         """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
@@ -299,22 +324,7 @@ class State:
         )
 
     def _count(self, lease: Lease, sign: int) -> Amounts:
-        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What it holds."""
-        job = self.jobs[lease.job_id].job
-        step, (demand, amounts) = next(
-            pair for pair in zip(job.steps, self.asks_of(job), strict=True) if pair[0].name == lease.step
-        )
-        ranks = len(lease.allocations)
-        if ranks != step.ranks:
-            amounts = amounts_of(step.resources, ranks)
-        change = amounts if sign > 0 else minus(NONE, amounts)
-        _sum(self.held, lease.queue, change)
-        _sum(self.held_since, lease.queue, times(change, lease.granted_ms))
-        _sum(self.kinds_held, job.kind.value, change)
-        _add(self.leases_of_step, (lease.job_id, lease.step), sign)
-        _add(self.shapes_held, demand, sign)
-        for name, seats in step.resources.licences:
-            _add(self.seats, name, sign * seats * ranks)
+        """One open lease more or, with ``sign`` -1, fewer. What it holds."""
         for allocation in lease.allocations:
             on = self.leases_of_node.setdefault(allocation.node, {})
             if sign > 0:
@@ -323,6 +333,28 @@ class State:
             on.pop(lease.id, None)
             if not on:
                 del self.leases_of_node[allocation.node]
+        return self._sum_up(lease, sign, sign * lease.granted_ms)
+
+    def _sum_up(self, lease: Lease, count: int, granted_ms: int) -> Amounts:
+        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What one holds.
+
+        ``count``: leases of the same step as ``lease`` and as large; ``granted_ms``: the sum of their grants' instants.
+        """
+        job = self.jobs[lease.job_id].job
+        step, (demand, amounts) = next(
+            pair for pair in zip(job.steps, self.asks_of(job), strict=True) if pair[0].name == lease.step
+        )
+        ranks = len(lease.allocations)
+        if ranks != step.ranks:
+            amounts = amounts_of(step.resources, ranks)
+        change = times(amounts, count)
+        _sum(self.held, lease.queue, change)
+        _sum(self.held_since, lease.queue, times(amounts, granted_ms))
+        _sum(self.kinds_held, job.kind.value, change)
+        _add(self.leases_of_step, (lease.job_id, lease.step), count)
+        _add(self.shapes_held, demand, count)
+        for name, seats in step.resources.licences:
+            _add(self.seats, name, count * seats * ranks)
         return amounts
 
 

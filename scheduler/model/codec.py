@@ -13,6 +13,8 @@ import typing
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
+from itertools import repeat
+from operator import call
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -231,22 +233,35 @@ def _of_length(length: int, data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _class_decoder(cls: Any) -> Any:
-    known: set[str] = set()
-    shaped: dict[str, Any] = {}
-    """Decoders of fields that JSON does not give as they are. Two threads may fill it at once, with the same."""
+    known: dict[str, tuple[int, Any]] = {}
+    """Place and decoder of each field, filled when first asked, because classes may name each other.
+
+    Two threads may fill it at once, with the same.
+    """
+    fields = dataclasses.fields(cls)
+    defaults = [field.default for field in fields]
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
+    # Records of the model have slots and nothing to work out: what ``__init__`` does takes half the time without it.
+    made_up = hasattr(cls, "__post_init__") or any(f.default_factory is not dataclasses.MISSING for f in fields)
+    plain = "__slots__" in vars(cls) and not made_up
+    setters = tuple(getattr(cls, field.name).__set__ for field in fields) if plain else ()
 
     def decode_class(data: Any) -> Any:
         if not known:
             hints = typing.get_type_hints(cls)
-            decoders = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
-            shaped.update({name: decoder for name, decoder in decoders.items() if decoder is not _as_it_is})
-            known.update(decoders)
-        if not data.keys() <= known:
-            raise ValueError(f"{cls.__name__} has no field {sorted(data.keys() - known)}")
-        values = dict(data)
-        for name, decoder in shaped.items():
-            if name in values:
-                values[name] = decoder(values[name])
-        return cls(**values)
+            known.update({field.name: (at, _decoder(hints[field.name])) for at, field in enumerate(fields)})
+        if not data.keys() <= known.keys():
+            raise ValueError(f"{cls.__name__} has no field {sorted(data.keys() - known.keys())}")
+        if not plain:
+            return cls(**{name: known[name][1](item) for name, item in data.items()})
+        if not required <= data.keys():
+            raise TypeError(f"{cls.__name__} needs {sorted(required - data.keys())}")
+        values = defaults.copy()
+        for name, item in data.items():
+            at, decoder = known[name]
+            values[at] = item if decoder is _as_it_is else decoder(item)
+        made = object.__new__(cls)
+        any(map(call, setters, repeat(made), values))  # setters give None: "any" goes through all of them
+        return made
 
     return decode_class
