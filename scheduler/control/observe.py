@@ -238,8 +238,11 @@ class Observer:
                 reaction.stop.append(lease_id)
             if record is not None and not record.closed_ms:
                 self._silent_leases.pop(lease_id, None)
-                for attempt in _unfinished(record, engine):
-                    self.heartbeats[attempt.id] = _clamp(report.at_ms, self.heartbeats.get(attempt.id, 0), now_ms)
+                for attempt_id in record.lease.attempts:
+                    attempt = engine.attempt(attempt_id)
+                    if attempt is not None and not attempt.state.is_final:
+                        heard_ms = self.heartbeats.get(attempt_id, 0)
+                        self.heartbeats[attempt_id] = _clamp(report.at_ms, heard_ms, now_ms)
         for record in _on_node(engine, report.node):
             if record.lease.id in known_there or (report.tenant and record.lease.tenant != report.tenant):
                 continue
