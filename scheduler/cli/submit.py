@@ -21,7 +21,6 @@ from scheduler.report import figures
 from scheduler.report import money as told
 
 _TRIES = 3
-_SURE_PERMILLE = 900
 
 
 @verb(
@@ -161,7 +160,18 @@ def _accepted(here: Session, out: Console, job: dict[str, Any]) -> None:
     tasks = sum(int(step["count"]) for step in job.get("steps", ()))
     steps = figures.count(len(job.get("steps", ())), "step")
     out.print(f"{job['id']}  {plain(job['name'])}  {steps}, {figures.count(tasks, 'task')}, {job['state']}")
+    if by_ms := job.get("deadline_ms"):
+        out.print(plain(f"deadline {figures.instant(by_ms)}: {_answer(job)}"), soft_wrap=True)
     out.print(f"follow it: {here.command('watch ' + job['id'])}", soft_wrap=True)
+
+
+def _answer(job: dict[str, Any]) -> str:
+    """What became of the deadline of a job that was just submitted."""
+    chance = f"with probability {job['deadline_permille'] / 10:g} %" if job.get("deadline_permille") else ""
+    if slot := job.get("slot"):
+        return f"promised {chance}. {_kept(slot)}."
+    likely = f"; met {chance}" if chance else ""
+    return f"not promised, it runs when it can{likely}. `plan` says what would make it a promise."
 
 
 @verb("plan", example="shisuan plan examples/shot.yaml")
@@ -192,7 +202,7 @@ def _plan(out: Console, value: dict[str, Any]) -> None:
     if times := value.get("start_ms"):
         out.print(f"Expected to start {expected(times)}.")
     if deadline := value.get("deadline"):
-        out.print(_deadline(deadline))
+        out.print(plain(_deadline(deadline)), soft_wrap=True)
     if prices := value.get("prices"):
         out.print(_prices(prices))
         example = " (EXAMPLE PRICES)" if value.get("example_prices") else ""
@@ -225,11 +235,20 @@ def expected(times: list[int]) -> str:
 
 
 def _deadline(found: dict[str, Any]) -> str:
+    """Yes, by then, with what probability; or no, and what would make it yes."""
     by, chance = figures.instant(found["deadline_ms"]), found["permille"] / 10
-    if found["permille"] >= _SURE_PERMILLE:
-        return f"Deadline {by}: yes, with probability {chance:g} %."
-    sure = figures.instant(found["sure_ms"])
-    return f"Deadline {by}: no, the probability is {chance:g} %. With {sure} as the deadline it would be 90 %."
+    if slot := found["slot"]:
+        return f"Deadline {by}: yes, with probability {chance:g} %. {_kept(slot)}."
+    lines = [f"Deadline {by}: no, it cannot be promised" + (f": {found['reason']}" if found["reason"] else "")]
+    if found["permille"] >= 0:
+        lines.append(f"  submitted all the same, it will be met with probability {chance:g} %")
+    lines += [f"  would make it yes: {change}" for change in found["changes"]]
+    return "\n".join(lines)
+
+
+def _kept(slot: dict[str, Any]) -> str:
+    start, end = figures.instant(slot["start_ms"]), figures.instant(slot["end_ms"])
+    return f"Kept for it: {', '.join(slot['nodes'])} from {start} to {end}"
 
 
 def waits(items: list[dict[str, Any]]) -> Any:

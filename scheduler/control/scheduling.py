@@ -164,6 +164,8 @@ class SchedulingConfig(Strict):
     reservations: Annotated[int | None, Field(ge=0, le=1_000)] = None
     usage_weight: Annotated[int | None, BeforeValidator(_times)] = None
     """How many times what was held on average counts beside what is held now."""
+    node_mtbf: Annotated[int | None, BeforeValidator(_duration)] = None
+    """Mean time between failures of a node; 0: none fails."""
     age_gain: Annotated[int | None, BeforeValidator(_duration)] = None
     """A job gains a point of priority per this much waiting; 0: none."""
     age_gain_max: Annotated[int | None, Field(ge=0, le=100)] = None
@@ -190,6 +192,7 @@ class SchedulingConfig(Strict):
             "preempted_max": self.preempted_max,
             "reservations_max": self.reservations,
             "usage_weight_permille": self.usage_weight,
+            "node_mtbf_ms": self.node_mtbf,
             "age_gain_ms": self.age_gain,
             "age_gain_max": self.age_gain_max,
         }

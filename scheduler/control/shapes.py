@@ -47,6 +47,10 @@ class JobView(TypedDict):
     started_ms: int
     finished_ms: int
     deadline_ms: int
+    slot: SlotView | None
+    """Kept for it since its deadline was promised."""
+    deadline_permille: int
+    """Thousandths of the probability, said at submission, that the deadline is met; 0: nothing was said."""
     steps: list[StepView]
     progress_milli: int
 
@@ -118,13 +122,31 @@ class WaitView(TypedDict):
     """Smallest changes that would each start it now, tried on the real plan."""
 
 
+class SlotView(TypedDict):
+    """A stretch of time that is kept for a job because its deadline was promised."""
+
+    model: str
+    """Card model; empty for work without cards."""
+    ranks: int
+    nodes: list[str]
+    start_ms: int
+    end_ms: int
+
+
 class DeadlineView(TypedDict):
-    """Whether a job of one task will meet its deadline."""
+    """The answer to a job with a deadline."""
 
     deadline_ms: int
+    slot: SlotView | None
+    """Yes: kept for it from its submission on; nothing that comes later delays it. None: no, it runs when it can."""
     permille: int
+    """Thousandths of the probability that the deadline is met, promised with a slot, else expected; -1: not known."""
     sure_ms: int
-    """The earliest deadline that it would meet with nine chances in ten."""
+    """Without a slot: the earliest deadline that it would meet with nine chances in ten; 0: not known."""
+    reason: str
+    """Why it can have no slot, whatever is free; empty: it could have one."""
+    changes: list[str]
+    """Where the answer is no: smallest changes that would each make it yes."""
 
 
 class WaitList(TypedDict):

@@ -12,6 +12,7 @@ from scheduler.control.cycle import Cycle
 from scheduler.control.ports import History
 from scheduler.control.shapes import DeadlineView, PlannedStart, TrialView
 from scheduler.engine import Engine
+from scheduler.engine.admission import Admission
 from scheduler.engine.outlook import Outlook
 from scheduler.jobfile import Draft
 from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem
@@ -49,8 +50,9 @@ class Submission:
                 _require_same(engine, known, draft.job(known, request_id))
                 return (), known
             job = replace(draft.job(engine.next_job_id(), request_id), submitted_ms=now_ms)
-            job = _promised(job, forecast)
             _check(engine, job, draft, caller)
+            job = _expected(job, forecast)
+            job = job if hold else engine.promised(job, now_ms, self._cycle.policy)
             self._remember(caller.tenant, request_id, job.id)
             return (JobSubmitted(at_ms=now_ms, job=job, held=hold),), job.id
 
@@ -62,7 +64,9 @@ class Submission:
         with self._cycle.state() as engine:
             job = draft.job(engine.next_job_id(), "")
             _check(engine, job, draft, caller)
-            plan = engine.trial(job, self._cycle.now_ms(), self._cycle.policy)
+            now_ms, policy = self._cycle.now_ms(), self._cycle.policy
+            plan = engine.trial(job, now_ms, policy)
+            admission = engine.admit(job, now_ms, policy, changes=True) if job.deadline_ms else None
         forecast = self._expected(draft)
         return {
             "tasks": sum(step.count for step in job.steps),
@@ -73,7 +77,7 @@ class Submission:
             "starts": _starts(plan),
             "waits": [views.wait(w) for w in plan.waits],
             "start_ms": list(forecast.start_ms) if forecast is not None else [],
-            "deadline": _deadline(job, forecast),
+            "deadline": None if admission is None else _deadline(job, admission, forecast),
         }
 
     def _expected(self, draft: Draft) -> Outlook | None:
@@ -140,7 +144,7 @@ def _check(engine: Engine, job: Job, draft: Draft, caller: Caller) -> None:
         raise InvalidInput(problems)
 
 
-def _promised(job: Job, forecast: Outlook | None) -> Job:
+def _expected(job: Job, forecast: Outlook | None) -> Job:
     """The job with what was expected of it."""
     if forecast is None:
         return job
@@ -148,10 +152,17 @@ def _promised(job: Job, forecast: Outlook | None) -> Job:
     return replace(job, forecast_ms=forecast.start_ms, forecast_raw_ms=forecast.raw_ms, promise_permille=chance)
 
 
-def _deadline(job: Job, forecast: Outlook | None) -> DeadlineView | None:
-    if forecast is None or forecast.permille < 0:
-        return None
-    return {"deadline_ms": job.deadline_ms, "permille": forecast.permille, "sure_ms": forecast.sure_ms}
+def _deadline(job: Job, admission: Admission, forecast: Outlook | None) -> DeadlineView:
+    expected = forecast is not None and forecast.permille >= 0
+    likely, sure_ms = (forecast.permille, forecast.sure_ms) if forecast is not None and expected else (-1, 0)
+    return {
+        "deadline_ms": job.deadline_ms,
+        "slot": views.slot(admission.slot),
+        "permille": admission.permille if admission.slot is not None else likely,
+        "sure_ms": sure_ms,
+        "reason": admission.reason,
+        "changes": [change.message for change in admission.changes],
+    }
 
 
 def _require_same(engine: Engine, known: str, again: Job) -> None:

@@ -14,12 +14,13 @@ from scheduler.control.shapes import (
     LeaseView,
     NodeView,
     QueueView,
+    SlotView,
     StepView,
     TenantView,
     UsageView,
     WaitView,
 )
-from scheduler.model.job import JobRecord, Step, StepRecord
+from scheduler.model.job import JobRecord, Slot, Step, StepRecord
 from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.node import Device, Node
@@ -58,8 +59,23 @@ def job(record: JobRecord, running: Running) -> JobView:
         "started_ms": record.started_ms,
         "finished_ms": record.finished_ms,
         "deadline_ms": asked.deadline_ms,
+        "slot": slot(asked.slot),
+        "deadline_permille": asked.promise_permille,
         "steps": [_step(s, p, running.get((asked.id, s.name), ())) for s, p in pairs],
         "progress_milli": done // max(1, sum(s.count for s in asked.steps)),
+    }
+
+
+def slot(found: Slot | None) -> SlotView | None:
+    """What was promised."""
+    if found is None:
+        return None
+    return {
+        "model": found.model,
+        "ranks": found.ranks,
+        "nodes": sorted(set(found.nodes)),
+        "start_ms": found.start_ms,
+        "end_ms": found.end_ms,
     }
 
 

@@ -1,6 +1,7 @@
-"""Which gangs are to run where now, where that is steered: promised deadlines always, all gangs under an objective.
+"""Which gangs are to run where now, where the policy steers them towards an objective.
 
-Steered are single-task steps on whole cards. Everything else starts in the order of its queue on what they leave.
+Steered are single-task steps on whole cards, but for those that have a slot. Everything else starts in the order of its
+queue on what they leave.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ class Aim:
 
 def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Policy) -> Aim:
     """Places for all steered steps, and the leases that are to move, shrink or make way."""
-    steer_all = policy.objective is not Objective.ORDER
-    waiting = {c.key: c for c in candidates if _is_steered(c.step) and (steer_all or c.job.slot is not None)}
-    running = dict(_running(state, steer_all=steer_all)) if steer_all or waiting else {}
-    if not waiting and not (running and steer_all):
+    if policy.objective is Objective.ORDER:
+        return Aim()
+    waiting = {c.key: c for c in candidates if _is_steered(c.job, c.step)}
+    running = dict(_running(state))
+    if not waiting and not running:
         return Aim()
     supply = _supply(state, running)
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
     items += [_running_item(state, key, record, models, now_ms) for key, record in running.items()]
-    objective = policy.objective if steer_all else Objective.COMPLETION
-    found = allot(items, supply, now_ms, objective, margin_ms=policy.margin_ms)
+    found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
     keys = {_text(key): key for key in (*waiting, *running)}
     places = {keys[text]: place for text, place in found.places.items()}
     moved = ((key, r) for key, r in running.items() if _moves(state, key, r, places.get(key)))
@@ -71,15 +72,16 @@ def steer(candidate: Candidate, place: Place | None) -> None:
         candidate.demand = replace(candidate.demand, resources=ask)
 
 
-def _is_steered(step: Step) -> bool:
-    return step.count == 1 and step.resources.cards > 0 and not step.resources.mig_profile
+def _is_steered(job: Job, step: Step) -> bool:
+    whole = step.count == 1 and step.resources.cards > 0 and not step.resources.mig_profile
+    return whole and job.slot is None
 
 
-def _running(state: State, *, steer_all: bool) -> Iterator[tuple[Key, LeaseRecord]]:
+def _running(state: State) -> Iterator[tuple[Key, LeaseRecord]]:
     for record in state.leases.values():
         job = state.jobs[record.lease.job_id]
         step, _ = find_step(job, record.lease.step)
-        if _is_steered(step) and not record.stopping and (steer_all or job.job.slot is not None):
+        if _is_steered(job.job, step) and not record.stopping:
             yield (job.job.id, step.name), record
 
 
@@ -110,7 +112,6 @@ def _of_job(item: Item, job: Job) -> Item:
     return replace(
         item,
         deadline_ms=job.deadline_ms,
-        slot=job.slot,
         submitted_ms=job.submitted_ms,
         weight=max(1, job.priority),
     )

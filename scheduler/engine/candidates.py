@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+from scheduler.engine.ends import CAREFUL_PERMILLE
 from scheduler.engine.state import State, number_of
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.plan import Reason, ReasonKind, Wait
@@ -44,6 +45,8 @@ class Candidate:
     """Most tasks per lease; 0: not worked out yet."""
     place: tuple[str, int] | None = None
     """``(card model, ranks)`` where the plan steers it to."""
+    seats: tuple[str, ...] = ()
+    """The node of each rank, when its slot has begun."""
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
 
@@ -65,6 +68,11 @@ class Candidate:
     def run_ms(self) -> int:
         """How long one lease is expected to last, carefully: nine of ten are shorter."""
         return max(1, self.estimate.p90_ms - self.kept_ms) * max(self.chunk, 1)
+
+    @property
+    def careful_ms(self) -> int:
+        """Likewise, at the longest that is to be expected."""
+        return max(1, self.estimate.left(self.kept_ms, CAREFUL_PERMILLE)) * max(self.chunk, 1)
 
     @property
     def likely_ms(self) -> int:
@@ -107,7 +115,7 @@ def sort_steps(
             if reasons:
                 barred.append(waiting(record.job, step, len(done.waiting), 0, reasons))
             else:
-                candidate = _candidate(state, record, position, now_ms, policy)
+                candidate = candidate_of(state, record, position, now_ms, policy)
                 entries.setdefault(record.job.queue, []).append(candidate)
     for queue in entries.values():
         queue.sort(key=lambda candidate: candidate.rank)
@@ -147,7 +155,8 @@ def _step_barred(record: JobRecord, step: Step) -> Iterator[Reason]:
             yield Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message)
 
 
-def _candidate(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
+def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
+    """One step of a job, whether or not it may start now."""
     job, step, done = record.job, record.job.steps[position], record.steps[position]
     left = len(done.waiting)
     leased = state.leases_of_step.get((job.id, step.name), 0) if step.max_parallel else 0

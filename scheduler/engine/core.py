@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from scheduler.engine import apply as facts
 from scheduler.engine import what
+from scheduler.engine.admission import Admission, admit
 from scheduler.engine.outlook import Question, question
 from scheduler.engine.plan import make_plan
 from scheduler.engine.state import State
@@ -125,6 +126,19 @@ class Engine:
         """When would a job's first step be expected to start, were it submitted now? None: nobody can say."""
         job = replace(job, id=self.next_job_id(), submitted_ms=now_ms)
         return question(self._state, lifecycle.submitted(job, held=False), job.steps[0].name, now_ms, policy)
+
+    def admit(self, job: Job, now_ms: int, policy: Policy, *, changes: bool = False) -> Admission:
+        """Can the deadline of a job be promised, were it submitted now? ``changes``: and if not, what would do.
+
+        Without ``changes`` it takes as long as a plan, with them as some dozens.
+        """
+        job = replace(job, id=self.next_job_id(), submitted_ms=now_ms, slot=None)
+        return admit(self._state, lifecycle.submitted(job, held=False), now_ms, policy, changes=changes)
+
+    def promised(self, job: Job, now_ms: int, policy: Policy) -> Job:
+        """The job as it is to be submitted: with a slot if it has a deadline and one can be kept for it."""
+        found = self.admit(job, now_ms, policy) if job.deadline_ms else Admission()
+        return replace(job, slot=found.slot, promise_permille=found.permille) if found.slot is not None else job
 
     def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.

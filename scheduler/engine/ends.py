@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scheduler.engine.state import State
+from scheduler.model.job import Step
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.queueing.durations import Estimate, worked_ms
 from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
+
+CAREFUL_PERMILLE = 975
+"""Quantile of a run time at which slots are kept: the longest of the equally likely values of an estimate."""
 
 
 def estimate_of(state: State, job_id: str, step_name: str) -> Estimate:
@@ -18,21 +23,40 @@ def estimate_of(state: State, job_id: str, step_name: str) -> Estimate:
 
 
 def left_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate, permille: int = 500) -> int:
-    """A quantile of what is left of an open lease, at least 1. ``estimate``: of its step.
+    """A quantile of what is left of an open lease, at least 1. ``estimate``: of its step, at full speed.
 
     Its attempts run one after the other; those behind the first that has not ended count with the median each. A
     resumed task first catches up with its checkpoint and then has only the rest to run. A lease that is being stopped
     ends within the grace of its step.
     """
     step, done = find_step(state.jobs[record.lease.job_id], record.lease.step)
+    rate = rate_of(state, step, record)
     left = 0
     for attempt in _open(state, record):
         run_ms = max(now_ms - (attempt.started_ms or record.lease.granted_ms), 0) if not left else 0
         worked = worked_ms(done, attempt.index)
         restart = step.restart_ms if worked else 0
         quantile = permille if not left else 500
-        left += max(restart - run_ms, 0) + estimate.left(worked + max(run_ms - restart, 0), quantile)
+        did = max(run_ms - restart, 0) * rate // FULL_PERMILLE
+        left += max(restart - run_ms, 0) + estimate.left(worked + did, quantile) * FULL_PERMILLE // rate
     return max(min(left, step.grace_ms) if record.stopping else left, 1)
+
+
+def ran_ms(state: State, record: LeaseRecord, now_ms: int) -> int:
+    """How long the first attempt of an open lease that has not ended runs, with the work its checkpoints kept."""
+    attempt = next(_open(state, record), None)
+    if attempt is None:
+        return 0
+    _, done = find_step(state.jobs[record.lease.job_id], record.lease.step)
+    return max(now_ms - (attempt.started_ms or record.lease.granted_ms), 0) + worked_ms(done, attempt.index)
+
+
+def rate_of(state: State, step: Step, record: LeaseRecord) -> int:
+    """Thousandths of full speed at which a lease works, at least 1: that of its slowest card."""
+    if not step.speeds and len(record.lease.allocations) == step.ranks:
+        return FULL_PERMILLE
+    models = state.models_of(record.lease) or {""}
+    return max(min(work_rate_permille(step, len(record.lease.allocations), model) for model in models), 1)
 
 
 def _open(state: State, record: LeaseRecord) -> Iterator[AttemptRecord]:

@@ -188,7 +188,7 @@ class Evictor:
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)
-            if job.job.id == candidate.job.id or lease_id in self._gone:
+            if job.job.id == candidate.job.id or lease_id in self._gone or job.job.slot is not None:
                 continue
             why = self._may_stop(candidate, mine, record, job, step, done)
             if why is not None:

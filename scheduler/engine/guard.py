@@ -8,6 +8,7 @@ it moves when expectations do, and what runs as expected never moves it back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scheduler.model.job import Together
@@ -31,11 +32,27 @@ class Promise:
     allocations: tuple[Allocation, ...]
     start_ms: int
     end_ms: int
+    is_slot: bool = False
+    """Recorded with its job: what comes later must leave room even if it runs as long as anything like it did."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Where, each node once."""
         return tuple(sorted({allocation.node for allocation in self.allocations}))
+
+    def copies(self, name: str) -> int:
+        """How many ranks start on a node."""
+        return sum(allocation.node == name for allocation in self.allocations)
+
+    def begun(self, name: str, view: NodeView, features: Features) -> NodeView | None:
+        """A node once it has started there. A slot takes any cards that are free then; None: there are too few."""
+        for allocation in self.allocations:
+            if allocation.node == name:
+                if self.is_slot and capacity(view, self.demand, features) < 1:
+                    return None
+                place = allocate(view, self.demand, features) if self.is_slot else allocation
+                view = view.take(place, self.tenant)
+        return view
 
 
 class Guard:
@@ -43,11 +60,11 @@ class Guard:
 
     def __init__(self, views: Mapping[str, NodeView], ends: Ends, features: Features) -> None:
         """``views``: the plan's trial, read again at each question. ``ends``: includes what the plan itself starts."""
-        self._views = views
+        self.views = views
         self._ends = ends
         self._features = features
         self._on: dict[str, list[Promise]] = {}
-        self._verdicts: dict[tuple[Demand, int, str], tuple[NodeView, bool]] = {}
+        self._verdicts: dict[tuple[Demand, int, int, str], tuple[NodeView, bool]] = {}
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -68,9 +85,22 @@ class Guard:
                 del self._on[name]
         self._verdicts.clear()
 
-    def barred(self, demand: Demand, end_ms: int, tenant: str) -> frozenset[str]:
-        """Nodes where a lease of ``demand`` that lasts until ``end_ms`` would delay a promise."""
-        return frozenset(name for name in self._on if not self._leaves_room(name, demand, end_ms, tenant))
+    @contextmanager
+    def without(self, promise: Promise | None) -> Iterator[None]:
+        """As if a promise had not been made; None: with all of them."""
+        if promise is not None:
+            self.drop(promise)
+        yield
+        if promise is not None:
+            self.add(promise)
+
+    def on(self, name: str) -> Sequence[Promise]:
+        """Promises on a node."""
+        return self._on.get(name, ())
+
+    def barred(self, demand: Demand, end_ms: int, last_ms: int, tenant: str) -> frozenset[str]:
+        """Nodes where a lease of ``demand`` that lasts until ``end_ms`` (``last_ms`` at most) would delay a promise."""
+        return frozenset(name for name in self._on if not self._leaves_room(name, demand, end_ms, last_ms, tenant))
 
     def delayed(self, names: Iterable[str]) -> list[Promise]:
         """Promises on these nodes, earliest first."""
@@ -82,7 +112,7 @@ class Guard:
     ) -> tuple[int, tuple[Allocation, ...]] | None:
         """When and where all ranks will fit, if what runs ends as expected; None when that would never do."""
         best: tuple[int, tuple[Allocation, ...]] | None = None
-        for group in groups(names, self._views, together):
+        for group in groups(names, self.views, together):
             found = self._earliest(demand, ranks, tenant, group, now_ms)
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
@@ -108,7 +138,7 @@ class Guard:
 
     def _futures(self, name: str, now_ms: int) -> Iterator[tuple[int, NodeView]]:
         """The node now and after each expected end, as if every promise on it had begun already."""
-        view = self._views[name]
+        view = self.views[name]
         ends = [(end, allocation) for end, allocation, _ in self._ends(name)]
         for promise in self._on.get(name, ()):
             for allocation in promise.allocations:
@@ -134,27 +164,22 @@ class Guard:
                 view = view.take(chosen[-1], tenant)
         return tuple(chosen)
 
-    def _leaves_room(self, name: str, demand: Demand, end_ms: int, tenant: str) -> bool:
-        view = self._views[name]
-        key = (demand, end_ms, name)
+    def _leaves_room(self, name: str, demand: Demand, end_ms: int, last_ms: int, tenant: str) -> bool:
+        view = self.views[name]
+        key = (demand, end_ms, last_ms, name)
         known = self._verdicts.get(key)
         if known is not None and known[0] is view:
             return known[1]
-        verdict = self._check(name, view, demand, end_ms, tenant)
+        late = [p for p in self._on[name] if p.start_ms < (last_ms if p.is_slot else end_ms)]
+        verdict = not late or self._check(name, view, demand, late, tenant)
         self._verdicts[key] = (view, verdict)
         return verdict
 
-    def _check(self, name: str, view: NodeView, demand: Demand, end_ms: int, tenant: str) -> bool:
-        promises = self._on[name]
-        if all(end_ms <= promise.start_ms for promise in promises):
-            return True
+    def _check(self, name: str, view: NodeView, demand: Demand, late: Iterable[Promise], tenant: str) -> bool:
         if capacity(view, demand, self._features) < 1:
             return True  # it does not fit anyway
         view = view.take(allocate(view, demand, self._features), tenant)
-        for promise in promises:
-            if promise.start_ms < end_ms and not self._still_fits(name, view, promise):
-                return False
-        return True
+        return all(self._still_fits(name, view, promise) for promise in late)
 
     def _still_fits(self, name: str, view: NodeView, promise: Promise) -> bool:
         """At the promised start, with what ended by then given back and other promises begun by then taken."""
@@ -164,8 +189,8 @@ class Guard:
                 view = view.give_back(allocation)
         for other in self._on[name]:
             if other is not promise and other.start_ms <= at_ms < other.end_ms:
-                for allocation in other.allocations:
-                    if allocation.node == name:
-                        view = view.take(allocation, other.tenant)
-        needed = sum(allocation.node == name for allocation in promise.allocations)
-        return capacity(view, promise.demand, self._features) >= needed
+                begun = other.begun(name, view, self._features)
+                if begun is None:
+                    return False
+                view = begun
+        return capacity(view, promise.demand, self._features) >= promise.copies(name)

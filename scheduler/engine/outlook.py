@@ -27,8 +27,6 @@ from scheduler.queueing.promise import probability
 
 AHEAD_MAX = 1_000
 """Steps ahead beyond which a forecast costs more than it is worth: none is made."""
-FAILURES_PER_RANK_HOUR = 0.001
-"""Until measured: one in 1,000 hours of a node."""
 SURE_PERMILLE = 900
 """A deadline that will be met with less than this is answered with a later one."""
 
@@ -116,7 +114,7 @@ def question(state: State, record: JobRecord, step_name: str, now_ms: int, polic
         calibration=state.calibration.copy(),
         runs=tuple(atom - kept_ms for atom in target.estimate.survivors(kept_ms)) if is_dated else (),
         limit_ms=record.job.deadline_ms - now_ms,
-        failures_per_hour=FAILURES_PER_RANK_HOUR * step.ranks,
+        failures_per_hour=policy.failures_per_hour * step.ranks,
         checkpoint_ms=step.checkpoint_ms,
         restart_ms=step.restart_ms,
     )

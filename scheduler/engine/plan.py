@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -10,6 +10,7 @@ from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
 from scheduler.engine.convert import conversions, drain
 from scheduler.engine.reasons import reasons_of
+from scheduler.engine.slots import keep
 from scheduler.engine.state import State, number_of
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
@@ -37,6 +38,10 @@ class Draft:
     preempts: list[Preempt] = field(default_factory=list)
     left_over: list[Candidate] = field(default_factory=list)
     """Steps with tasks left, in the order they were reached."""
+    barred: Sequence[Wait] = ()
+    """Steps that may not start, with the reason."""
+    steer_ms: int = 0
+    """When the timetable of the objective wants something else; 0: never."""
 
 
 def make_plan(
@@ -53,20 +58,50 @@ def make_plan(
     ``waits``: whether to say why the rest waits, which costs as much again and changes nothing of what is done.
     """
     now_ms = max(now_ms, state.at_ms)
+    draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
+    # 8. Move nodes between lanes for those who wait.
+    moves = conversions(draft.trial, draft.left_over)
+    # 9. Say why everything else waits.
+    told: Iterable[Wait] = ()
+    if waits:
+        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
+    actions: tuple[Action, ...] = (
+        *_stops(state), *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves,
+    )  # fmt: skip
+    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *draft.barred) if waits else ())
+    # 10. Say when something may change without an event.
+    if not (draft.left_over or draft.barred):
+        return plan
+    banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
+    return replace(plan, wake_ms=wake(draft.trial, plan, draft.steer_ms, banned=banned))
+
+
+def drafted(
+    state: State,
+    now_ms: int,
+    policy: Policy,
+    jobs: Mapping[str, JobRecord] = NO_JOBS,
+    queues: Mapping[str, Queue] = NO_QUEUES,
+    *,
+    explain: bool = False,
+) -> Draft:
+    """Who starts, who is stopped, and what is kept for whom."""
     tree = tuple({**state.queues, **queues}.values())
-    # 1. Stop what belongs to jobs that are to end.
-    stops = tuple(_stops(state))
-    # 2. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
+    # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     entries, barred = sort_steps(state, now_ms, policy, jobs)
-    # 3. What is left to take, and every limit on taking it.
+    # 2. What is left to take, and every limit on taking it.
     counted = any(queue.jobs_max for queue in tree)
     jobs_now = ((r.lease.queue, r.lease.job_id) for r in state.leases.values()) if counted else ()
     quotas = Quotas(tree, state.held, state.totals, jobs_now)
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
-    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=waits, shares=shares)
-    # 4. Steer gangs: to the cards that keep what was promised, or that serve the policy's objective.
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
+    # 3. Keep the slots of promised deadlines; those whose time has come start.
+    for candidate in keep(draft.trial, chain.from_iterable(entries.values())):
+        _start(draft, candidate)
+    # 4. Steer gangs to the cards that serve the policy's objective.
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
+    draft.steer_ms = wanted.wake_ms
     draft.preempts += wanted.stops
     draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
     if wanted.steered:
@@ -87,19 +122,7 @@ def make_plan(
     # 7. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
-    # 8. Move nodes between lanes for those who wait.
-    moves = conversions(draft.trial, draft.left_over)
-    # 9. Say why everything else waits.
-    told: Iterable[Wait] = ()
-    if waits:
-        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
-    actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
-    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *barred) if waits else ())
-    # 10. Say when something may change without an event.
-    if not (draft.left_over or barred):
-        return plan
-    banned = any(reason.kind is ReasonKind.CALENDAR for wait in barred for reason in wait.reasons)
-    return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms, banned=banned))
+    return draft
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -116,14 +139,9 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
     trial, explain = draft.trial, draft.explain
     while (candidate := order.peek()) is not None:
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
-        lease = None
         wanted = only is None or only(candidate)
-        if candidate.left and wanted and not full:
-            lease = trial.start(candidate, f"l{trial.state.next_lease + len(draft.starts)}")
-        if lease is not None:
-            draft.starts.append(Start(lease=lease))
-            amounts = candidate.amounts_on(len(lease.allocations))
-            draft.shares[lease.queue] = plus(draft.shares.get(lease.queue, NONE), amounts)
+        amounts = _start(draft, candidate) if candidate.left and wanted and not full else None
+        if amounts is not None:
             order.charge(amounts)
             continue
         order.drop()
@@ -137,6 +155,17 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
             drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
+
+
+def _start(draft: Draft, candidate: Candidate) -> Amounts | None:
+    """Start the candidate's next lease; what it holds. None: it does not start now."""
+    lease = draft.trial.start(candidate, f"l{draft.trial.state.next_lease + len(draft.starts)}")
+    if lease is None:
+        return None
+    draft.starts.append(Start(lease=lease))
+    amounts = candidate.amounts_on(len(lease.allocations))
+    draft.shares[lease.queue] = plus(draft.shares.get(lease.queue, NONE), amounts)
+    return amounts
 
 
 def _wait(draft: Draft, candidate: Candidate, position: int) -> Wait:

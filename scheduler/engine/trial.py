@@ -7,9 +7,11 @@ from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.chunk import chunk_size
-from scheduler.engine.ends import estimate_of, left_ms
+from scheduler.engine.ends import CAREFUL_PERMILLE, estimate_of, left_ms
 from scheduler.engine.evict import Evictor
-from scheduler.engine.guard import Guard, Promise
+from scheduler.engine.gaps import Gaps, Stretch
+from scheduler.engine.guard import Ends, Guard, Promise
+from scheduler.engine.kept import Slots
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.node import Lane
@@ -17,8 +19,9 @@ from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
+from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
-from scheduler.queueing.calendar import Calendar, Floors
+from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
@@ -35,7 +38,7 @@ class Trial:
         self.quotas = quotas
         self.floors = Floors(policy.floors, state.kinds_held, state.totals)
         self.seats = {name: seats - state.seats.get(name, 0) for name, seats in policy.licences}
-        self.guard = Guard(self.search.nodes, self._ends, state.shapes.features)
+        self.guard = Guard(self.search.nodes, self.ends, state.shapes.features)
         self.calendar = Calendar(state.reservations.values())
         self.has_lanes = state.shapes.has_lanes
         self.moves: dict[str, Lane] = {}
@@ -43,6 +46,7 @@ class Trial:
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
         self.promises: list[Promise] = []
+        self.slots = Slots(state, quotas)
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
@@ -52,6 +56,8 @@ class Trial:
         """Leases this plan preempts."""
         self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
         """By node: what this plan starts, with its expected end."""
+        self._begun: dict[str, Candidate] = {}
+        """By lease this plan starts, whose it is."""
         self._shapes_started: set[Demand] = set()
         self._known_ends: dict[str, list[tuple[int, Allocation, str]]] = {}
 
@@ -74,6 +80,9 @@ class Trial:
         for name, seats in candidate.step.resources.licences:
             self.seats[name] -= seats * len(allocations)
         self._shapes_started.add(candidate.demand)
+        if candidate.key in self.slots:
+            self.guard.drop(self.slots.pop(candidate.key))
+        self._begun[lease_id] = candidate
         for allocation in allocations:
             end = (self.now_ms + candidate.likely_ms, allocation, lease_id)
             self._started.setdefault(allocation.node, []).append(end)
@@ -102,7 +111,9 @@ class Trial:
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
         least = candidate.step.ranks_min or candidate.step.ranks
-        block = self.quotas.block(candidate.queue, candidate.amounts_on(least), candidate.job.id)
+        amounts = candidate.amounts_on(least)
+        last_ms = self.now_ms + candidate.careful_ms if self.slots else 0
+        block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)
         return quota_reason(block) if block is not None else None
 
     def _place(self, candidate: Candidate) -> tuple[Allocation, ...]:
@@ -111,6 +122,8 @@ class Trial:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
             candidate.chunk = chunk_size(step, candidate.record, self.policy, slots)
+        if candidate.seats:
+            return self._sit(candidate)
         barred = self.barred(candidate)
         for ranks in self._sizes(candidate):
             found = self.search.place(
@@ -119,6 +132,14 @@ class Trial:
             if found:
                 return found
         return ()
+
+    def _sit(self, candidate: Candidate) -> tuple[Allocation, ...]:
+        """The nodes that its slot names."""
+        found: list[Allocation] = []
+        for name in candidate.seats:
+            found.append(allocate(self.search.nodes[name], candidate.demand, self.state.shapes.features))
+            self.search.hold(found[-1], candidate.job.tenant)
+        return tuple(found)
 
     def _sizes(self, candidate: Candidate) -> Iterator[int]:
         """Numbers of ranks to try, largest first: all of them, or what an elastic gang can do with."""
@@ -135,8 +156,12 @@ class Trial:
 
     def barred(self, candidate: Candidate) -> frozenset[str]:
         """Nodes kept for others for as long as the candidate would need them."""
-        end_ms = self.now_ms + candidate.run_ms
-        promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if self.promises else frozenset()
+        promised: frozenset[str] = frozenset()
+        if self.promises or self.slots:
+            end_ms = self.now_ms + candidate.run_ms
+            last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
+            with self.guard.without(self.slots.get(candidate.key)):
+                promised = self.guard.barred(candidate.demand, end_ms, last_ms, candidate.job.tenant)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
@@ -171,6 +196,9 @@ class Trial:
 
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
+        if candidate.key in self.slots:
+            candidate.blocked = candidate.blocked or self._until_slot(candidate)
+            return ()
         may_stop = self.evictor.may_try(candidate)
         if not candidate.left or (not may_stop and self.evictor.is_full and len(self.promises) >= self.promises_max):
             return ()
@@ -211,10 +239,21 @@ class Trial:
         closed = self.closed(candidate)
         return [name for name in self.state.shapes.possible(shape) if name not in closed]
 
+    def _until_slot(self, candidate: Candidate) -> Reason:
+        slot = self.slots[candidate.key]
+        in_s = max(0, slot.start_ms - self.now_ms) // 1000
+        message = f"its slot begins in {in_s} s on {', '.join(slot.nodes)}, which keeps its deadline"
+        return Reason(kind=ReasonKind.RESERVATION, resource=candidate.job.id, message=message)
+
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
         """The nodes of the start that is promised; none when there never will be one."""
         step, tenant = candidate.step, candidate.job.tenant
-        found = self.guard.earliest(candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together)
+        if self.slots:
+            found = self.gaps(self.ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
+        else:
+            found = self.guard.earliest(
+                candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together
+            )
         if found is None:
             return ()
         start_ms, allocations = found
@@ -238,22 +277,44 @@ class Trial:
         self.promises.append(promise)
         self.guard.add(promise)
 
+    def keep_slot(self, promise: Promise) -> None:
+        """A slot is kept before anything else."""
+        self.slots[promise.job_id, promise.step] = promise
+        self.guard.add(promise)
+
+    def stretch(self, candidate: Candidate, ranks: int, length_ms: int, latest_ms: int = FOREVER_MS) -> Stretch:
+        """What the candidate needs to run for so long, from now on."""
+        return Stretch(
+            demand=candidate.demand,
+            ranks=ranks,
+            together=candidate.step.together,
+            tenant=candidate.job.tenant,
+            queues=ancestors(self.state.queues, candidate.queue),
+            length_ms=length_ms,
+            from_ms=self.now_ms,
+            latest_ms=latest_ms,
+        )
+
+    def gaps(self, ends: Ends) -> Gaps:
+        """What is free when, if what is held ends as ``ends`` says."""
+        return Gaps(self.guard, ends, self.calendar, self.state.shapes.features)
+
     def starts_on(self, node: str) -> bool:
         """Whether this plan starts something on a node."""
         return node in self._started
 
     def empty_ms(self, node: str) -> int:
         """When a node will hold nothing, if what it holds ends as expected."""
-        return max((end_ms for end_ms, _, _ in self._ends(node)), default=self.now_ms)
+        return max((end_ms for end_ms, _, _ in self.ends(node)), default=self.now_ms)
 
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""
-        for p in self.promises:
+        for p in (*self.slots.values(), *self.promises):
             yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
 
     # ── expect ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _ends(self, node: str) -> list[tuple[int, Allocation, str]]:
+    def ends(self, node: str) -> list[tuple[int, Allocation, str]]:
         """What is held on a node, by expected end: the state's leases and this plan's."""
         known = self._known_ends.get(node)
         if known is None:
@@ -261,6 +322,21 @@ class Trial:
             self._known_ends[node] = known
         started = self._started.get(node)
         return sorted([*known, *started], key=lambda end: (end[0], end[2])) if started else known
+
+    def lasts(self, node: str) -> list[tuple[int, Allocation, str]]:
+        """Likewise, by the latest end that is to be expected."""
+        return [(self.last_end_ms(lease_id), allocation, lease_id) for _, allocation, lease_id in self.ends(node)]
+
+    def begun(self, lease_id: str) -> Candidate | None:
+        """Whose a lease is that this plan starts; None: it runs already."""
+        return self._begun.get(lease_id)
+
+    def last_end_ms(self, lease_id: str) -> int:
+        """When a lease, running or started by this plan, will have ended at the latest."""
+        begun = self._begun.get(lease_id)
+        if begun is not None:
+            return self.now_ms + begun.careful_ms
+        return self.expected_end_ms(self.state.leases[lease_id], CAREFUL_PERMILLE)
 
     def _ends_of(self, node: str) -> Iterator[tuple[int, Allocation, str]]:
         for lease_id in self.state.leases_of_node.get(node, ()):
@@ -270,12 +346,12 @@ class Trial:
                 if allocation.node == node:
                     yield end_ms, allocation, lease_id
 
-    def expected_end_ms(self, record: LeaseRecord) -> int:
-        """When a running lease will have ended, as likely as not."""
+    def expected_end_ms(self, record: LeaseRecord, permille: int = 500) -> int:
+        """When a running lease will have ended, as likely as not (or with another probability)."""
         job, step_name = record.lease.job_id, record.lease.step
         if record.lease.id in self.stopped:
             return self.now_ms + find_step(self.state.jobs[job], step_name)[0].grace_ms
-        return self.now_ms + left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
+        return self.now_ms + left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name), permille)
 
 
 def quota_reason(block: Block) -> Reason:

@@ -204,13 +204,10 @@ def _cures(node: Node) -> Iterator[tuple[str, Node]]:
 
 def _add_nodes(trials: Trials) -> Iterator[Change]:
     """Copies of a node there is, empty and healthy: for each kind of node the fewest that are enough."""
-    kinds: dict[Node, str] = {}
-    for name in sorted(trials.world.nodes):
-        kinds.setdefault(_blank(trials.world.nodes[name].node, ""), name)
-    for blank, name in sorted(kinds.items(), key=lambda kind: kind[1]):
+    for kind, name in kinds(trials.world):
 
-        def enough(count: int, blank: Node = blank) -> bool:
-            return trials.starts_with_nodes(_blank(blank, f"\0new-{i}") for i in range(count))
+        def enough(count: int, kind: Node = kind) -> bool:
+            return trials.starts_with_nodes(blank(kind, f"\0new-{i}") for i in range(count))
 
         # More nodes change every queue's share, so few may help where more do not: the first are tried one by one.
         few = next((count for count in range(1, NODES_SURE + 1) if enough(count)), None)
@@ -220,7 +217,15 @@ def _add_nodes(trials: Trials) -> Iterator[Change]:
             yield Change(kind=ChangeKind.ADD_NODES, target=name, amount=count, message=message)
 
 
-def _blank(node: Node, name: str) -> Node:
+def kinds(state: State) -> list[tuple[Node, str]]:
+    """Each kind of node as an empty, healthy one without a name, and the first node of that kind, in order of those."""
+    found: dict[Node, str] = {}
+    for name in sorted(state.nodes):
+        found.setdefault(blank(state.nodes[name].node, ""), name)
+    return sorted(found.items(), key=lambda kind: kind[1])
+
+
+def blank(node: Node, name: str) -> Node:
     """The node under another name, empty and healthy, its devices named by their places."""
     parents = {device.id: f"{name}/{at}" for at, device in enumerate(node.devices)}
     devices = tuple(

@@ -144,9 +144,12 @@ class Slot:
     """A stretch of time on some cards, ``[start_ms, end_ms)``: what a promise rests on."""
 
     model: str
+    """Card model; empty for work without cards."""
     ranks: int
     start_ms: int
     end_ms: int
+    nodes: tuple[str, ...] = ()
+    """Where each rank is to run; empty in timetables, which count cards only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +173,10 @@ class Job:
     forecast_raw_ms: tuple[int, ...] = ()
     """The same before it was corrected by how right earlier forecasts were: what later ones learn from."""
     promise_permille: int = 0
-    """Probability, in thousandths, with which admission said that the deadline will be met; 0: it said nothing."""
+    """Probability, in thousandths, with which admission said that the deadline will be met: promised, where there is a
+    slot, and else only expected; 0: it said nothing."""
     slot: Slot | None = None
-    """The stretch of time kept for its one gang when the deadline was promised."""
+    """The stretch of time that is kept for its one task or gang since its deadline was promised; None: it was not."""
     band: str = ""
     """Tasks start only while this price band of the calendar lasts; empty: at any time."""
     after: tuple[str, ...] = ()

@@ -105,7 +105,7 @@ class Wait:
 
 
 class ChangeKind(StrEnum):
-    """What could be changed so that a waiting step starts its next task now."""
+    """What could be changed so that a waiting step starts its next task now, or a deadline can be promised."""
 
     RELEASE = "release"
     """Release the held job."""
@@ -135,11 +135,13 @@ class ChangeKind(StrEnum):
     CANCEL_RESERVATION = "cancel_reservation"
     ANY_TIME = "any_time"
     """Do without the price band."""
+    DEADLINE = "deadline"
+    """Let it end later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The smallest change of its kind that starts the step's next task now, as a trial of the real plan showed."""
+    """The smallest change of its kind that starts the step's next task now, or lets its deadline be promised. Tried."""
 
     kind: ChangeKind
     message: str
@@ -147,7 +149,7 @@ class Change:
     target: str = ""
     """Which resource, card model, label, taint, queue, licence, reservation or node to copy."""
     amount: int = 0
-    """The new value (or, for ADD_NODES, LICENCE: how many more)."""
+    """The new value, for DEADLINE an instant in milliseconds (or, for ADD_NODES, LICENCE: how many more)."""
     names: tuple[str, ...] = ()
     """Leases, or nodes and cards, sorted."""
 

@@ -127,8 +127,15 @@ class Policy:
     """Seats of each floating licence, sorted by name. A licence that is absent has none."""
     unfunded: tuple[str, ...] = ()
     """Tenants whose budget is used up, sorted: nothing of theirs starts."""
+    node_mtbf_ms: int = 1_000 * 3_600_000
+    """Mean time between failures of a node (0: none fails), for promised deadlines: six weeks, a careful guess."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
+
+    @property
+    def failures_per_hour(self) -> float:
+        """Of one node, on average."""
+        return 3_600_000 / self.node_mtbf_ms if self.node_mtbf_ms else 0.0
 
     @property
     def promises_max(self) -> int:

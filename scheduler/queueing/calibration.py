@@ -1,11 +1,12 @@
 """How right earlier forecasts and promises were, and what that makes of the next one.
 
-Both are sums over the job records, so that a state built from a snapshot knows what the grown one knows.
+Both are functions of the job records, so that a state built from a snapshot knows what the grown one knows.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,9 @@ LEAST_SPREAD = 0.1
 """Of the logarithm: a forecast that all futures agree on is still a forecast."""
 PRIOR_WEIGHT = 2
 """Forecasts of 40 jobs weigh as much as the futures' own spread."""
+RECENT = 200
+"""Starts that count, the latest ones: how wrong forecasts are changes with the load (conformal prediction beyond
+exchangeability: Barber et al., Annals of Statistics 2023)."""
 PROMISE_WEIGHT = 20
 """As many promises kept as were to be expected, before the first one is over."""
 PROMISE_BINS = 20
@@ -49,7 +53,10 @@ class Calibration:
     prediction: Lei et al., JASA 2018, section 5), and promises kept.
     """
 
-    errors: Histogram = field(default_factory=Histogram)
+    errors: list[tuple[int, int, str, int]] = field(default_factory=list)
+    """``(start, length of the job's id, id, error in thousandths of its exponential)``, sorted: a function of the
+    records, in whatever order they came.
+    """
     promises: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By twentieth of the probability given: how many were kept, of how many."""
 
@@ -66,14 +73,17 @@ class Calibration:
 
     def copy(self) -> Calibration:
         """What is known now, for use beside the state."""
-        return Calibration(errors=merged((self.errors,)), promises=dict(self.promises))
+        return Calibration(errors=self.errors[-RECENT:], promises=dict(self.promises))
 
     def corrected(self, waits: Sequence[int]) -> tuple[int, ...]:
         """The waits of a forecast, as earlier forecasts of such a spread turned out, in milliseconds, sorted."""
         if not any(waits):  # it starts at once, and that teaches nothing about those that wait
             return tuple(waits)
         middle, spread = _shape(waits)
-        errors = merged((PRIOR, self.errors)).atoms()
+        seen = merged((PRIOR,))
+        for *_, error in self.errors[-RECENT:]:
+            seen.add(error, 1)
+        errors = seen.atoms()
         found = ((middle + SLACK_MS) * (error / 1_000) ** spread - SLACK_MS for error in errors)
         return tuple(max(round(wait / ROUND_MS) * ROUND_MS, 0) for wait in found)
 
@@ -88,7 +98,12 @@ class Calibration:
             return
         middle, spread = _shape([at - job.submitted_ms for at in job.forecast_raw_ms])
         wait = max(started_ms - job.submitted_ms, 0)
-        self.errors.add(_scaled(math.log((wait + SLACK_MS) / (middle + SLACK_MS)) / spread), sign)
+        error = _scaled(math.log((wait + SLACK_MS) / (middle + SLACK_MS)) / spread)
+        entry = started_ms, len(job.id), job.id, error
+        if sign > 0:
+            insort(self.errors, entry)
+        else:
+            del self.errors[bisect_left(self.errors, entry)]
 
     def _count_promise(self, job: Job, was_kept: bool | None, sign: int) -> None:
         if was_kept is None:

@@ -1,22 +1,22 @@
-"""Deadlines: a timetable that meets them, admission with a promise, and what would turn a no into a yes.
+"""Deadlines under an objective: a timetable of cards that meets as many as it can.
 
 Each item with a deadline gets a slot, the one of least card-time that ends in time, in the order of the deadlines
 (after ElasticFlow's minimum satisfactory share, ASPLOS 2023, section 4; but one stretch on a constant number of cards,
-since every resize costs a restart). Slots that were promised stay as they are.
+since every resize costs a restart). It promises nothing: deadlines that were promised have slots on named nodes
+(``scheduler/engine/slots.py``) and are not steered.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from scheduler.model.job import Slot
 from scheduler.queueing.item import NEVER_MS, Item, Place, Supply
 
 RETIMED_MAX = 64
-"""So many items without a promise are timed anew together (which is quadratic); more take what these leave."""
+"""So many items are timed anew together (which is quadratic); more take what these leave."""
 
 
 @dataclass(slots=True)
@@ -116,23 +116,14 @@ class Timetable:
 
 
 def timetable(items: Iterable[Item], supply: Supply, now_ms: int, *, margin_ms: int = 0) -> Timetable:
-    """Slots for items with a deadline: promised ones as they were promised, beside them as many others as fit.
+    """Slots for as many of the items with a deadline as fit beside each other, sought anew at every decision.
 
-    ``margin_ms``: slots end this long before the deadline where that is possible. Without failures, and with no fewer
-    cards than at the promise, every promised item keeps a slot that ends in time: who runs early, or larger, only needs
-    less of it. Where a promise cannot be kept as it is, all promised slots are sought anew. The others' slots are
-    sought anew at every decision, least work first: one joins if all that joined before it still end in time.
+    Least work first: one joins if all that joined before it still end in time. ``margin_ms``: slots end this long
+    before the deadline where that is possible.
     """
-    dated = sorted((i for i in items if i.deadline_ms), key=_by_due)
-    promised = [item for item in dated if item.slot is not None]
-    base, late = _as_promised(promised, supply, now_ms)
-    if late:
-        base = _in_order(_empty(supply, now_ms), promised, margin_ms) or base
-        for item in late:
-            if item.key not in base.slots:
-                base.add(item, item.deadline_ms)
-    others = [item for item in dated if item.slot is None]
-    return _in_order(base.copy(), others, margin_ms) or _joined(base, others, margin_ms)
+    dated = [item for item in items if item.deadline_ms]
+    base = _empty(supply, now_ms)
+    return _in_order(base.copy(), dated, margin_ms) or _joined(base, dated, margin_ms)
 
 
 def _joined(base: Timetable, items: Sequence[Item], margin_ms: int) -> Timetable:
@@ -169,115 +160,3 @@ def _in_order(table: Timetable, items: Sequence[Item], margin_ms: int) -> Timeta
         if not table.add(item, item.deadline_ms - margin_ms) and not table.add(item, item.deadline_ms):
             return None
     return table
-
-
-def _as_promised(items: Sequence[Item], supply: Supply, now_ms: int) -> tuple[Timetable, list[Item]]:
-    """What is still needed of the promised slots, and the items for which they do not do any more."""
-    table = _empty(supply, now_ms)
-    late: list[Item] = []
-    for item in items:
-        slot = item.slot
-        assert slot is not None  # the caller chose these
-        place = slot.model, slot.ranks
-        speed = dict(item.places()).get(place, 0)
-        start = max(slot.start_ms, now_ms)
-        end = start + item.takes_ms(place, speed) if speed else NEVER_MS
-        if end > item.deadline_ms or not table.put(item, replace(slot, start_ms=start, end_ms=end)):
-            late.append(item)
-    return table, late
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One thing that would have made the answer yes; 0: this thing alone does not."""
-
-    deadline_ms: int = 0
-    """The earliest deadline that could be promised."""
-    ranks: int = 0
-    """The most ranks, fewer than asked for, with which the deadline could be promised."""
-    cards: int = 0
-    """The least number of further cards of ``model``."""
-    model: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
-    """The answer to a job with a deadline."""
-
-    slot: Slot | None
-    """None: no."""
-    slack_ms: int = 0
-    """From the end of the slot to the deadline."""
-    change: Change = Change()
-
-    @property
-    def is_made(self) -> bool:
-        """Yes."""
-        return self.slot is not None
-
-
-def admit(promised: Sequence[Item], new: Item, supply: Supply, now_ms: int, *, margin_ms: int = 0) -> Promise:
-    """Whether a new item's deadline can be promised beside what was promised before, and if not, what would do."""
-    slot = _slot_for(promised, new, supply, now_ms, margin_ms)
-    if slot is not None:
-        return Promise(slot=slot, slack_ms=new.deadline_ms - slot.end_ms)
-    base = timetable(promised, supply, now_ms, margin_ms=margin_ms)
-    soonest = base.soonest_ms(new)
-    cards, model = _more_cards(promised, new, supply, now_ms, margin_ms)
-    return Promise(
-        slot=None,
-        change=Change(
-            deadline_ms=soonest if soonest < NEVER_MS else 0,
-            ranks=_fewer_ranks(promised, new, supply, now_ms, margin_ms),
-            cards=cards,
-            model=model,
-        ),
-    )
-
-
-def _slot_for(promised: Sequence[Item], new: Item, supply: Supply, now_ms: int, margin_ms: int) -> Slot | None:
-    table = timetable([*promised, replace(new, slot=None)], supply, now_ms, margin_ms=margin_ms)
-    broken = [item for item in promised if item.slot is not None and item.key not in table.slots]
-    return None if broken else table.slots.get(new.key)
-
-
-def _fewer_ranks(promised: Sequence[Item], new: Item, supply: Supply, now_ms: int, margin_ms: int) -> int:
-    """For a gang of a fixed size, at a speed in proportion to its ranks."""
-    ranks = (new.ranks_min or new.ranks) // 2
-    while ranks:
-        less = replace(new, ranks_min=ranks)
-        slot = _slot_for(promised, less, supply, now_ms, margin_ms)
-        if slot is not None:
-            return slot.ranks
-        ranks //= 2
-    return 0
-
-
-def _more_cards(promised: Sequence[Item], new: Item, supply: Supply, now_ms: int, margin_ms: int) -> tuple[int, str]:
-    """The least number of further cards with which it could be promised, and their model; ``(0, "")``: none would."""
-    best: tuple[int, str] | None = None
-    for model in new.models:
-        most = new.cards(new.ranks)
-        if _slot_for(promised, new, supply.plus(model, most), now_ms, margin_ms) is None:
-            continue
-        low, high = 0, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = _slot_for(promised, new, supply.plus(model, middle), now_ms, margin_ms) is not None
-            low, high = (low, middle) if fits else (middle, high)
-        best = min(best or (high, model), (high, model))
-    return best or (0, "")
-
-
-def probability(slack_ms: int, *, length_ms: int, cards: int, failures_per_card_year: float, lose_ms: int) -> int:
-    """Thousandths with which a slot of a length on so many cards ends within its slack.
-
-    Failures are Poisson, each costs ``lose_ms``: a restart and what was done since the last checkpoint.
-    """
-    expected = failures_per_card_year * cards * length_ms / (365 * 86_400_000)
-    bearable = slack_ms // max(lose_ms, 1)
-    term = total = math.exp(-expected)
-    for count in range(1, min(bearable, 1_000) + 1):
-        term *= expected / count
-        total += term
-    return min(int(total * 1_000), 1_000)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from scheduler.model.job import Slot, Step
+from scheduler.model.job import Step
 
 WHOLE = 1_000_000
 """Full speed: all ranks on the fastest model."""
@@ -44,8 +44,6 @@ class Item:
     """How much its completion counts."""
     deadline_ms: int = 0
     """0: none."""
-    slot: Slot | None = None
-    """What it was promised, if it was: kept whatever else comes."""
     running: Place | None = None
     lose_ms: int = 0
     """Work done again and time spent restarting if what runs is stopped or resized now; for what waits, its restart."""
@@ -87,7 +85,7 @@ class Supply:
 
 
 def item_of(step: Step, *, key: str, remaining_ms: int, models: Iterable[str]) -> Item:
-    """A waiting item with what its step says of speeds; the caller sets deadline, promise and what runs."""
+    """A waiting item with what its step says of speeds; the caller sets deadline and what runs."""
     allowed = step.resources.card_models
     return Item(
         key=key,

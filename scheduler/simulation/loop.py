@@ -31,6 +31,7 @@ from scheduler.model.event import (
     QueueSet,
     TenantSet,
 )
+from scheduler.model.job import Job
 from scheduler.model.lease import AttemptState, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.plan import Convert, Plan, Stop
 from scheduler.queueing.lifecycle import find_step
@@ -107,7 +108,7 @@ class Simulation:
         for node in scenario.nodes:
             self._apply(NodeSeen(at_ms=self.now_ms, node=node))
         for job in scenario.jobs:
-            self._push(job.submitted_ms, Rank.SUBMIT, self._apply, JobSubmitted(at_ms=job.submitted_ms, job=job))
+            self._push(job.submitted_ms, Rank.SUBMIT, self._submit, job)
         ranks = scenario.outside_ranks or [Rank.OUTSIDE] * len(scenario.outside)
         for event, rank in zip(scenario.outside, ranks, strict=True):
             self._push(event.at_ms, rank, self._happen, event)
@@ -131,6 +132,11 @@ class Simulation:
             self._book.tasks(self.engine, event.job.id, self.now_ms)
         elif isinstance(event, NodeSeen):
             self._book.node(event.node, self.now_ms)
+
+    def _submit(self, job: Job) -> None:
+        if self._scenario.admits:
+            job = self.engine.promised(job, self.now_ms, self._scenario.policy)
+        self._apply(JobSubmitted(at_ms=job.submitted_ms, job=job))
 
     def _happen(self, event: Event) -> None:
         """A fact from outside."""

@@ -90,6 +90,8 @@ class Scenario:
     tenants: Sequence[Tenant] = ()
     jobs: Sequence[Job] = ()
     """In order of ``submitted_ms``, with rising numbers in their ids."""
+    admits: bool = False
+    """Whether those of the jobs that have a deadline ask for a promise when they come, as at a submission."""
     outside: Sequence[Event] = ()
     """Further facts at their ``at_ms``: nodes lost (what runs there is lost with them) or back, users' verbs, held
     submissions, reservations. A LeaseStopping names an attempt in place of its lease and is dropped when that attempt

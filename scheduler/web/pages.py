@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from scheduler.control.access import Caller
 from scheduler.model.errors import NotFound, ShisuanError, Unauthorized
 from scheduler.report import figures
-from scheduler.web.reader import Doors, Reader
+from scheduler.web.reader import Doors, Reader, deadline_line
 from scheduler.web.words import LANGUAGES, choose, translator
 
 KEY_COOKIE = "shisuan_key"
@@ -79,8 +79,10 @@ class Pages:
 
     def _render(self, request: Request, name: str, **values: Any) -> str:
         language = choose(request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", ""))
+        t = translator(language)
+        values["deadline"] = deadline_line(values["detail"], t) if "detail" in values else ""
         return self._templates.get_template(name).render(
-            t=translator(language),
+            t=t,
             language=language,
             other=next(one for one in LANGUAGES if one != language),
             path=request.url.path,
@@ -127,6 +129,13 @@ class Pages:
             request, lambda who: self.part(request, "job_part.html", seen, **self._reader.job(who, job_id))
         )
 
+    def explain(self, request: Request, job_id: str) -> Response:
+        """Why a job's steps wait, when they are expected to start, and what would start them."""
+        return self.guarded(
+            request,
+            lambda who: self.show(request, "explain.html", **self._reader.explain(who, job_id)),
+        )
+
     def statement(self, request: Request, month: str) -> Response:
         """A month's statement."""
         return self.guarded(
@@ -145,8 +154,8 @@ class Pages:
 
 
 def router(doors: Doors) -> APIRouter:
-    """The page's addresses: ``/``, ``/jobs/ID``, ``/statement``, ``/sign-in``, ``/sign-out``, ``/zh``, ``/en``,
-    ``/static``.
+    """The page's addresses: ``/``, ``/jobs/ID``, ``/jobs/ID/explain``, ``/statement``, ``/sign-in``, ``/sign-out``,
+    ``/zh``, ``/en``, ``/static``.
     """
     pages = Pages(doors)
     made = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -162,6 +171,10 @@ def router(doors: Doors) -> APIRouter:
     @made.get("/jobs/{job_id}")
     def job(request: Request, job_id: str) -> Response:
         return pages.job(request, job_id)
+
+    @made.get("/jobs/{job_id}/explain")
+    def explain(request: Request, job_id: str) -> Response:
+        return pages.explain(request, job_id)
 
     @made.get("/parts/jobs/{job_id}")
     def job_part(request: Request, job_id: str, seen: str = "") -> Response:

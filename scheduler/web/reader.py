@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,6 +91,12 @@ class Reader:
             "more_outputs": max(0, len(job["outputs"]) - OUTPUTS_SHOWN),
             **self._history(caller, job, now_ms),
         }
+
+    def explain(self, caller: Caller, job_id: str) -> dict[str, Any]:
+        """Why one job waits, with all that takes a while to work out."""
+        job = self.doors.service.describe(caller, job_id)
+        waits = [] if job["finished_ms"] else self.doors.service.explain(caller, job_id, is_full=True)
+        return {"job": job_line(job, self.doors.cycle.now_ms()), "detail": job, "waits": waits}
 
     def statement(self, caller: Caller, month: str) -> dict[str, Any]:
         """A month's statements and the vouchers."""
@@ -208,3 +214,14 @@ def attempt_view(attempt: Json, now_ms: int) -> dict[str, Any]:
         if began
         else "–",
     }
+
+
+def deadline_line(job: Json, t: Callable[..., str]) -> str:
+    """What was said of a job's deadline at its submission; empty: nothing, or it is over."""
+    if not job["deadline_ms"] or job["finished_ms"]:
+        return ""
+    chance = f"{job['deadline_permille'] / 10:g}"
+    if slot := job["slot"]:
+        start, end = figures.instant(slot["start_ms"]), figures.instant(slot["end_ms"])
+        return t("deadline_promised", chance=chance, nodes=", ".join(slot["nodes"]), start=start, end=end)
+    return t("deadline_likely", chance=chance) if job["deadline_permille"] else t("deadline_unknown")

@@ -56,6 +56,33 @@ WORDS: dict[str, tuple[str, str]] = {
     "started": ("Started", "开始"),
     "finished": ("Finished", "结束"),
     "deadline": ("Deadline", "截止"),
+    "deadline_promised": (
+        "The deadline is promised, with probability {chance} %: {nodes} from {start} to {end}.",
+        "截止时间已承诺，概率 {chance}%：{nodes}，{start} 至 {end}。",
+    ),
+    "deadline_likely": (
+        "The deadline is not promised; it was expected to be met with probability {chance} %.",
+        "截止时间未承诺；提交时预计按时完成的概率为 {chance}%。",
+    ),
+    "deadline_unknown": (
+        "The deadline is not promised: the job runs when it can.",
+        "截止时间未承诺：作业有资源时即运行。",
+    ),
+    "explain": ("Why it waits", "为什么在等待"),
+    "explain_link": ("When will it start, and what would start it now?", "预计何时开始？怎样可以立即开始？"),
+    "explain_start": (
+        "Expected to start at {middle} (9 of 10: {low} to {high}).",
+        "预计 {middle} 开始（九成把握：{low} 至 {high}）。",
+    ),
+    "explain_changes": (
+        "Each of these alone would start it now; each was tried:",
+        "以下任一改动即可立即开始，均已试算：",
+    ),
+    "explain_none": ("Nothing of this job waits.", "该作业没有等待中的任务。"),
+    "explain_note": (
+        "Worked out when this page was opened; open it again for newer answers.",
+        "以上为打开本页时的计算结果，重新打开可更新。",
+    ),
     "steps": ("Steps", "步骤"),
     "needs": ("after {steps}", "在 {steps} 之后"),
     "ranks": ("{n} ranks together", "{n} 个进程同时启动"),

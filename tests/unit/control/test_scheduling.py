@@ -58,6 +58,7 @@ scheduling:
   preempted_max: 2
   reservations: 3
   usage_weight: 2.5
+  node_mtbf: 400h
   age_gain: 12h
   age_gain_max: 9
   floors: {RenderJob: 20%, TranscodeJob: 2.5%}
@@ -72,6 +73,7 @@ scheduling:
         preempted_max=2,
         reservations_max=3,
         usage_weight_permille=2_500,
+        node_mtbf_ms=400 * 3_600_000,
         age_gain_ms=12 * 3_600_000,
         age_gain_max=9,
         floors=(Floor(kind="RenderJob", permille=200), Floor(kind="TranscodeJob", permille=25)),

@@ -21,9 +21,9 @@ def waits(median, deviation):
 
 
 def a_start(number, forecast, wait):
-    raw = tuple(HOUR + at for at in bounds(forecast))
-    job = a_job(number, submitted_ms=HOUR, forecast_raw_ms=raw)
-    return replace(submitted(job, held=False), started_ms=HOUR + wait)
+    asked_ms = HOUR + 200 * HOUR * number
+    job = a_job(number, submitted_ms=asked_ms, forecast_raw_ms=tuple(asked_ms + at for at in bounds(forecast)))
+    return replace(submitted(job, held=False), started_ms=asked_ms + wait)
 
 
 def told(records):
@@ -60,7 +60,7 @@ def test_a_start_at_once_is_not_blurred():
     assert Calibration().corrected((0,) * ATOMS) == (0,) * ATOMS
 
 
-def test_learning_is_a_sum_over_the_records_in_any_order():
+def test_learning_is_a_function_of_the_records_in_any_order():
     draw = random.Random(2)
     records = [a_start(n, waits(10**6, 0.4), draw.randrange(10**7)) for n in range(50)]
     calibration = told(records)
@@ -69,6 +69,16 @@ def test_learning_is_a_sum_over_the_records_in_any_order():
     for record in shuffled:
         calibration.put(record, replace(record, started_ms=0))
     assert calibration == Calibration()
+
+
+def test_what_was_learned_long_ago_is_forgotten():
+    calibration = told(a_start(n, waits(10**6, 0.4), 10**5 + n) for n in range(400))
+    early = bounds(calibration.corrected(waits(10**6, 0.4)))
+    for number in range(400, 800):
+        calibration.put(None, a_start(number, waits(10**6, 0.4), 10**7 + number))
+    late = bounds(calibration.corrected(waits(10**6, 0.4)))
+    assert early[1] < 10**6 < late[1]
+    assert late == bounds(calibration.copy().corrected(waits(10**6, 0.4)))
 
 
 def promised(number, permille, *, kept):

@@ -1,0 +1,113 @@
+"""When and where a stretch of time is free: between what runs, what was promised and the windows of the calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+
+from scheduler.engine.guard import Ends, Guard
+from scheduler.model.job import Together
+from scheduler.model.lease import Allocation
+from scheduler.placement.fit import Demand, Features, capacity
+from scheduler.placement.future import allocate, groups, score, spread
+from scheduler.placement.view import NodeView
+from scheduler.queueing.calendar import FOREVER_MS, Calendar
+
+LOOKED_AT = 50_000
+"""So many looks at a node are worth an answer; behind them there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """What is to run, for how long, and between which instants it may start."""
+
+    demand: Demand
+    ranks: int
+    together: Together
+    tenant: str
+    queues: Sequence[str]
+    """Its queue and those above it: whose windows of the calendar are open to it."""
+    length_ms: int
+    from_ms: int
+    latest_ms: int = FOREVER_MS
+
+
+class Gaps:
+    """The park as it will be if everything goes on as expected."""
+
+    def __init__(self, guard: Guard, ends: Ends, calendar: Calendar, features: Features) -> None:
+        """``ends``: when what is held on a node is given back at the latest."""
+        self._guard = guard
+        self._ends = cache(ends)
+        self._calendar = calendar
+        self._features = features
+
+    def earliest(self, asked: Stretch, names: Iterable[str]) -> tuple[int, tuple[Allocation, ...]] | None:
+        """The first start of such a stretch, and a place for each rank; None: none that early."""
+        best: tuple[int, tuple[Allocation, ...]] | None = None
+        for group in groups(names, self._guard.views, asked.together):
+            found = self._earliest(asked, group)
+            if found is not None and (best is None or found[0] < best[0]):
+                best = found
+        return best
+
+    def _earliest(self, asked: Stretch, names: Sequence[str]) -> tuple[int, tuple[Allocation, ...]] | None:
+        turns = sorted({(at, name) for name in names for at in self._turns(asked, name)})
+        room: dict[str, tuple[int, NodeView]] = {}
+        total = 0
+        for start_ms, changed in groupby(turns[:LOOKED_AT], key=lambda turn: turn[0]):
+            if start_ms > asked.latest_ms:
+                return None
+            for _, name in changed:
+                copies, view = self._room(asked, name, start_ms)
+                total += copies - room.get(name, (0, view))[0]
+                room[name] = (copies, view)
+            if total >= asked.ranks:
+                return start_ms, self._seats(asked, room)
+        return None
+
+    def _turns(self, asked: Stretch, name: str) -> Iterator[int]:
+        """Instants of a start at which it may find more or less room on a node than just before."""
+        first_ms = asked.from_ms
+        yield first_ms
+        yield from (end_ms for end_ms, _, _ in self._ends(name) if end_ms > first_ms)
+        for promise in self._guard.on(name):
+            yield from (at for at in (promise.start_ms - asked.length_ms + 1, promise.end_ms) if at > first_ms)
+        if name in self._calendar.nodes:
+            closed_ms = self._calendar.open_until_ms(name, asked.queues, first_ms) - asked.length_ms + 1
+            yield from (at for at in (closed_ms,) if first_ms < at < FOREVER_MS - asked.length_ms)
+            opens_ms = self._calendar.opens_ms(name, asked.queues, max(closed_ms, first_ms), asked.length_ms)
+            yield from (at for at in (opens_ms,) if first_ms < at < FOREVER_MS)
+
+    def _room(self, asked: Stretch, name: str, start_ms: int) -> tuple[int, NodeView]:
+        """Copies that fit on a node for the whole stretch, and the node as they find it."""
+        end_ms = start_ms + asked.length_ms
+        view = self._guard.views[name]
+        if name in self._calendar.nodes and self._calendar.closed(name, asked.queues, start_ms, end_ms) is not None:
+            return 0, view
+        for until_ms, allocation, _ in self._ends(name):
+            if until_ms <= start_ms:
+                view = view.give_back(allocation)
+        for promise in sorted(self._guard.on(name), key=lambda p: (p.start_ms, p.job_id, p.step)):
+            if promise.start_ms < end_ms and promise.end_ms > start_ms:
+                begun = promise.begun(name, view, self._features)
+                if begun is None:
+                    return 0, view
+                view = begun
+        return capacity(view, asked.demand, self._features), view
+
+    def _seats(self, asked: Stretch, room: dict[str, tuple[int, NodeView]]) -> tuple[Allocation, ...]:
+        rooms = [
+            (copies, score(view, asked.demand, self._features), name)
+            for name, (copies, view) in room.items()
+            if copies > 0
+        ]
+        chosen: list[Allocation] = []
+        for name, copies in spread(rooms, asked.ranks):
+            view = room[name][1]
+            for _ in range(copies):
+                chosen.append(allocate(view, asked.demand, self._features))
+                view = view.take(chosen[-1], asked.tenant)
+        return tuple(chosen)
