@@ -74,7 +74,7 @@ class Candidate:
         """Likewise, at the longest that is to be expected."""
         return max(1, self.estimate.left(self.kept_ms, CAREFUL_PERMILLE)) * max(self.chunk, 1)
 
-    @property
+    @cached_property
     def likely_ms(self) -> int:
         """Likewise, as likely as not."""
         return max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from scheduler.engine.touched import Touched, attempts_in_order, by_name, jobs_in_order, leases_in_order
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
-from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
+from scheduler.model.queue import Amounts, Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
@@ -36,21 +37,6 @@ def number_of(key: str) -> int:
 BLOCK, BLOCKS_JOBS = 64, 1_024
 """Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""
 K = TypeVar("K")
-N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
-
-
-@dataclass(slots=True)
-class Touched:
-    """Records changed since the last take, newest version of each."""
-
-    queues: dict[str, Queue] = field(default_factory=dict)
-    uses: dict[str, QueueUse] = field(default_factory=dict)
-    reservations: dict[str, Reservation] = field(default_factory=dict)
-    tenants: dict[str, Tenant] = field(default_factory=dict)
-    nodes: dict[str, Node] = field(default_factory=dict)
-    jobs: dict[str, JobRecord] = field(default_factory=dict)
-    leases: dict[str, LeaseRecord] = field(default_factory=dict)
-    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
 
 
 class State:
@@ -127,14 +113,14 @@ class State:
             at_ms=self.at_ms,
             next_job=self.next_job,
             next_lease=self.next_lease,
-            queues=_by_name(self.queues.values()),
-            uses=_by_name(self.uses.values()),
-            reservations=_by_name(self.reservations.values()),
-            tenants=_by_name(self.tenants.values()),
-            nodes=_by_name(view.node for view in self.nodes.values()),
-            jobs=_jobs_in_order(self.jobs.values()),
-            leases=_leases_in_order(self.leases.values()),
-            attempts=_attempts_in_order(self.attempts.values()),
+            queues=by_name(self.queues.values()),
+            uses=by_name(self.uses.values()),
+            reservations=by_name(self.reservations.values()),
+            tenants=by_name(self.tenants.values()),
+            nodes=by_name(view.node for view in self.nodes.values()),
+            jobs=jobs_in_order(self.jobs.values()),
+            leases=leases_in_order(self.leases.values()),
+            attempts=attempts_in_order(self.attempts.values()),
         )
 
     def take_changes(self) -> Changes:
@@ -144,14 +130,14 @@ class State:
             at_ms=self.at_ms,
             next_job=self.next_job,
             next_lease=self.next_lease,
-            queues=_by_name(touched.queues.values()),
-            uses=_by_name(touched.uses.values()),
-            reservations=_by_name(touched.reservations.values()),
-            tenants=_by_name(touched.tenants.values()),
-            nodes=_by_name(touched.nodes.values()),
-            jobs=_jobs_in_order(touched.jobs.values()),
-            leases=_leases_in_order(touched.leases.values()),
-            attempts=_attempts_in_order(touched.attempts.values()),
+            queues=by_name(touched.queues.values()),
+            uses=by_name(touched.uses.values()),
+            reservations=by_name(touched.reservations.values()),
+            tenants=by_name(touched.tenants.values()),
+            nodes=by_name(touched.nodes.values()),
+            jobs=jobs_in_order(touched.jobs.values()),
+            leases=leases_in_order(touched.leases.values()),
+            attempts=attempts_in_order(touched.attempts.values()),
         )
 
     def put_queue(self, queue: Queue) -> None:
@@ -194,7 +180,7 @@ class State:
         is_back = key not in self.active and number_of(key) < number_of(newest)
         self.active[key] = record
         if is_back:
-            self.active = {job.job.id: job for job in _jobs_in_order(self.active.values())}
+            self.active = {job.job.id: job for job in jobs_in_order(self.active.values())}
 
     def put_attempt(self, attempt: AttemptRecord) -> None:
         """An attempt of an open lease is new or changed."""
@@ -385,19 +371,3 @@ def _keep_leased(node: Node, before: NodeView) -> Node:
         return node
     gone = [replace(d, health=Health.QUARANTINED, health_reason="not reported by the node any more") for d in missing]
     return replace(node, devices=(*node.devices, *gone))
-
-
-def _by_name(records: Iterable[N]) -> tuple[N, ...]:
-    return tuple(sorted(records, key=lambda record: record.name))
-
-
-def _jobs_in_order(jobs: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
-    return tuple(sorted(jobs, key=lambda record: number_of(record.job.id)))
-
-
-def _leases_in_order(leases: Iterable[LeaseRecord]) -> tuple[LeaseRecord, ...]:
-    return tuple(sorted(leases, key=lambda record: number_of(record.lease.id)))
-
-
-def _attempts_in_order(attempts: Iterable[AttemptRecord]) -> tuple[AttemptRecord, ...]:
-    return tuple(sorted(attempts, key=lambda a: (number_of(a.lease_id), a.step, a.index, a.number)))

@@ -121,9 +121,7 @@ def job_started(record: JobRecord, at_ms: int) -> JobRecord:
     return record if record.started_ms else replace(record, started_ms=at_ms)
 
 
-def task_finished(
-    record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool, served_ms: int = 0
-) -> JobRecord:
+def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool, served_ms: int = 0) -> JobRecord:
     """One attempt ended (``attempt`` is final already); decides what becomes of its task and of the job.
 
     ``first_in_lease``: a LOST attempt that never started is held against its task only when nothing ran before it.
