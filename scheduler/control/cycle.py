@@ -177,7 +177,7 @@ class Cycle:
 
     def once(self, timeout_ms: int) -> float:
         """One cycle. Waits up to ``timeout_ms`` for something to do; seconds of work, 0 when nothing was recorded."""
-        waiting = not self._commands.empty() or self._own_reports
+        waiting = not self._commands.empty() or self._own_reports or self.observer.has_signs
         reports = self._executor.poll(0 if waiting else timeout_ms)  # 1. observe: what workers say,
         began = time.perf_counter()
         with self._lock:

@@ -9,6 +9,7 @@ from scheduler.model.changed import replace
 from scheduler.model.job import Job, Step, StepRecord
 from scheduler.model.lease import Lease, parse_attempt_id
 from scheduler.model.order import LeaseOrder, TaskOrder
+from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.tasks import stale_before
 
 
@@ -24,8 +25,7 @@ class Dispatch:
         record = engine.job(lease.job_id)
         if record is None:
             raise KeyError(f"lease {lease.id} belongs to no known job")
-        step = next(s for s in record.job.steps if s.name == lease.step)
-        done = next(s for s in record.steps if s.name == lease.step)
+        step, done = find_step(record, lease.step)
         tasks = tuple(self._task(record.job, step, done, attempt, now_ms) for attempt in lease.attempts)
         tenant = engine.tenant(lease.tenant)
         if tenant is None:
@@ -55,13 +55,11 @@ class Dispatch:
         order = plan.order(job, step, index, number)
         life_ms = step.timeout_ms + step.grace_ms if step.timeout_ms else self._token_ms
         token = self._tokens.make(attempt_id, now_ms + max(life_ms, self._token_ms))
-        return replace(order, token=token, stale_before=stale_before(done, index))
+        return replace(order, token=token, stale_before=stale_before(done, index) if done.redone else 0)
 
 
 def _simulated(engine: Engine, lease: Lease) -> frozenset[str]:
     """Devices of the lease that exist on paper only."""
-    wanted = {device for held in lease.allocations for device in held.devices}
-    if not wanted:
-        return frozenset()
-    nodes = (engine.node(held.node) for held in lease.allocations)
-    return frozenset(d.id for node in nodes if node is not None for d in node.devices if d.simulated and d.id in wanted)
+    nodes = (engine.node(held.node) for held in lease.allocations if held.devices)
+    paper = [device.id for node in nodes if node is not None for device in node.devices if device.simulated]
+    return frozenset(paper).intersection(device for held in lease.allocations for device in held.devices)

@@ -13,7 +13,11 @@ from scheduler.model.node import NodeState
 from scheduler.model.order import Report, ReportKind
 
 RECORD_SIGNS_MS = 30_000
-"""A recorded sign of life is at most this old: two journal rows a minute, half a minute of charge at stake."""
+"""Signs of life are recorded this often: two journal rows a minute, half a minute of charge at stake."""
+SIGNS_PER_CYCLE = 1_000
+"""So many attempts are looked at in one cycle: after a restart with 140,000 of them their rows would come before the
+first decision, and take longer than all else.
+"""
 REMIND_MS = 15_000
 """A message may be dropped while the line to the workers breaks: it is said again after this long."""
 
@@ -53,10 +57,17 @@ class Observer:
         self.gone: set[str] = set()
         """Nodes known not to answer; a cordoned one keeps its state meanwhile, so that it comes back cordoned."""
         self._seen_ms = 0
+        self._unsigned: list[str] = []
+        """Attempts whose sign of life is still to be looked at in this round of them."""
         self._reminded_ms = 0
         self._silent_leases: dict[str, int] = {}
         """By limit, the earliest first, so that a cycle looks at none but those that are over it."""
         self._silent_nodes: dict[str, int] = {}
+
+    @property
+    def has_signs(self) -> bool:
+        """There are signs of life to look at without waiting for anything to happen."""
+        return bool(self._unsigned)
 
     def expect(self, lease_id: str, now_ms: int) -> None:
         """An order went out (perhaps again): someone must speak of this lease within ``silence_ms`` of the first."""
@@ -120,12 +131,15 @@ class Observer:
 
     def signs(self, engine: Engine, now_ms: int) -> tuple[Event, ...]:
         """Signs of life worth recording, now and then: a service that dies must not make charged time free."""
-        if now_ms < self._seen_ms + RECORD_SIGNS_MS:
-            return ()
-        self._seen_ms = now_ms
+        if not self._unsigned:
+            if now_ms < self._seen_ms + RECORD_SIGNS_MS:
+                return ()
+            self._seen_ms = now_ms
+            self._unsigned = list(self.heartbeats)
+        some, self._unsigned = self._unsigned[:SIGNS_PER_CYCLE], self._unsigned[SIGNS_PER_CYCLE:]
         by_instant: dict[int, list[str]] = {}
-        for attempt_id, at_ms in self.heartbeats.items():
-            attempt = engine.attempt(attempt_id)
+        for attempt_id in some:
+            attempt, at_ms = engine.attempt(attempt_id), self.heartbeats.get(attempt_id, 0)
             if attempt is None or attempt.state is not AttemptState.RUNNING:
                 continue
             if at_ms >= attempt.heartbeat_ms + RECORD_SIGNS_MS:
@@ -238,8 +252,11 @@ class Observer:
                 reaction.stop.append(lease_id)
             if record is not None and not record.closed_ms:
                 self._silent_leases.pop(lease_id, None)
-                for attempt in _unfinished(record, engine):
-                    self.heartbeats[attempt.id] = _clamp(report.at_ms, self.heartbeats.get(attempt.id, 0), now_ms)
+                for attempt_id in record.lease.attempts:
+                    attempt = engine.attempt(attempt_id)
+                    if attempt is not None and not attempt.state.is_final:
+                        heard_ms = self.heartbeats.get(attempt_id, 0)
+                        self.heartbeats[attempt_id] = _clamp(report.at_ms, heard_ms, now_ms)
         for record in _on_node(engine, report.node):
             if record.lease.id in known_there or (report.tenant and record.lease.tenant != report.tenant):
                 continue
@@ -263,8 +280,11 @@ def _unfinished(record: LeaseRecord, engine: Engine) -> Iterator[AttemptRecord]:
 
 
 def _began(record: LeaseRecord, engine: Engine) -> bool:
-    attempts = (engine.attempt(a) for a in record.lease.attempts)
-    return any(a is not None and a.state is not AttemptState.LEASED for a in attempts)
+    for attempt_id in record.lease.attempts:
+        attempt = engine.attempt(attempt_id)
+        if attempt is not None and attempt.state is not AttemptState.LEASED:
+            return True
+    return False
 
 
 def _on_node(engine: Engine, node: str) -> list[LeaseRecord]:

@@ -62,5 +62,9 @@ class Sealer:
 
 def _devices(engine: Engine, record: LeaseRecord) -> dict[str, Device]:
     """What the nodes of a lease that holds cards say about them; they keep a card while it is leased."""
-    nodes = [engine.node(held.node) for held in record.lease.allocations if held.devices]
-    return {device.id: device for node in nodes if node is not None for device in node.devices}
+    found: dict[str, Device] = {}
+    for held in record.lease.allocations:
+        node = engine.node(held.node) if held.devices else None
+        if node is not None:
+            found |= {device.id: device for device in node.devices if device.id in held.devices}
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from pathlib import Path
@@ -37,7 +36,7 @@ class Tokens:
         return attempt_id
 
     def _sign(self, attempt_id: str, expires_ms: int) -> str:
-        return hmac.new(self._secret, f"{attempt_id}:{expires_ms}".encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._secret, f"{attempt_id}:{expires_ms}".encode(), "sha256").hex()
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -37,6 +37,7 @@ from scheduler.model.event import (
 from scheduler.model.job import JobRecord
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.node import Node, NodeState
+from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import device_millis
 from scheduler.queueing import lifecycle, tasks
 
@@ -129,41 +130,40 @@ def _lease_granted(state: State, event: LeaseGranted) -> None:
         if known is not None and known.lease != lease:
             raise Conflict(f"lease id {lease.id} was given before; the next is l{state.next_lease}")
         return
-    indices = _check_grant(state, lease)
+    attempts = _check_grant(state, lease)
     nodes = sorted({allocation.node for allocation in lease.allocations})
     state.next_lease = number + 1
+    indices = [attempt.index for attempt in attempts]
     state.put_job(lifecycle.granted(state.jobs[lease.job_id], lease.step, indices, nodes, event.at_ms))
     state.open_lease(LeaseRecord(lease=lease))
-    for attempt_id in lease.attempts:
-        job_id, step, index, tried = parse_attempt_id(attempt_id)
-        state.put_attempt(
-            AttemptRecord(id=attempt_id, lease_id=lease.id, job_id=job_id, step=step, index=index, number=tried)
-        )
+    for attempt in attempts:
+        state.put_attempt(attempt)
 
 
-def _check_grant(state: State, lease: Lease) -> tuple[int, ...]:
-    """Indices the lease covers. Raises Conflict when a task does not wait or a device is not free."""
+def _check_grant(state: State, lease: Lease) -> list[AttemptRecord]:
+    """The lease's attempts. Raises Conflict when a task does not wait or a device is not free."""
     record = state.jobs.get(lease.job_id)
     if record is None:
         raise NotFound(f"no job {lease.job_id!r}")
     step, done = lifecycle.find_step(record, lease.step)
     if not (step.ranks_min or step.ranks) <= len(lease.allocations) <= step.ranks:
         raise Conflict(f"lease {lease.id}: {len(lease.allocations)} allocations for {step.ranks} ranks")
-    indices: list[int] = []
+    attempts: list[AttemptRecord] = []
     for attempt_id in lease.attempts:
-        _, _, index, tried = parse_attempt_id(attempt_id)
+        job_id, name, index, tried = parse_attempt_id(attempt_id)
         if index not in done.waiting or tried != tasks.tries(done, index)[0] + 1:
             raise Conflict(f"lease {lease.id}: {attempt_id} is not the next attempt of a waiting task")
-        indices.append(index)
+        attempts.append(
+            AttemptRecord(id=attempt_id, lease_id=lease.id, job_id=job_id, step=name, index=index, number=tried)
+        )
     for allocation in lease.allocations:
-        view = state.nodes.get(allocation.node)
-        if view is None:
+        if state.shapes.node(allocation.node) is None:
             raise NotFound(f"lease {lease.id}: no node {allocation.node!r}")
         for device, milli in device_millis(allocation):
-            held, tenant = view.held.get(device, (0, lease.tenant))
-            if held + milli > 1_000 or tenant != lease.tenant:
+            held, tenant = state.shapes.held(allocation.node, device)
+            if held + milli > WHOLE_CARD_MILLI or (held and tenant != lease.tenant):
                 raise Conflict(f"lease {lease.id}: device {device} is held already")
-    return tuple(indices)
+    return attempts
 
 
 def _lease_stopping(state: State, event: LeaseStopping) -> None:
@@ -216,13 +216,12 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     models = state.models_of(record.lease) if after.checkpoint_ms else frozenset[str]()
     ranks, by_park = len(record.lease.allocations), not record.stop_charged
     job = lifecycle.work_kept(state.jobs[attempt.job_id], after, ranks, models, by_park=by_park)
-    job = lifecycle.task_finished(job, after, first_in_lease=first)
+    attempts = [after if other is attempt else other for other in state.attempts_of(record.lease)]
+    closed = lifecycle.lease_after(record, attempts)
+    job = lifecycle.task_finished(job, after, first_in_lease=first, served_ms=lifecycle.service_ms(closed))
     state.put_attempt(after)
-    closed = lifecycle.lease_after(record, tuple(state.attempts_of(record.lease)))
-    if closed is record:
-        state.put_job(job)
-    else:
-        state.put_job(lifecycle.served(job, closed))
+    state.put_job(job)
+    if closed is not record:
         state.put_lease(closed)
 
 

@@ -13,7 +13,7 @@ from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.plan import Reason, ReasonKind, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Amounts
-from scheduler.placement.fit import Demand, demand_of
+from scheduler.placement.fit import Demand
 from scheduler.queueing.calendar import Bands
 from scheduler.queueing.durations import Estimate
 from scheduler.queueing.lifecycle import find_step
@@ -50,6 +50,10 @@ class Candidate:
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
 
+    def amounts_on(self, ranks: int) -> Amounts:
+        """Of one lease with so many ranks."""
+        return self.amounts if ranks == self.step.ranks else amounts_of(self.step.resources, ranks)
+
     @property
     def queue(self) -> str:
         """Its job's."""
@@ -70,7 +74,7 @@ class Candidate:
         """Likewise, at the longest that is to be expected."""
         return max(1, self.estimate.left(self.kept_ms, CAREFUL_PERMILLE)) * max(self.chunk, 1)
 
-    @property
+    @cached_property
     def likely_ms(self) -> int:
         """Likewise, as likely as not."""
         return max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)
@@ -156,7 +160,7 @@ def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, po
     job, step, done = record.job, record.job.steps[position], record.steps[position]
     left = len(done.waiting)
     leased = state.leases_of_step.get((job.id, step.name), 0) if step.max_parallel else 0
-    demand, amounts = _asks(state, job)[position]
+    demand, amounts = state.asks_of(job)[position]
     return Candidate(
         job=job,
         step=step,
@@ -169,15 +173,3 @@ def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, po
         parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else left,
         state=state,
     )
-
-
-def _asks(state: State, job: Job) -> tuple[tuple[Demand, Amounts], ...]:
-    """What each step of the job asks for; kept for jobs as they were submitted."""
-    known = state.asks.get(job.id)
-    if known is not None and state.active[job.id].job is job:
-        return known
-    asks = tuple((demand_of(step, job.tenant), amounts_of(step.resources, step.ranks)) for step in job.steps)
-    record = state.active.get(job.id)
-    if record is not None and record.job is job:
-        state.asks[job.id] = asks
-    return asks

@@ -218,8 +218,7 @@ class Engine:
 
     def node(self, name: str) -> Node | None:
         """The node of this name."""
-        view = self._state.nodes.get(name)
-        return None if view is None else view.node
+        return self._state.shapes.node(name)
 
     def queues(self) -> Iterable[Queue]:
         """All queues."""

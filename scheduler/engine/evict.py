@@ -40,7 +40,7 @@ class Evictor:
         self._now_ms = now_ms
         self._policy = policy
         self._tries = 0
-        self._gone = {record.lease.id for record in state.leases.values() if record.stopping}
+        self._gone = set(state.stopping)
         """Leases that are stopping already, and those this plan stops."""
         self._expected: list[tuple[str, Amounts]] = []
         """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""

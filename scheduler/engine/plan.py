@@ -21,7 +21,7 @@ from scheduler.model.lease import Lease
 from scheduler.model.plan import Action, Keep, Plan, Preempt, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue
-from scheduler.queueing.order import NONE, Order, amounts_of, plus
+from scheduler.queueing.order import NONE, Order, plus
 from scheduler.queueing.quota import Quotas
 from scheduler.queueing.usage import now_used, with_past
 
@@ -146,7 +146,7 @@ def _seat(draft: Draft, record: JobRecord, entries: Mapping[str, Sequence[Candid
             guard(draft.trial, record.job, step, done)
             continue
         for lease in sit(draft.trial, candidate, draft.trial.state.next_lease + len(draft.starts)):
-            draft.grant(lease, amounts_of(step.resources, len(lease.allocations)))
+            draft.grant(lease, candidate.amounts_on(len(lease.allocations)))
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -186,7 +186,7 @@ def _start(draft: Draft, candidate: Candidate) -> Amounts | None:
     lease = draft.trial.start(candidate, f"l{draft.trial.state.next_lease + len(draft.starts)}")
     if lease is None:
         return None
-    amounts = amounts_of(candidate.step.resources, len(lease.allocations))
+    amounts = candidate.amounts_on(len(lease.allocations))
     draft.grant(lease, amounts)
     return amounts
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
-from scheduler.model.job import JobRecord
-from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord
+from scheduler.engine.touched import Touched, attempts_in_order, by_name, jobs_in_order, leases_in_order
+from scheduler.model.job import Job, JobRecord
+from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord
 from scheduler.model.node import Health, Node
-from scheduler.model.queue import Amounts, Queue, QueueUse, Reservation, Tenant
+from scheduler.model.queue import Amounts, Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.shapes import Shapes
@@ -21,7 +22,6 @@ from scheduler.placement.view import NodeView, totals
 from scheduler.placement.wanted import wanted_of
 from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
-from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
 from scheduler.queueing.usage import add
 
@@ -37,21 +37,6 @@ def number_of(key: str) -> int:
 BLOCK, BLOCKS_JOBS = 64, 1_024
 """Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""
 K = TypeVar("K")
-N = TypeVar("N", Queue, QueueUse, Reservation, Tenant, Node)
-
-
-@dataclass(slots=True)
-class Touched:
-    """Records changed since the last take, newest version of each."""
-
-    queues: dict[str, Queue] = field(default_factory=dict)
-    uses: dict[str, QueueUse] = field(default_factory=dict)
-    reservations: dict[str, Reservation] = field(default_factory=dict)
-    tenants: dict[str, Tenant] = field(default_factory=dict)
-    nodes: dict[str, Node] = field(default_factory=dict)
-    jobs: dict[str, JobRecord] = field(default_factory=dict)
-    leases: dict[str, LeaseRecord] = field(default_factory=dict)
-    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
 
 
 class State:
@@ -72,6 +57,8 @@ class State:
         self.totals: Amounts = totals(snapshot.nodes)
         self.active: dict[str, JobRecord] = {}
         """Jobs that are not final, in order of submission: the only ones a plan looks at."""
+        self.stopping: set[str] = set()
+        """Open leases that are being stopped."""
         self.leases_of_job: dict[str, set[str]] = {}
         self.leases_of_step: dict[tuple[str, str], int] = {}
         """Open leases per job and step; absent means none."""
@@ -102,12 +89,20 @@ class State:
             self.put_job(job)
         for node in snapshot.nodes:
             self.shapes.set_node(node)
-        for lease in snapshot.leases:
-            self._index(lease)
-            self._hold(lease.lease)
+        self._fill(snapshot.leases)
         self._block = 0
         self._learn_demand()
         self.touched = Touched()
+
+    def asks_of(self, job: Job) -> tuple[tuple[Demand, Amounts], ...]:
+        """What each step of the job asks for; kept for jobs as they were submitted."""
+        record = self.active.get(job.id)
+        if record is None or record.job is not job:
+            return _asks(job)
+        known = self.asks.get(job.id)
+        if known is None:
+            known = self.asks[job.id] = _asks(job)
+        return known
 
     @property
     def nodes(self) -> Mapping[str, NodeView]:
@@ -120,14 +115,14 @@ class State:
             at_ms=self.at_ms,
             next_job=self.next_job,
             next_lease=self.next_lease,
-            queues=_by_name(self.queues.values()),
-            uses=_by_name(self.uses.values()),
-            reservations=_by_name(self.reservations.values()),
-            tenants=_by_name(self.tenants.values()),
-            nodes=_by_name(view.node for view in self.nodes.values()),
-            jobs=_jobs_in_order(self.jobs.values()),
-            leases=_leases_in_order(self.leases.values()),
-            attempts=_attempts_in_order(self.attempts.values()),
+            queues=by_name(self.queues.values()),
+            uses=by_name(self.uses.values()),
+            reservations=by_name(self.reservations.values()),
+            tenants=by_name(self.tenants.values()),
+            nodes=by_name(view.node for view in self.nodes.values()),
+            jobs=jobs_in_order(self.jobs.values()),
+            leases=leases_in_order(self.leases.values()),
+            attempts=attempts_in_order(self.attempts.values()),
         )
 
     def take_changes(self) -> Changes:
@@ -137,14 +132,14 @@ class State:
             at_ms=self.at_ms,
             next_job=self.next_job,
             next_lease=self.next_lease,
-            queues=_by_name(touched.queues.values()),
-            uses=_by_name(touched.uses.values()),
-            reservations=_by_name(touched.reservations.values()),
-            tenants=_by_name(touched.tenants.values()),
-            nodes=_by_name(touched.nodes.values()),
-            jobs=_jobs_in_order(touched.jobs.values()),
-            leases=_leases_in_order(touched.leases.values()),
-            attempts=_attempts_in_order(touched.attempts.values()),
+            queues=by_name(touched.queues.values()),
+            uses=by_name(touched.uses.values()),
+            reservations=by_name(touched.reservations.values()),
+            tenants=by_name(touched.tenants.values()),
+            nodes=by_name(touched.nodes.values()),
+            jobs=jobs_in_order(touched.jobs.values()),
+            leases=leases_in_order(touched.leases.values()),
+            attempts=attempts_in_order(touched.attempts.values()),
         )
 
     def put_queue(self, queue: Queue) -> None:
@@ -187,7 +182,7 @@ class State:
         is_back = key not in self.active and number_of(key) < number_of(newest)
         self.active[key] = record
         if is_back:
-            self.active = {job.job.id: job for job in _jobs_in_order(self.active.values())}
+            self.active = {job.job.id: job for job in jobs_in_order(self.active.values())}
 
     def put_attempt(self, attempt: AttemptRecord) -> None:
         """An attempt of an open lease is new or changed."""
@@ -198,31 +193,65 @@ class State:
         self.touched.leases[record.lease.id] = record
         if record.closed_ms:
             self._close(record)
-        else:
-            self.leases[record.lease.id] = record
+            return
+        self.leases[record.lease.id] = record
+        if record.stopping:
+            self.stopping.add(record.lease.id)
 
     def open_lease(self, record: LeaseRecord) -> None:
         """A lease takes its resources."""
         lease = record.lease
         self.touched.leases[lease.id] = record
         self._index(record)
+        self._count(lease, 1)
         self._hold(lease)
 
     def _index(self, record: LeaseRecord) -> None:
         lease = record.lease
         self.leases[lease.id] = record
+        if record.stopping:
+            self.stopping.add(lease.id)
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
-        self._count(lease, 1)
+
+    def _fill(self, records: Iterable[LeaseRecord]) -> None:
+        """Every open lease of a snapshot takes its resources; what is alike is added up before it is counted."""
+        alike: dict[tuple[str, str, int], tuple[Lease, int, int]] = {}
+        held: dict[str, tuple[int, int, int, str]] = {}
+        for record in records:
+            lease = record.lease
+            self._index(record)
+            key = (lease.job_id, lease.step, len(lease.allocations))
+            first, count, granted_ms = alike.get(key, (lease, 0, 0))
+            alike[key] = (first, count + 1, granted_ms + lease.granted_ms)
+            for allocation in lease.allocations:
+                self.leases_of_node.setdefault(allocation.node, {})[lease.id] = None
+                if allocation.devices:
+                    self.shapes.hold(allocation, lease.tenant)
+                    continue
+                cpu, memory, scratch, _ = held.get(allocation.node, (0, 0, 0, ""))
+                held[allocation.node] = (
+                    cpu + allocation.cpu_milli,
+                    memory + allocation.memory_mib,
+                    scratch + allocation.scratch_mib,
+                    lease.tenant,
+                )
+        for first, count, granted_ms in alike.values():
+            self._sum_up(first, count, granted_ms)
+        for node, (cpu, memory, scratch, tenant) in held.items():
+            self.shapes.hold(Allocation(node=node, cpu_milli=cpu, memory_mib=memory, scratch_mib=scratch), tenant)
 
     def leave(self, lease: Lease) -> None:
         """In a trial: an open lease lets go of its resources; its records stay. :meth:`enter` undoes it."""
         del self.leases[lease.id]
+        self.stopping.discard(lease.id)
         self._give_back(lease)
         self._count(lease, -1)
 
     def enter(self, record: LeaseRecord) -> None:
         """In a trial: what :meth:`leave` let go is held again."""
         self.leases[record.lease.id] = record
+        if record.stopping:
+            self.stopping.add(record.lease.id)
         self._hold(record.lease)
         self._count(record.lease, 1)
 
@@ -268,6 +297,7 @@ class State:
     def _close(self, record: LeaseRecord) -> None:
         lease = record.lease
         del self.leases[lease.id]
+        self.stopping.discard(lease.id)
         for attempt_id in lease.attempts:
             del self.attempts[attempt_id]
         self._give_back(lease)
@@ -282,40 +312,58 @@ class State:
         )
 
     def _count(self, lease: Lease, sign: int) -> Amounts:
-        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What it holds."""
-        job = self.jobs[lease.job_id]
-        step, _ = find_step(job, lease.step)
-        ranks = len(lease.allocations)
-        amounts = amounts_of(step.resources, ranks)
-        since = times(amounts, lease.granted_ms)
-        _sum(self.held, lease.queue, times(amounts, sign))
-        _sum(self.held_since, lease.queue, times(since, sign))
-        _sum(self.kinds_held, job.job.kind.value, times(amounts, sign))
-        _add(self.leases_of_step, (lease.job_id, lease.step), sign)
-        _add(self.shapes_held, demand_of(step, lease.tenant), sign)
-        for name, seats in step.resources.licences:
-            _add(self.seats, name, sign * seats * ranks)
-        for node in {allocation.node for allocation in lease.allocations}:
-            on = self.leases_of_node.setdefault(node, {})
+        """One open lease more or, with ``sign`` -1, fewer. What it holds."""
+        for allocation in lease.allocations:
+            on = self.leases_of_node.setdefault(allocation.node, {})
             if sign > 0:
                 on[lease.id] = None
-            else:
-                del on[lease.id]
-                if not on:
-                    del self.leases_of_node[node]
+                continue
+            on.pop(lease.id, None)
+            if not on:
+                del self.leases_of_node[allocation.node]
+        return self._sum_up(lease, sign, sign * lease.granted_ms)
+
+    def _sum_up(self, lease: Lease, count: int, granted_ms: int) -> Amounts:
+        """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What one holds.
+
+        ``count``: leases of the same step as ``lease`` and as large; ``granted_ms``: the sum of their grants' instants.
+        """
+        job = self.jobs[lease.job_id].job
+        step, (demand, amounts) = next(
+            pair for pair in zip(job.steps, self.asks_of(job), strict=True) if pair[0].name == lease.step
+        )
+        ranks = len(lease.allocations)
+        if ranks != step.ranks:
+            amounts = amounts_of(step.resources, ranks)
+        change = times(amounts, count)
+        _sum(self.held, lease.queue, change)
+        _sum(self.held_since, lease.queue, times(amounts, granted_ms))
+        _sum(self.kinds_held, job.kind.value, change)
+        _add(self.leases_of_step, (lease.job_id, lease.step), count)
+        _add(self.shapes_held, demand, count)
+        for name, seats in step.resources.licences:
+            _add(self.seats, name, count * seats * ranks)
         return amounts
 
 
 def _sum(sums: dict[str, Amounts], key: str, amounts: Amounts) -> None:
-    sums[key] = plus(sums.get(key, NONE), amounts)
-    if sums[key] == NONE:
-        del sums[key]
+    total = plus(sums.get(key, NONE), amounts)
+    if total == NONE:
+        sums.pop(key, None)
+    else:
+        sums[key] = total
 
 
 def _add(counts: dict[K, int], key: K, amount: int) -> None:
-    counts[key] = counts.get(key, 0) + amount
-    if not counts[key]:
-        del counts[key]
+    total = counts.get(key, 0) + amount
+    if total:
+        counts[key] = total
+    else:
+        counts.pop(key, None)
+
+
+def _asks(job: Job) -> tuple[tuple[Demand, Amounts], ...]:
+    return tuple((demand_of(step, job.tenant), amounts_of(step.resources, step.ranks)) for step in job.steps)
 
 
 def _keep_leased(node: Node, before: NodeView) -> Node:
@@ -325,19 +373,3 @@ def _keep_leased(node: Node, before: NodeView) -> Node:
         return node
     gone = [replace(d, health=Health.QUARANTINED, health_reason="not reported by the node any more") for d in missing]
     return replace(node, devices=(*node.devices, *gone))
-
-
-def _by_name(records: Iterable[N]) -> tuple[N, ...]:
-    return tuple(sorted(records, key=lambda record: record.name))
-
-
-def _jobs_in_order(jobs: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
-    return tuple(sorted(jobs, key=lambda record: number_of(record.job.id)))
-
-
-def _leases_in_order(leases: Iterable[LeaseRecord]) -> tuple[LeaseRecord, ...]:
-    return tuple(sorted(leases, key=lambda record: number_of(record.lease.id)))
-
-
-def _attempts_in_order(attempts: Iterable[AttemptRecord]) -> tuple[AttemptRecord, ...]:
-    return tuple(sorted(attempts, key=lambda a: (number_of(a.lease_id), a.step, a.index, a.number)))

@@ -25,7 +25,6 @@ from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.order import amounts_of
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
@@ -79,7 +78,7 @@ class Trial:
         allocations = self._place(candidate, seat)
         if not allocations:
             return None
-        amounts = amounts_of(candidate.step.resources, len(allocations))
+        amounts = candidate.amounts_on(len(allocations))
         self.quotas.take(candidate.queue, amounts, candidate.job.id)
         self.floors.take(candidate.job.kind, amounts)
         for name, seats in candidate.step.resources.licences:
@@ -116,7 +115,7 @@ class Trial:
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
         least = candidate.step.ranks_min or candidate.step.ranks
-        amounts = amounts_of(candidate.step.resources, least)
+        amounts = candidate.amounts_on(least)
         # Slots that begin later were promised with a slot that has begun in mind.
         last_ms = self.now_ms + candidate.careful_ms if self.slots and not candidate.slot_nodes else 0
         block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)

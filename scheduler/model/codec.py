@@ -13,7 +13,6 @@ import typing
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
-from operator import attrgetter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -54,7 +53,8 @@ def loads(cls: type[T] | Any, text: str | bytes) -> Any:
 
 
 _plain = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=encode).encode
-_quote: Callable[[str], str] = json.encoder.encode_basestring
+quoted: Callable[[str], str] = json.encoder.encode_basestring
+"""A string as canonical JSON."""
 LONG_TUPLE = 4
 """From here on the library's encoder, which has a start-up cost, writes tuples of tuples faster than we do."""
 
@@ -62,7 +62,7 @@ LONG_TUPLE = 4
 def _writer(cls: type, tagged: bool) -> Callable[[Any], str]:
     """Writes a value of this class as :func:`dumps` must, without making dictionaries of it first."""
     if cls is str:
-        return _quote
+        return quoted
     if cls is int:
         return int.__repr__
     if issubclass(cls, Enum):
@@ -70,7 +70,7 @@ def _writer(cls: type, tagged: bool) -> Callable[[Any], str]:
     if issubclass(cls, tuple):
         return _tuple_text
     if cls is type:
-        return lambda value: _quote(value.__name__)
+        return lambda value: quoted(value.__name__)
     return _class_writer(cls, tagged) if dataclasses.is_dataclass(cls) else _plain
 
 
@@ -78,7 +78,7 @@ def _tuple_text(value: tuple[Any, ...]) -> str:
     if len(value) > LONG_TUPLE and type(value[0]) is tuple:
         return _plain(value)
     if len(value) == 1 and type(value[0]) is str:
-        return f"[{_quote(value[0])}]"
+        return f"[{quoted(value[0])}]"
     return "[" + ",".join([_WRITERS[type(item)](item) for item in value]) + "]"
 
 
@@ -103,32 +103,37 @@ def _partial_writer(cls: Any, without: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def _class_writer(cls: Any, tagged: bool, without: tuple[str, ...] = ()) -> Callable[[Any], str]:
-    hints, missing = typing.get_type_hints(cls), dataclasses.MISSING
-    written = [field for field in dataclasses.fields(cls) if field.name not in without]
-    fields = [(f.name, f.name, f.default, _has_class_union(hints[f.name])) for f in written]
-    fields += [("is", "__class__", dataclasses.MISSING, False)] if tagged else []
-    fields.sort(key=lambda field: field[0])
-    heads = tuple((f"{_quote(key)}:", default is missing, default, union) for key, _, default, union in fields)
-    # A name given twice, so that even one field comes as a tuple.
-    get = attrgetter(*(attribute for _, attribute, _, _ in fields), "__class__")
+    """A function made for this class, as ``dataclasses`` makes ``__init__``: no loop and no look-up per field.
 
-    def write_class(value: object) -> str:
-        parts: list[str] = []
-        for (head, always, default, union), item in zip(heads, get(value), strict=False):
-            if item is default or (not always and item == default):
-                continue
-            kind = type(item)
-            if kind is str:
-                parts.append(head + _quote(item))
-            elif kind is int:
-                parts.append(f"{head}{item}")
-            elif union:
-                parts.append(head + dumps(item, tagged=True))
-            else:
-                parts.append(head + _WRITERS[kind](item))
-        return "{" + ",".join(parts) + "}"
+    Its text is a line per field, in the order of their names, each piece with a comma before it.
+    """
+    hints, pieces = typing.get_type_hints(cls), dict[str, list[str]]()
+    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps}
+    for field in dataclasses.fields(cls):
+        if field.name in without:
+            continue
+        text = f"text += f',{quoted(field.name)}:{{{_expression(hints[field.name])}}}'"
+        lines = [f"item = value.{field.name}", text]
+        if field.default is not dataclasses.MISSING:
+            known[f"default_{field.name}"] = field.default
+            lines[1] = f"if item is not default_{field.name} and item != default_{field.name}: {text}"
+        pieces[field.name] = lines
+    if tagged:
+        pieces["is"] = [f"text += ',\"is\":{quoted(cls.__name__)}'"]
+    body = [line for _, lines in sorted(pieces.items()) for line in lines]
+    source = "\n    ".join(["def write_class(value):", "text = ''", *body, "return '{' + text[1:] + '}'"])
+    exec(source, known)  # noqa: S102 (of names of our own classes and fields, nothing else)
+    write: Callable[[Any], str] = known["write_class"]
+    return write
 
-    return write_class
+
+def _expression(hint: Any) -> str:
+    """What writes ``item``, of a field with this annotation."""
+    if hint is str:
+        return "quoted(item)"
+    if hint is int:
+        return "item:d"  # refuses what is no integer
+    return "dumps(item, tagged=True)" if _has_class_union(hint) else "writers[type(item)](item)"
 
 
 @cache
@@ -226,22 +231,46 @@ def _of_length(length: int, data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _class_decoder(cls: Any) -> Any:
-    known: set[str] = set()
-    shaped: dict[str, Any] = {}
-    """Decoders of fields that JSON does not give as they are. Two threads may fill it at once, with the same."""
+    made: list[Callable[[Any], Any]] = []
+    """The decoder, made when first asked for: classes may name each other. Two threads may make it, the same."""
 
     def decode_class(data: Any) -> Any:
-        if not known:
-            hints = typing.get_type_hints(cls)
-            decoders = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
-            shaped.update({name: decoder for name, decoder in decoders.items() if decoder is not _as_it_is})
-            known.update(decoders)
-        if not data.keys() <= known:
-            raise ValueError(f"{cls.__name__} has no field {sorted(data.keys() - known)}")
-        values = dict(data)
-        for name, decoder in shaped.items():
-            if name in values:
-                values[name] = decoder(values[name])
-        return cls(**values)
+        if not made:
+            made.append(_made_decoder(cls))
+        return made[0](data)
 
+    return decode_class
+
+
+def _made_decoder(cls: Any) -> Callable[[Any], Any]:
+    """A function made for this class, like its writer.
+
+    Of a class with slots and nothing to work out these are set one by one: ``__init__`` takes twice the time for it.
+    """
+    hints, fields = typing.get_type_hints(cls), dataclasses.fields(cls)
+    known: dict[str, Any] = {"new": object.__new__, "cls": cls, "names": {field.name for field in fields}}
+    made_up = hasattr(cls, "__post_init__") or any(f.default_factory is not dataclasses.MISSING for f in fields)
+    by_slot = "__slots__" in vars(cls) and not made_up
+    body = ["made = new(cls)"] if by_slot else ["given = {}"]
+    for name, default in ((field.name, field.default) for field in fields):
+        known[f"default_{name}"], known[f"decode_{name}"] = default, _decoder(hints[name])
+        item = f"data['{name}']" if known[f"decode_{name}"] is _as_it_is else f"decode_{name}(data['{name}'])"
+        if by_slot:
+            known[f"set_{name}"] = getattr(cls, name).__set__
+            other = "" if default is dataclasses.MISSING else f" if '{name}' in data else default_{name}"
+            body.append(f"set_{name}(made, {item}{other})")
+        else:
+            body.append(f"if '{name}' in data: given['{name}'] = {item}")
+    source = [
+        "def decode_class(data):",
+        "    if not data.keys() <= names:",
+        f"        raise ValueError(f'{cls.__name__} has no field {{sorted(data.keys() - names)}}')",
+        "    try:",
+        *[f"        {line}" for line in body],
+        "    except KeyError as error:",
+        f"        raise TypeError(f'{cls.__name__} needs {{error}}') from None",
+        "    return made" if by_slot else "    return cls(**given)",
+    ]
+    exec("\n".join(source), known)  # noqa: S102 (of names of our own classes and fields, nothing else)
+    decode_class: Callable[[Any], Any] = known["decode_class"]
     return decode_class

@@ -182,6 +182,14 @@ class Cluster:
                     held[device] = (WHOLE_CARD_MILLI - millis[slot], self._names[holders[slot]])
         return held
 
+    def held_of(self, row: int, device: str) -> tuple[int, str]:
+        """Thousandths held of one device, and the tenant that holds them; ``(0, "")``: nobody."""
+        slot = self._slot[row].get(device)
+        if slot is None:
+            return self._strays.get(row, {}).get(device, (0, ""))
+        milli = WHOLE_CARD_MILLI - int(self.rows.milli[row, slot])
+        return (milli, self._names[self.rows.holder[row, slot]]) if milli > 0 else (0, "")
+
     def view(self, row: int) -> NodeView:
         """One node as an object, for reasons and people."""
         cpu_milli, memory_mib, scratch_mib = self.rows.free[row].tolist()

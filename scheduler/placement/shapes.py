@@ -74,6 +74,17 @@ class Shapes:
         """The demand to weigh fragmentation against: a function of the records, like everything here."""
         self.placer.set_mix(wanted)
 
+    def node(self, name: str) -> Node | None:
+        """The node of this name."""
+        cluster = self.placer.cluster
+        row = cluster.row.get(name)
+        return None if row is None else cluster.nodes[row]
+
+    def held(self, node: str, device: str) -> tuple[int, str]:
+        """Thousandths held of a device, and the tenant that holds them; ``(0, "")``: nobody. KeyError: no such node."""
+        cluster = self.placer.cluster
+        return cluster.held_of(cluster.row[node], device)
+
     def hold(self, allocation: Allocation, tenant: str) -> None:
         """A lease takes what it names. Nodes that are not known hold nothing."""
         if allocation.node in self.placer.cluster.row:

@@ -132,16 +132,20 @@ def job_started(record: JobRecord, at_ms: int) -> JobRecord:
     return record if record.started_ms else replace(record, started_ms=at_ms)
 
 
-def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool) -> JobRecord:
+def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool, served_ms: int = 0) -> JobRecord:
     """One attempt ended (``attempt`` is final already); decides what becomes of its task and of the job.
 
     ``first_in_lease``: a LOST attempt that never started is held against its task only when nothing ran before it.
+    ``served_ms``: service that its lease, which closed with it, was to the step (:func:`service_ms`).
     """
     step, done = find_step(record, attempt.step)
     index, state = attempt.index, attempt.state
     if state is AttemptState.SUCCEEDED:
         run_ms = max(1, attempt.finished_ms - attempt.started_ms) if attempt.started_ms else 0
-        return _settled(_with_step(record, step.name, lambda s: tasks.succeed(s, index, run_ms)), attempt.finished_ms)
+        succeeded = _with_step(record, step.name, lambda s: tasks.succeed(s, index, run_ms, served_ms))
+        return _settled(succeeded, attempt.finished_ms)
+    if served_ms:
+        record = _with_step(record, step.name, lambda s: replace(s, served_ms=s.served_ms + served_ms))
     counted = state.counts_against_retries
     lost = state is AttemptState.LOST and (attempt.started_ms > 0 or first_in_lease)
     exhausted = (counted and tasks.tries(done, index)[1] >= step.retries) or (
@@ -181,11 +185,10 @@ def work_kept(
     return record
 
 
-def served(record: JobRecord, closed: LeaseRecord) -> JobRecord:
-    """A lease closed: its length times its ranks is service its step got."""
-    lease = closed.lease
-    ms = (closed.closed_ms - lease.granted_ms) * len(lease.allocations)
-    return _with_step(record, lease.step, lambda s: replace(s, served_ms=s.served_ms + ms))
+def service_ms(record: LeaseRecord) -> int:
+    """What a lease was to its step, once it is closed: its length times its ranks."""
+    lease = record.lease
+    return (record.closed_ms - lease.granted_ms) * len(lease.allocations) if record.closed_ms else 0
 
 
 def _job_failing(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
@@ -201,11 +204,9 @@ def _job_failing(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
 
 def state_of(record: JobRecord) -> JobState:
     """The job's state, from its tasks and flags."""
-    running = any(step.running.spans for step in record.steps)
-    waiting = any(step.waiting.spans for step in record.steps)
-    if running:
+    if any(step.running.spans for step in record.steps):
         return JobState.CANCELLING if record.cancelled else JobState.RUNNING
-    if waiting:
+    if any(step.waiting.spans for step in record.steps):
         return JobState.HELD if record.held else JobState.WAITING
     if all(tasks.is_done(step, done) for step, done in zip(record.job.steps, record.steps, strict=True)):
         return JobState.SUCCEEDED

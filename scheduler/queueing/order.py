@@ -102,29 +102,34 @@ class Order(Generic[T]):
         self._totals = totals
         self._root = _tree(queues, held, entries)
         self._root.settle(totals)
+        self._path = self._next()
 
     def peek(self) -> T | None:
         """The entry that is next; None when all are dropped."""
-        path = self._path()
+        path = self._path
         return path[-1].entries[path[-1].at] if path else None
 
     def charge(self, amounts: Amounts) -> None:
         """The next entry was given ``amounts``; it stays, behind whoever now holds a smaller share."""
-        path = self._path()
+        path = self._path
         for branch in path:
             branch.held = plus(branch.held, amounts)
         for parent, child in pairwise(path):
             heapq.heapreplace(parent.heap, child.key(self._totals, parent.heap[0][2]))
+        self._path = self._next()
 
     def drop(self) -> None:
         """The next entry wants or gets nothing more in this cycle."""
-        path = self._path()
+        path = self._path
         path[-1].at += 1
+        if path[-1].has_entries:
+            return
         for parent, child in reversed(list(pairwise(path))):
             if not child.has_entries:
                 heapq.heappop(parent.heap)
+        self._path = self._next()
 
-    def _path(self) -> list[_Branch[T]]:
+    def _next(self) -> list[_Branch[T]]:
         """Root to the leaf that is next; empty when nothing is left."""
         if not self._root.has_entries:
             return []

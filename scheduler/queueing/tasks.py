@@ -44,9 +44,10 @@ def grant(record: StepRecord, indices: Sequence[int], nodes: Sequence[str] = ())
     """
     waiting, running, attempts = record.waiting, record.running, record.attempts
     for index in indices:
-        made, counted = tries(record, index)
         waiting, running = waiting.remove(index), running.add(index)
-        attempts = _with_tries(attempts, index, (made + 1, counted), (1, 0))
+        if attempts:  # else it is the task's first
+            made, counted = tries(record, index)
+            attempts = _with_tries(attempts, index, (made + 1, counted), (1, 0))
     warm = tuple(dict.fromkeys((*nodes, *record.warm_nodes)))[:WARM_NODES_KEPT] if nodes else record.warm_nodes
     return replace(record, waiting=waiting, running=running, attempts=attempts, warm_nodes=warm)
 
@@ -65,8 +66,11 @@ def sit(record: StepRecord, nodes: Sequence[str]) -> StepRecord:
     return replace(record, seats=tuple(left))
 
 
-def succeed(record: StepRecord, index: int, run_ms: int) -> StepRecord:
-    """A running task succeeded after ``run_ms`` (0: its start was never seen, so it teaches nothing)."""
+def succeed(record: StepRecord, index: int, run_ms: int, served_ms: int = 0) -> StepRecord:
+    """A running task succeeded after ``run_ms`` (0: its start was never seen, so it teaches nothing).
+
+    ``served_ms``: service that the lease which closed with it was.
+    """
     mean, count = record.run_ms_mean, record.run_count
     if run_ms > 0:
         count += 1
@@ -76,9 +80,10 @@ def succeed(record: StepRecord, index: int, run_ms: int) -> StepRecord:
         record,
         running=record.running.remove(index),
         succeeded=record.succeeded.add(index),
-        attempts=_with_tries(record.attempts, index, tries(record, index), (1, 0)),
-        lost=_with_entry(record.lost, index, 0),
-        worked=_with_entry(record.worked, index, 0),
+        attempts=record.attempts and _with_tries(record.attempts, index, tries(record, index), (1, 0)),
+        lost=record.lost and _with_entry(record.lost, index, 0),
+        worked=record.worked and _with_entry(record.worked, index, 0),
+        served_ms=record.served_ms + served_ms,
         run_ms_mean=mean,
         run_count=count,
     )

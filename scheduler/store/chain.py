@@ -47,10 +47,6 @@ def rows_of(events: Sequence[Event], head_seq: int, head_hash: bytes) -> list[Jo
     for seq, event in enumerate(events, head_seq + 1):
         kind, body = type(event).__name__, storable(dumps(event))
         own = link(seq=seq, at_ms=event.at_ms, kind=kind, version=EVENT_VERSION, body=body, prev_hash=head_hash)
-        rows.append(
-            JournalRow(
-                seq=seq, at_ms=event.at_ms, kind=kind, version=EVENT_VERSION, body=body, prev_hash=head_hash, hash=own
-            )
-        )
+        rows.append(JournalRow(seq, event.at_ms, kind, EVENT_VERSION, body, head_hash, own))
         head_hash = own
     return rows

@@ -14,10 +14,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from scheduler.model.errors import StoreError
+from scheduler.store.checkpoint import Checkpoints
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a SQLite statement waits for another process's transaction before it fails."""
 READERS = 8
+LOG_PAGES = 16_000
+"""Pages in SQLite's write-ahead log (64 MB) from which on a commit copies them into the database itself."""
 
 
 class Database:
@@ -31,6 +34,7 @@ class Database:
         # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
         self._writer = _engine(self.url, size=1, reads=False)
         self._reader = _engine(self.url, size=READERS, reads=True)
+        self._checkpoints = Checkpoints(Path(str(self.url.database))) if self.is_sqlite else None
         self.dialect = self._writer.dialect
 
     @contextmanager
@@ -41,6 +45,8 @@ class Database:
         """
         with translated(), self._writer.begin() as connection:
             yield connection
+        if self._checkpoints is not None:
+            self._checkpoints.wake()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -50,6 +56,8 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         self._writer.dispose()
         self._reader.dispose()
 
@@ -116,6 +124,7 @@ def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> No
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
+        f"wal_autocheckpoint = {LOG_PAGES}",
         "synchronous = FULL",
         "foreign_keys = ON",
         # Without it INSERT OR REPLACE would delete rows past the triggers that protect them.

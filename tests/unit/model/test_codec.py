@@ -82,3 +82,15 @@ def test_replace_is_that_of_dataclasses(attempt, resources):
     assert changed.replace(Ranges(((1, 2),)), spans=()) == Ranges()
     with pytest.raises(KeyError):
         changed.replace(resources, no_such_field=1)
+
+
+def test_what_lacks_a_field_or_has_one_too_many_is_refused():
+    with pytest.raises(TypeError, match="Allocation needs 'node'"):
+        codec.decode(Allocation, {"cpu_milli": 1})
+    with pytest.raises(ValueError, match=r"Allocation has no field \['colour'\]"):
+        codec.decode(Allocation, {"node": "n", "colour": "red"})
+
+
+def test_a_number_that_is_none_is_not_written():
+    with pytest.raises(ValueError, match="Unknown format code 'd'"):
+        codec.dumps(Allocation(node="n", cpu_milli="4"))
