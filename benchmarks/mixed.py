@@ -34,6 +34,8 @@ GANG_NODES = 8
 FRAMES = 30_000
 """Per studio: more than are ever done, so that both always wait."""
 FRAME_MS = (20_000, 60_000)
+SLICES = 8
+"""Of a frame: sample slices of 2.5 to 7.5 s, tasks that one lease runs one after the other (``chunk: 8``)."""
 TRANSCODE_MS = (20_000, 40_000)
 SWITCH_MS = (20_000, 120_000)
 """A gang's nodes change lanes before it runs: its cards are held meanwhile."""
@@ -67,11 +69,16 @@ class Farm:
         """Of one task, drawn from what names it."""
         if job.kind is JobKind.TRAIN:
             return step.run_ms_expected
+        if job.kind is JobKind.RENDER:
+            return -(-self._frame_ms(job, index // SLICES) // SLICES)
         draw = np.random.default_rng([self.seed, int(job.id[1:]), index])
-        if job.kind is JobKind.RENDER and self.frames_ms:
+        return int(draw.integers(TRANSCODE_MS[0], TRANSCODE_MS[1] + 1))
+
+    def _frame_ms(self, job: Job, frame: int) -> int:
+        draw = np.random.default_rng([self.seed, int(job.id[1:]), frame])
+        if self.frames_ms:
             return self.frames_ms[int(draw.integers(len(self.frames_ms)))]
-        low, high = FRAME_MS if job.kind is JobKind.RENDER else TRANSCODE_MS
-        return int(draw.integers(low, high + 1))
+        return int(draw.integers(FRAME_MS[0], FRAME_MS[1] + 1))
 
     def script(self, starting: Starting) -> Script:
         """As its work says; a gang's nodes switch lanes first."""
@@ -106,7 +113,14 @@ def jobs(hours: float, seed: int, *, one_queue: bool, priorities: bool, told: Fa
 
 
 def _frames(queue: str) -> Job:
-    step = Step(name="frames", kind=StepKind.RENDER, count=FRAMES, resources=_ask(cards=1), grace_ms=2 * SECOND_MS)
+    step = Step(
+        name="frames",
+        kind=StepKind.RENDER,
+        count=FRAMES * SLICES,
+        chunk=SLICES,
+        resources=_ask(cards=1),
+        grace_ms=2 * SECOND_MS,
+    )
     return _job(JobKind.RENDER, "film", queue, step, 0)
 
 

@@ -171,8 +171,15 @@ class Evictor:
             return False
         if policy.preemption is Preemption.ALWAYS:
             return True
-        return _kind(candidate) not in self._hopeless and (
-            candidate.job.priority - self._lowest_priority >= policy.preempt_gap
+        return candidate.job.id in self._state.leaving or (
+            _kind(candidate) not in self._hopeless and self._may_displace(candidate)
+        )
+
+    def _may_displace(self, candidate: Candidate) -> bool:
+        """Whether it may stop others than those that leave for it."""
+        return (
+            self._policy.preemption is Preemption.ALWAYS
+            or candidate.job.priority - self._lowest_priority >= self._policy.preempt_gap
             or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
 
@@ -182,9 +189,7 @@ class Evictor:
 
     def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[tuple[Victim, Ground]]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
-        for lease_id in sorted(
-            {key for name in nodes for key in self._state.leases_of_node.get(name, ())}, key=number_of
-        ):
+        for lease_id in self._in_question(candidate, nodes):
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)
@@ -194,9 +199,21 @@ class Evictor:
             if why is not None:
                 yield self._victim(record, job, step), why
 
+    def _in_question(self, candidate: Candidate, nodes: frozenset[str]) -> list[str]:
+        """Leases on ``nodes`` among which are those that may be stopped for the candidate, in order of granting."""
+        leases = self._state.leases
+        if self._may_displace(candidate):
+            found = {key for name in nodes for key in self._state.leases_of_node.get(name, ())}
+        else:
+            leaving = self._state.leaving.get(candidate.job.id, ())
+            found = {key for key in leaving if any(a.node in nodes for a in leases[key].lease.allocations)}
+        return sorted(found, key=number_of)
+
     def _may_stop(  # noqa: PLR0917 (all of them decide)
         self, candidate: Candidate, mine: Standing, record: LeaseRecord, job: JobRecord, step: Step, done: StepRecord
     ) -> Ground | None:
+        if record.lease.leaves_for == candidate.job.id:
+            return Ground.PROMISE
         queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
         reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
         why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)

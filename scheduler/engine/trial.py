@@ -11,16 +11,18 @@ from scheduler.engine.ends import estimate_of, left_ms
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
+from scheduler.model.job import JobRecord
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
-from scheduler.model.policy import Backfill, Policy
+from scheduler.model.policy import Backfill, Policy, Preemption
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import Calendar, Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import amounts_of
+from scheduler.queueing.preempt import spared, unit_ms
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
@@ -54,6 +56,8 @@ class Trial:
         self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
         """By node: what this plan starts, with its expected end."""
         self._shapes_started: set[Demand] = set()
+        self._waiting = {key for key in state.leaving if key in state.active and _waits(state.active[key])}
+        """Jobs that others leave for."""
         self._known_ends: dict[str, list[tuple[int, Allocation, str]]] = {}
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,9 +140,22 @@ class Trial:
 
     def barred(self, candidate: Candidate) -> frozenset[str]:
         """Nodes kept for others for as long as the candidate would need them."""
-        end_ms = self.now_ms + candidate.run_ms
+        end_ms = self.now_ms + (self.leaves_ms(candidate) or candidate.run_ms)
         promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if self.promises else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
+
+    def leaves_ms(self, candidate: Candidate) -> int:
+        """How long a lease of the candidate must last to be worth it, if it is stopped for who is ahead of it then.
+
+        0: it is not to be stopped, or only its end is worth anything.
+        """
+        step = candidate.step
+        if step.ranks > 1 or not step.preemptible or self.policy.preemption is Preemption.NEVER:
+            return 0
+        job = self.state.jobs.get(candidate.job.id)
+        if job is not None and spared(job, self.policy):
+            return 0
+        return unit_ms(step, min(candidate.chunk, candidate.left), candidate.estimate.median_ms)
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
@@ -154,6 +171,7 @@ class Trial:
 
     def _lease(self, candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str) -> Lease:
         job, step = candidate.job, candidate.step
+        leaves_for = self._leaves_for(candidate, allocations)
         indices = tuple(islice(candidate.tasks, candidate.chunk))
         candidate.left -= len(indices)
         candidate.parallel_left -= 1
@@ -166,7 +184,18 @@ class Trial:
             allocations=allocations,
             attempts=tuple(attempt_id(job.id, step.name, i, tries(candidate.record, i)[0] + 1) for i in indices),
             granted_ms=self.now_ms,
+            leaves_for=leaves_for,
         )
+
+    def _leaves_for(self, candidate: Candidate, allocations: tuple[Allocation, ...]) -> str:
+        """The job for whose start the lease is to be stopped: of those ahead, the first on its nodes or on any.
+
+        On any, because where that start is made depends on what ends first.
+        """
+        if not self.promises or not self.leaves_ms(candidate):
+            return ""
+        here = self.guard.delayed(allocation.node for allocation in allocations)
+        return next(p.job_id for p in (*here, *self.promises))
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -276,7 +305,15 @@ class Trial:
         job, step_name = record.lease.job_id, record.lease.step
         if record.lease.id in self.stopped:
             return self.now_ms + find_step(self.state.jobs[job], step_name)[0].grace_ms
-        return self.now_ms + left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
+        left = left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
+        if record.lease.leaves_for in self._waiting:
+            # One more, so that who was stopped already is counted on first.
+            left = min(left, find_step(self.state.jobs[job], step_name)[0].grace_ms + 1)
+        return self.now_ms + left
+
+
+def _waits(record: JobRecord) -> bool:
+    return any(step.waiting.spans for step in record.steps)
 
 
 def quota_reason(block: Block) -> Reason:
