@@ -17,10 +17,12 @@ from scheduler.placement.fit import capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
+from scheduler.queueing.calendar import Floors
+from scheduler.queueing.durations import worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.precedence import Standing, ahead
-from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
+from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground, spared, unit_ms
 from scheduler.queueing.quota import Quotas
 from scheduler.queueing.rank import weight_milli
 
@@ -33,10 +35,13 @@ AHEAD_MAX = 64
 class Evictor:
     """Works on one plan's trial: ``search`` has the nodes as the plan leaves them so far."""
 
-    def __init__(self, state: State, search: Search, quotas: Quotas, now_ms: int, policy: Policy) -> None:
+    def __init__(  # noqa: PLR0917 (the parts of one trial)
+        self, state: State, search: Search, quotas: Quotas, floors: Floors, now_ms: int, policy: Policy
+    ) -> None:
         self._state = state
         self._search = search
         self._quotas = quotas
+        self._floors = floors
         self._now_ms = now_ms
         self._policy = policy
         self._tries = 0
@@ -50,6 +55,32 @@ class Evictor:
         """By node, where those will start, each with its tenant."""
         self._passed: list[tuple[Candidate, bool]] = []
         """Those ahead that found no room, and whether a guarantee covers them: they start first when there is some."""
+        self._overstaying: dict[str, bool] = {}
+
+    def leaves(self, record: LeaseRecord) -> bool:
+        """Whether an open lease ends when a promised start needs its place: as it was granted, or as it overstays."""
+        job = self._state.active.get(record.lease.leaves_for)
+        granted_so = job is not None and any(step.waiting.spans for step in job.steps)
+        return self._policy.preemption is not Preemption.NEVER and (granted_so or self._overstays(record))
+
+    def _overstays(self, record: LeaseRecord) -> bool:
+        """It runs for longer than was expected when others were promised its place, and a stop leaves most of it."""
+        lease = record.lease
+        known = self._overstaying.get(lease.id)
+        if known is None:
+            job = self._state.jobs[lease.job_id]
+            step, done = find_step(job, lease.step)
+            task_ms = self._state.durations.estimate(job.job, step, done).median_ms
+            first = next(self._state.attempts_of(lease))
+            expected_ms = task_ms * len(lease.attempts) - worked_ms(done, first.index)
+            known = self._overstaying[lease.id] = (
+                len(lease.allocations) == 1
+                and step.preemptible
+                and self._now_ms - lease.granted_ms > expected_ms
+                and unit_ms(step, len(lease.attempts), task_ms) > 0
+                and not spared(job, self._policy)
+            )
+        return known
 
     def fits_when_stopped(self, candidate: Candidate, names: Sequence[str]) -> bool:
         """Whether what is stopping already makes room on ``names``; that room is then the candidate's."""
@@ -60,12 +91,16 @@ class Evictor:
             self._claim(candidate, names)
         return fits
 
-    def victims(self, candidate: Candidate, names: Sequence[str]) -> tuple[Preempt, ...]:
-        """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help."""
+    def victims(self, candidate: Candidate, names: Sequence[str], *, promised: bool = False) -> tuple[Preempt, ...]:
+        """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help.
+
+        ``promised``: its start there is promised; what leaves for that is stopped, and nobody else.
+        """
         with self._as_expected():
-            chosen = self._cheapest(candidate, names)
+            chosen = self._cheapest(candidate, names, promised=promised)
             if not chosen or self._taken_by_others(candidate, chosen):
-                self._hopeless.add(_kind(candidate))
+                if not promised:
+                    self._hopeless.add(_kind(candidate))
                 return ()
         self._gone.update(chosen)
         self._claim(candidate, names)
@@ -115,10 +150,10 @@ class Evictor:
             if not left:
                 return
 
-    def _cheapest(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
+    def _cheapest(self, candidate: Candidate, names: Sequence[str], *, promised: bool) -> tuple[str, ...]:
         found: list[Victim] = []
         reclaimed: dict[str, tuple[str, Amounts]] = {}
-        for victim, why in self._possible(candidate, frozenset(names)):
+        for victim, why in self._possible(candidate, frozenset(names), promised=promised):
             found.append(victim)
             if why is Ground.GUARANTEE:
                 reclaimed[victim.lease_id] = self._held_by(victim.lease_id)
@@ -127,10 +162,30 @@ class Evictor:
             return self._fits(candidate, names, leases)
 
         def allowed(leases: frozenset[str]) -> bool:
+            if promised:
+                return self._stays_above(leases)
             taken = [reclaimed[key] for key in leases if key in reclaimed]
             return self._quotas.may_reclaim_all(candidate.queue, candidate.amounts, taken)
 
         return choose(found, fits, allowed) if found else ()
+
+    def _stays_above(self, leases: frozenset[str]) -> bool:
+        """Without ``leases`` no kind is below its floor and no queue within its guarantee: those would start first."""
+        held = [(self._kind_of(key), *self._held_by(key)) for key in sorted(leases)]
+        for kind, queue, amounts in held:
+            self._floors.give(kind, amounts)
+            self._quotas.give(queue, amounts)
+        above = not any(
+            self._floors.is_below(kind, amounts) or self._quotas.entitled(queue, amounts)
+            for kind, queue, amounts in held
+        )
+        for kind, queue, amounts in held:
+            self._floors.take(kind, amounts)
+            self._quotas.take(queue, amounts)
+        return above
+
+    def _kind_of(self, lease_id: str) -> str:
+        return self._state.jobs[self._state.leases[lease_id].lease.job_id].job.kind
 
     def _fits(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> bool:
         """Room on ``names`` and quota for the candidate once ``leases`` and what is stopping have ended."""
@@ -171,15 +226,8 @@ class Evictor:
             return False
         if policy.preemption is Preemption.ALWAYS:
             return True
-        return candidate.job.id in self._state.leaving or (
-            _kind(candidate) not in self._hopeless and self._may_displace(candidate)
-        )
-
-    def _may_displace(self, candidate: Candidate) -> bool:
-        """Whether it may stop others than those that leave for it."""
-        return (
-            self._policy.preemption is Preemption.ALWAYS
-            or candidate.job.priority - self._lowest_priority >= self._policy.preempt_gap
+        return _kind(candidate) not in self._hopeless and (
+            candidate.job.priority - self._lowest_priority >= policy.preempt_gap
             or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
 
@@ -187,33 +235,29 @@ class Evictor:
     def _lowest_priority(self) -> int:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
-    def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[tuple[Victim, Ground]]:
+    def _possible(
+        self, candidate: Candidate, nodes: frozenset[str], *, promised: bool
+    ) -> Iterator[tuple[Victim, Ground]]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
-        for lease_id in self._in_question(candidate, nodes):
+        for lease_id in sorted(
+            {key for name in nodes for key in self._state.leases_of_node.get(name, ())}, key=number_of
+        ):
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)
             if job.job.id == candidate.job.id or lease_id in self._gone:
                 continue
-            why = self._may_stop(candidate, mine, record, job, step, done)
+            if promised:
+                leaves = record.lease.leaves_for == candidate.job.id or self._overstays(record)
+                why = Ground.PROMISE if leaves else None
+            else:
+                why = self._may_stop(candidate, mine, record, job, step, done)
             if why is not None:
                 yield self._victim(record, job, step), why
-
-    def _in_question(self, candidate: Candidate, nodes: frozenset[str]) -> list[str]:
-        """Leases on ``nodes`` among which are those that may be stopped for the candidate, in order of granting."""
-        leases = self._state.leases
-        if self._may_displace(candidate):
-            found = {key for name in nodes for key in self._state.leases_of_node.get(name, ())}
-        else:
-            leaving = self._state.leaving.get(candidate.job.id, ())
-            found = {key for key in leaving if any(a.node in nodes for a in leases[key].lease.allocations)}
-        return sorted(found, key=number_of)
 
     def _may_stop(  # noqa: PLR0917 (all of them decide)
         self, candidate: Candidate, mine: Standing, record: LeaseRecord, job: JobRecord, step: Step, done: StepRecord
     ) -> Ground | None:
-        if record.lease.leaves_for == candidate.job.id:
-            return Ground.PROMISE
         queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
         reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
         why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)

@@ -77,8 +77,6 @@ class State:
         """Open leases per job and step; absent means none."""
         self.leases_of_node: dict[str, dict[str, None]] = {}
         """Open leases with a part on a node, in order of granting; absent means none."""
-        self.leaving: dict[str, dict[str, None]] = {}
-        """Open leases that leave for the start of a job, by that job; absent means none."""
         self.held: dict[str, Amounts] = {}
         """What each queue holds now; absent means nothing."""
         self.held_since: dict[str, Amounts] = {}
@@ -296,9 +294,13 @@ class State:
         for name, seats in step.resources.licences:
             _add(self.seats, name, sign * seats * ranks)
         for node in {allocation.node for allocation in lease.allocations}:
-            _list(self.leases_of_node, node, lease.id, sign)
-        if lease.leaves_for:
-            _list(self.leaving, lease.leaves_for, lease.id, sign)
+            on = self.leases_of_node.setdefault(node, {})
+            if sign > 0:
+                on[lease.id] = None
+            else:
+                del on[lease.id]
+                if not on:
+                    del self.leases_of_node[node]
         return amounts
 
 
@@ -312,15 +314,6 @@ def _add(counts: dict[K, int], key: K, amount: int) -> None:
     counts[key] = counts.get(key, 0) + amount
     if not counts[key]:
         del counts[key]
-
-
-def _list(lists: dict[str, dict[str, None]], key: str, lease_id: str, sign: int) -> None:
-    if sign > 0:
-        lists.setdefault(key, {})[lease_id] = None
-        return
-    del lists[key][lease_id]
-    if not lists[key]:
-        del lists[key]
 
 
 def _keep_leased(node: Node, before: NodeView) -> Node:

@@ -11,7 +11,6 @@ from scheduler.engine.ends import estimate_of, left_ms
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.state import State
-from scheduler.model.job import JobRecord
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
@@ -44,7 +43,7 @@ class Trial:
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
-        self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
+        self.evictor = Evictor(state, self.search, quotas, self.floors, now_ms, policy)
         self.promises: list[Promise] = []
         self.promises_max = policy.promises_max
         self.shut = ""
@@ -56,8 +55,6 @@ class Trial:
         self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
         """By node: what this plan starts, with its expected end."""
         self._shapes_started: set[Demand] = set()
-        self._waiting = {key for key in state.leaving if key in state.active and _waits(state.active[key])}
-        """Jobs that others leave for."""
         self._known_ends: dict[str, list[tuple[int, Allocation, str]]] = {}
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,17 +216,21 @@ class Trial:
         names = self._possible(candidate)
         expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
         nodes = self._promise(candidate, names) if promised or expected else ()
+        if nodes and not expected:
+            expected, stops = self._stop_for(candidate, nodes, promised=True)
         if not expected:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
         return stops
 
-    def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
-        """Whether stops make room for the candidate, and those that are new."""
+    def _stop_for(
+        self, candidate: Candidate, names: Sequence[str], *, promised: bool = False
+    ) -> tuple[bool, tuple[Preempt, ...]]:
+        """Whether stops make room for the candidate, and those that are new. ``promised``: of what leaves for it."""
         free = [name for name in names if name not in self._kept]
         if self.evictor.fits_when_stopped(candidate, free):
             return True, ()
-        stops = self.evictor.victims(candidate, free)
+        stops = self.evictor.victims(candidate, free, promised=promised)
         self.stopped.update(stop.lease_id for stop in stops)
         if stops:
             self._known_ends.clear()
@@ -306,14 +307,10 @@ class Trial:
         if record.lease.id in self.stopped:
             return self.now_ms + find_step(self.state.jobs[job], step_name)[0].grace_ms
         left = left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
-        if record.lease.leaves_for in self._waiting:
+        if self.evictor.leaves(record):
             # One more, so that who was stopped already is counted on first.
             left = min(left, find_step(self.state.jobs[job], step_name)[0].grace_ms + 1)
         return self.now_ms + left
-
-
-def _waits(record: JobRecord) -> bool:
-    return any(step.waiting.spans for step in record.steps)
 
 
 def quota_reason(block: Block) -> Reason:
