@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -47,6 +47,9 @@ class Evictor:
         self._tries = 0
         self._gone = {record.lease.id for record in state.leases.values() if record.stopping}
         """Leases that are stopping already, and those this plan stops."""
+        self.leaving_for = frozenset(r.lease.leaves_for for r in state.leases.values() if r.lease.leaves_for)
+        """Jobs for whose promised start open leases are stopped, or will be."""
+        self.stopped_for = frozenset(state.leases[key].lease.leaves_for for key in self._gone) & self.leaving_for
         self._expected: list[tuple[str, Amounts]] = []
         """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""
         self._hopeless: set[tuple[object, ...]] = set()
@@ -58,29 +61,53 @@ class Evictor:
         self._overstaying: dict[str, bool] = {}
 
     def leaves(self, record: LeaseRecord) -> bool:
-        """Whether an open lease ends when a promised start needs its place: as it was granted, or as it overstays."""
+        """Whether an open lease is stopped once a promised start needs no more: granted so, or overstaying."""
+        if self._policy.preemption is Preemption.NEVER or record.stopping:
+            return False
         job = self._state.active.get(record.lease.leaves_for)
         granted_so = job is not None and any(step.waiting.spans for step in job.steps)
-        return self._policy.preemption is not Preemption.NEVER and (granted_so or self._overstays(record))
+        return granted_so or self._overstays(record)
 
     def _overstays(self, record: LeaseRecord) -> bool:
-        """It runs for longer than was expected when others were promised its place, and a stop leaves most of it."""
-        lease = record.lease
-        known = self._overstaying.get(lease.id)
+        """It runs for longer than was expected at its start, and a stop leaves most of its work."""
+        known = self._overstaying.get(record.lease.id)
         if known is None:
-            job = self._state.jobs[lease.job_id]
-            step, done = find_step(job, lease.step)
-            task_ms = self._state.durations.estimate(job.job, step, done).median_ms
-            first = next(self._state.attempts_of(lease))
-            expected_ms = task_ms * len(lease.attempts) - worked_ms(done, first.index)
-            known = self._overstaying[lease.id] = (
-                len(lease.allocations) == 1
-                and step.preemptible
-                and self._now_ms - lease.granted_ms > expected_ms
-                and unit_ms(step, len(lease.attempts), task_ms) > 0
-                and not spared(job, self._policy)
-            )
+            known = self._overstaying[record.lease.id] = self._is_overdue(record)
         return known
+
+    def _is_overdue(self, record: LeaseRecord) -> bool:
+        lease, job = record.lease, self._state.jobs[record.lease.job_id]
+        step, done = find_step(job, lease.step)
+        tasks = len(lease.attempts)
+        if (
+            len(lease.allocations) > 1
+            or not (step.preemptible and unit_ms(step, tasks, 1))
+            or spared(job, self._policy)
+        ):
+            return False
+        first = next(self._state.attempts_of(lease))
+        task_ms = self._state.durations.estimate(job.job, step, done).median_ms
+        return self._now_ms - lease.granted_ms > task_ms * tasks - worked_ms(done, first.index)
+
+    def leave_now(self, candidate: Candidate, names: Iterable[str]) -> tuple[Preempt, ...]:
+        """Stops of what leaves for the candidate on those of ``names`` that hold nothing else."""
+        held = ([self._state.leases[key] for key in self._state.leases_of_node.get(name, ())] for name in names)
+        found = {
+            record.lease.id
+            for records in held
+            if all(record.stopping or self._leaves_for(record, candidate) for record in records)
+            for record in records
+            if not record.stopping
+        }
+        return self._stops(candidate, sorted(found, key=number_of)) if self._stays_above(frozenset(found)) else ()
+
+    def _leaves_for(self, record: LeaseRecord, candidate: Candidate) -> bool:
+        return record.lease.leaves_for == candidate.job.id or self._overstays(record)
+
+    def _stops(self, candidate: Candidate, chosen: Sequence[str]) -> tuple[Preempt, ...]:
+        self._gone.update(chosen)
+        reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
+        return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
 
     def fits_when_stopped(self, candidate: Candidate, names: Sequence[str]) -> bool:
         """Whether what is stopping already makes room on ``names``; that room is then the candidate's."""
@@ -102,10 +129,9 @@ class Evictor:
                 if not promised:
                     self._hopeless.add(_kind(candidate))
                 return ()
-        self._gone.update(chosen)
+        stops = self._stops(candidate, chosen)
         self._claim(candidate, names)
-        reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
-        return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
+        return stops
 
     @property
     def is_full(self) -> bool:
@@ -248,8 +274,7 @@ class Evictor:
             if job.job.id == candidate.job.id or lease_id in self._gone:
                 continue
             if promised:
-                leaves = record.lease.leaves_for == candidate.job.id or self._overstays(record)
-                why = Ground.PROMISE if leaves else None
+                why = Ground.PROMISE if self._leaves_for(record, candidate) else None
             else:
                 why = self._may_stop(candidate, mine, record, job, step, done)
             if why is not None:

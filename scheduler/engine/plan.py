@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -70,36 +70,48 @@ def make_plan(
     draft.preempts += wanted.stops
     draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
     if wanted.steered:
-        steered = {queue: [c for c in cs if c.key in wanted.steered] for queue, cs in entries.items()}
+        steered = _only(entries, wanted.steered)
         for candidate in chain.from_iterable(steered.values()):
             steer(candidate, wanted.places.get(candidate.key))
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
-        entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
+        entries = _only(entries, wanted.steered, inside=False)
+    # 5. Who others were stopped for comes next, so that nobody was stopped in vain.
+    first = {c.key for cs in entries.values() for c in cs if draft.trial.comes_first(c)}
+    if first:
+        _place_all(draft, Order(tree, state.totals, draft.shares, _only(entries, first)))
+        entries = _only(entries, first, inside=False)
     unsteered = len(draft.left_over)
-    # 5. Kinds of job below their floor go first, until they reach it.
+    # 6. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
         below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
         _place_all(draft, Order(tree, state.totals, draft.shares, below), draft.trial.is_below_floor)
-    # 6. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
+    # 7. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
     if any(any(queue.guaranteed) for queue in tree):
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
-    # 7. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    # 8. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
-    # 8. Move nodes between lanes for those who wait.
+    # 9. Move nodes between lanes for those who wait.
     moves = conversions(draft.trial, draft.left_over)
-    # 9. Say why everything else waits.
+    # 10. Say why everything else waits.
     told: Iterable[Wait] = ()
     if waits:
         told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (*stops, *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves)
     plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *barred) if waits else ())
-    # 10. Say when something may change without an event.
+    # 11. Say when something may change without an event.
     if not (draft.left_over or barred):
         return plan
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in barred for reason in wait.reasons)
     return replace(plan, wake_ms=wake(draft.trial, plan, wanted.wake_ms, banned=banned))
+
+
+def _only(
+    entries: Mapping[str, Sequence[Candidate]], keys: Collection[tuple[str, str]], *, inside: bool = True
+) -> dict[str, list[Candidate]]:
+    """The entries with these keys, or all others."""
+    return {queue: [c for c in cs if (c.key in keys) is inside] for queue, cs in entries.items()}
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -134,7 +146,7 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
             break  # nothing more starts, and nobody asks why
         if only is None and not full:
             draft.preempts += trial.pass_over(candidate)
-            drain(trial, candidate)
+            draft.preempts += drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
 

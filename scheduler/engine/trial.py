@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
@@ -100,6 +100,13 @@ class Trial:
     def is_guaranteed(self, candidate: Candidate) -> bool:
         """One more lease of it stays within a guarantee."""
         return self.quotas.entitled(candidate.queue, candidate.amounts)
+
+    def comes_first(self, candidate: Candidate) -> bool:
+        """Leases are stopped for its promised start, or were: the room is its, whoever is below a floor by now."""
+        step, key = candidate.step, candidate.job.id
+        return key in self.evictor.stopped_for or (
+            key in self.evictor.leaving_for and self.search.most(candidate.demand, step.together) >= step.ranks
+        )
 
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
@@ -231,10 +238,19 @@ class Trial:
         if self.evictor.fits_when_stopped(candidate, free):
             return True, ()
         stops = self.evictor.victims(candidate, free, promised=promised)
+        self._note(stops)
+        return bool(stops), stops
+
+    def leave_now(self, candidate: Candidate, names: Iterable[str]) -> tuple[Preempt, ...]:
+        """What leaves for the candidate on nodes that hold nothing else is stopped."""
+        stops = self.evictor.leave_now(candidate, names)
+        self._note(stops)
+        return stops
+
+    def _note(self, stops: tuple[Preempt, ...]) -> None:
         self.stopped.update(stop.lease_id for stop in stops)
         if stops:
             self._known_ends.clear()
-        return bool(stops), stops
 
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
