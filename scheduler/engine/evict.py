@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
+from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State, number_of
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
 from scheduler.model.lease import Allocation, LeaseRecord
@@ -18,11 +19,10 @@ from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import Floors
-from scheduler.queueing.durations import worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.precedence import Standing, ahead
-from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground, spared, unit_ms
+from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
 from scheduler.queueing.quota import Quotas
 from scheduler.queueing.rank import weight_milli
 
@@ -36,20 +36,27 @@ class Evictor:
     """Works on one plan's trial: ``search`` has the nodes as the plan leaves them so far."""
 
     def __init__(  # noqa: PLR0917 (the parts of one trial)
-        self, state: State, search: Search, quotas: Quotas, floors: Floors, now_ms: int, policy: Policy
+        self,
+        state: State,
+        search: Search,
+        quotas: Quotas,
+        floors: Floors,
+        leavers: Leavers,
+        now_ms: int,
+        policy: Policy,
     ) -> None:
         self._state = state
         self._search = search
         self._quotas = quotas
         self._floors = floors
+        self._leavers = leavers
         self._now_ms = now_ms
         self._policy = policy
         self._tries = 0
         self._gone = {record.lease.id for record in state.leases.values() if record.stopping}
         """Leases that are stopping already, and those this plan stops."""
-        self.leaving_for = frozenset(r.lease.leaves_for for r in state.leases.values() if r.lease.leaves_for)
-        """Jobs for whose promised start open leases are stopped, or will be."""
-        self.stopped_for = frozenset(state.leases[key].lease.leaves_for for key in self._gone) & self.leaving_for
+        self.stopped_for = frozenset(state.leases[key].lease.leaves_for for key in self._gone) & leavers.jobs
+        """Jobs for whose promised start leases are stopping already."""
         self._expected: list[tuple[str, Amounts]] = []
         """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""
         self._hopeless: set[tuple[object, ...]] = set()
@@ -58,36 +65,6 @@ class Evictor:
         """By node, where those will start, each with its tenant."""
         self._passed: list[tuple[Candidate, bool]] = []
         """Those ahead that found no room, and whether a guarantee covers them: they start first when there is some."""
-        self._overstaying: dict[str, bool] = {}
-
-    def leaves(self, record: LeaseRecord) -> bool:
-        """Whether an open lease is stopped once a promised start needs no more: granted so, or overstaying."""
-        if self._policy.preemption is Preemption.NEVER or record.stopping:
-            return False
-        job = self._state.active.get(record.lease.leaves_for)
-        granted_so = job is not None and any(step.waiting.spans for step in job.steps)
-        return granted_so or self._overstays(record)
-
-    def _overstays(self, record: LeaseRecord) -> bool:
-        """It runs for longer than was expected at its start, and a stop leaves most of its work."""
-        known = self._overstaying.get(record.lease.id)
-        if known is None:
-            known = self._overstaying[record.lease.id] = self._is_overdue(record)
-        return known
-
-    def _is_overdue(self, record: LeaseRecord) -> bool:
-        lease, job = record.lease, self._state.jobs[record.lease.job_id]
-        step, done = find_step(job, lease.step)
-        tasks = len(lease.attempts)
-        if (
-            len(lease.allocations) > 1
-            or not (step.preemptible and unit_ms(step, tasks, 1))
-            or spared(job, self._policy)
-        ):
-            return False
-        first = next(self._state.attempts_of(lease))
-        task_ms = self._state.durations.estimate(job.job, step, done).median_ms
-        return self._now_ms - lease.granted_ms > task_ms * tasks - worked_ms(done, first.index)
 
     def leave_now(self, candidate: Candidate, names: Iterable[str]) -> tuple[Preempt, ...]:
         """Stops of what leaves for the candidate on those of ``names`` that hold nothing else."""
@@ -95,14 +72,11 @@ class Evictor:
         found = {
             record.lease.id
             for records in held
-            if all(record.stopping or self._leaves_for(record, candidate) for record in records)
+            if all(record.stopping or self._leavers.leaves_for(record, candidate.job.id) for record in records)
             for record in records
             if not record.stopping
         }
         return self._stops(candidate, sorted(found, key=number_of)) if self._stays_above(frozenset(found)) else ()
-
-    def _leaves_for(self, record: LeaseRecord, candidate: Candidate) -> bool:
-        return record.lease.leaves_for == candidate.job.id or self._overstays(record)
 
     def _stops(self, candidate: Candidate, chosen: Sequence[str]) -> tuple[Preempt, ...]:
         self._gone.update(chosen)
@@ -117,6 +91,10 @@ class Evictor:
         if fits and self._gone:
             self._claim(candidate, names)
         return fits
+
+    def expect(self, ending: frozenset[str]) -> None:
+        """These leases will have ended by themselves when what this plan stops is gone."""
+        self._gone |= ending
 
     def victims(self, candidate: Candidate, names: Sequence[str], *, promised: bool = False) -> tuple[Preempt, ...]:
         """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help.
@@ -274,7 +252,7 @@ class Evictor:
             if job.job.id == candidate.job.id or lease_id in self._gone:
                 continue
             if promised:
-                why = Ground.PROMISE if self._leaves_for(record, candidate) else None
+                why = Ground.PROMISE if self._leavers.leaves_for(record, candidate.job.id) else None
             else:
                 why = self._may_stop(candidate, mine, record, job, step, done)
             if why is not None:

@@ -10,18 +10,18 @@ from scheduler.engine.chunk import chunk_size
 from scheduler.engine.ends import estimate_of, left_ms
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
+from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
-from scheduler.model.policy import Backfill, Policy, Preemption
+from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, thousandths
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import Calendar, Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import amounts_of
-from scheduler.queueing.preempt import spared, unit_ms
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
@@ -43,8 +43,11 @@ class Trial:
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
-        self.evictor = Evictor(state, self.search, quotas, self.floors, now_ms, policy)
+        self.leavers = Leavers(state, now_ms, policy)
+        self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
         self.promises: list[Promise] = []
+        self.calls_ms: list[int] = []
+        """When those are to be told that leave for promised starts."""
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
@@ -105,7 +108,7 @@ class Trial:
         """Leases are stopped for its promised start, or were: the room is its, whoever is below a floor by now."""
         step, key = candidate.step, candidate.job.id
         return key in self.evictor.stopped_for or (
-            key in self.evictor.leaving_for and self.search.most(candidate.demand, step.together) >= step.ranks
+            key in self.leavers.jobs and self.search.most(candidate.demand, step.together) >= step.ranks
         )
 
     def quota(self, candidate: Candidate) -> Reason | None:
@@ -144,22 +147,9 @@ class Trial:
 
     def barred(self, candidate: Candidate) -> frozenset[str]:
         """Nodes kept for others for as long as the candidate would need them."""
-        end_ms = self.now_ms + (self.leaves_ms(candidate) or candidate.run_ms)
+        end_ms = self.now_ms + (self.leavers.term_ms(candidate) or candidate.run_ms)
         promised = self.guard.barred(candidate.demand, end_ms, candidate.job.tenant) if self.promises else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
-
-    def leaves_ms(self, candidate: Candidate) -> int:
-        """How long a lease of the candidate must last to be worth it, if it is stopped for who is ahead of it then.
-
-        0: it is not to be stopped, or only its end is worth anything.
-        """
-        step = candidate.step
-        if step.ranks > 1 or not step.preemptible or self.policy.preemption is Preemption.NEVER:
-            return 0
-        job = self.state.jobs.get(candidate.job.id)
-        if job is not None and spared(job, self.policy):
-            return 0
-        return unit_ms(step, min(candidate.chunk, candidate.left), candidate.estimate.median_ms)
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
@@ -196,7 +186,7 @@ class Trial:
 
         On any, because where that start is made depends on what ends first.
         """
-        if not self.promises or not self.leaves_ms(candidate):
+        if not self.promises or not self.leavers.term_ms(candidate):
             return ""
         here = self.guard.delayed(allocation.node for allocation in allocations)
         return next(p.job_id for p in (*here, *self.promises))
@@ -224,11 +214,20 @@ class Trial:
         expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
         nodes = self._promise(candidate, names) if promised or expected else ()
         if nodes and not expected:
-            expected, stops = self._stop_for(candidate, nodes, promised=True)
+            expected, stops = self._call_in(candidate, nodes)
         if not expected:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
         return stops
+
+    def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
+        """The same for its promised start: what leaves for it is told in time to be gone with the others."""
+        lead_ms = self.leavers.lead_ms(nodes)
+        if not lead_ms:
+            return False, ()
+        self.calls_ms += [p.start_ms - lead_ms for p in self.promises if (p.job_id, p.step) == candidate.key]
+        self.evictor.expect(self.leavers.ending(nodes, lead_ms))
+        return self._stop_for(candidate, nodes, promised=True)
 
     def _stop_for(
         self, candidate: Candidate, names: Sequence[str], *, promised: bool = False
@@ -323,7 +322,7 @@ class Trial:
         if record.lease.id in self.stopped:
             return self.now_ms + find_step(self.state.jobs[job], step_name)[0].grace_ms
         left = left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
-        if self.evictor.leaves(record):
+        if self.leavers.leaves(record):
             # One more, so that who was stopped already is counted on first.
             left = min(left, find_step(self.state.jobs[job], step_name)[0].grace_ms + 1)
         return self.now_ms + left

@@ -27,6 +27,7 @@ def _instants(trial: Trial, plan: Plan, steer_ms: int, banned: bool) -> Iterator
     now_ms, policy = plan.now_ms, trial.policy
     yield steer_ms
     yield from (action.start_ms for action in plan.actions if isinstance(action, Reserve))
+    yield from trial.calls_ms
     if policy.preemption is Preemption.ALWAYS:
         yield now_ms + LOOK_AGAIN_MS
     if banned:
