@@ -32,6 +32,7 @@ def drain(trial: Trial, candidate: Candidate) -> tuple[Preempt, ...]:
     """
     if candidate.step.ranks == 1 or not candidate.left or candidate.blocked is not None or not trial.has_lanes:
         return ()
+    trial.lanes_kept.add(Lane(candidate.demand.lane))
     nodes = tuple(_nodes_for(trial, candidate))
     trial.moves.update({node: Lane(candidate.demand.lane) for node in nodes if _is_idle(trial, node)})
     return trial.leave_now(candidate, (node for node in nodes if node not in trial.moves))
@@ -88,10 +89,11 @@ def _is_idle(trial: Trial, node: str) -> bool:
 
 def _offers(trial: Trial, candidate: Candidate, lane: Lane) -> Iterator[tuple[int, int, int, str]]:
     """``(when it is free, -copies, copies, node)`` of nodes in the other lane that nobody has been promised."""
+    kept = trial.lanes_kept if candidate.step.ranks == 1 else ()
     for name, view in trial.state.nodes.items():
         node = view.node
         other = node.lane not in (Lane.ANY, lane) and node.state is NodeState.READY
-        if not other or name in trial.guard.nodes or name in trial.moves:
+        if not other or node.lane in kept or name in trial.guard.nodes or name in trial.moves:
             continue
         copies = _copies(trial, candidate, view)
         if copies:

@@ -55,8 +55,6 @@ class Evictor:
         self._tries = 0
         self._gone = {record.lease.id for record in state.leases.values() if record.stopping}
         """Leases that are stopping already, and those this plan stops."""
-        self.stopped_for = frozenset(state.leases[key].lease.leaves_for for key in self._gone) & leavers.jobs
-        """Jobs for whose promised start leases are stopping already."""
         self._expected: list[tuple[str, Amounts]] = []
         """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""
         self._hopeless: set[tuple[object, ...]] = set()

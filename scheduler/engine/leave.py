@@ -28,8 +28,6 @@ class Leavers:
         self._state = state
         self._now_ms = now_ms
         self._policy = policy
-        self.jobs = frozenset(r.lease.leaves_for for r in state.leases.values() if r.lease.leaves_for)
-        """Jobs for whose start open leases leave."""
         self._overdue: dict[str, bool] = {}
 
     def term_ms(self, candidate: Candidate) -> int:

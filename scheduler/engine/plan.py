@@ -76,8 +76,7 @@ def make_plan(
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = _only(entries, wanted.steered, inside=False)
     # 5. Who others were stopped for comes next, so that nobody was stopped in vain.
-    waiting_first = chain.from_iterable(entries.values()) if draft.trial.leavers.jobs else ()
-    first = {c.key for c in waiting_first if draft.trial.comes_first(c)}
+    first = {c.key for cs in entries.values() for c in cs if c.is_next}
     if first:
         _place_all(draft, Order(tree, state.totals, draft.shares, _only(entries, first)))
         entries = _only(entries, first, inside=False)

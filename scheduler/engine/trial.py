@@ -42,6 +42,8 @@ class Trial:
         self.has_lanes = state.shapes.has_lanes
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
+        self.lanes_kept: set[Lane] = set()
+        """Lanes in which gangs wait: no node leaves them for single tasks."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.leavers = Leavers(state, now_ms, policy)
         self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
@@ -103,13 +105,6 @@ class Trial:
     def is_guaranteed(self, candidate: Candidate) -> bool:
         """One more lease of it stays within a guarantee."""
         return self.quotas.entitled(candidate.queue, candidate.amounts)
-
-    def comes_first(self, candidate: Candidate) -> bool:
-        """Leases are stopped for its promised start, or were: the room is its, whoever is below a floor by now."""
-        step, key = candidate.step, candidate.job.id
-        return key in self.evictor.stopped_for or (
-            key in self.leavers.jobs and self.search.most(candidate.demand, step.together) >= step.ranks
-        )
 
     def quota(self, candidate: Candidate) -> Reason | None:
         """What the queue tree says against one more lease of the candidate, as a reason."""
