@@ -97,7 +97,8 @@ def test_a_floor_is_kept_when_frames_leave(permille, starts):
     policy = Policy(floors=(Floor(kind=JobKind.RENDER.value, permille=permille),))
     nodes = (*TWO, a_node("n3", cards=2, cpus=16))
     jobs = (*FILLED[:4], frames(5, 100), gang(6, 5))
-    told, run = play(jobs, SECONDS | {"j5": SLICE_S, "j6": 100}, nodes=nodes, policy=policy, until_s=120)
+    seconds = SECONDS | {"j1": 30, "j5": SLICE_S, "j6": 100}
+    told, run = play(jobs, seconds, nodes=nodes, policy=policy, until_s=120)
     assert run.jobs[5].was_granted is starts
     assert any(" stop " in line for line in told) is starts
 
