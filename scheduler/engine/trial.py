@@ -220,7 +220,9 @@ class Trial:
         lead_ms = self.leavers.lead_ms(nodes)
         if not lead_ms:
             return False, ()
-        self.calls_ms += [p.start_ms - lead_ms for p in self.promises if (p.job_id, p.step) == candidate.key]
+        call_ms = next((p.start_ms for p in self.promises if (p.job_id, p.step) == candidate.key), 0) - lead_ms
+        if call_ms > self.now_ms + 1:
+            self.calls_ms.append(call_ms)
         self.evictor.expect(self.leavers.ending(nodes, lead_ms))
         return self._stop_for(candidate, nodes, promised=True)
 
