@@ -13,6 +13,8 @@ from scheduler.queueing.durations import Estimate, worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.preempt import spared, unit_ms
 
+LEAST_MS = 1_000
+"""Nobody is expected to be gone sooner: where a floor keeps him, the start is looked at again after this."""
 SURE_PERMILLE = 900
 """What will have ended by itself when those told to leave are gone: nine times of ten."""
 
@@ -56,10 +58,10 @@ class Leavers:
         """Likewise, for the start of this job."""
         return record.lease.leaves_for == job_id or self._overstays(record)
 
-    def lead_ms(self, nodes: Iterable[str]) -> int:
-        """How long before a start on these nodes those that leave must be told; 0: nobody leaves there."""
+    def lead_ms(self, nodes: Iterable[str]) -> int | None:
+        """How long before a start on these nodes those that leave must be told; None: nobody leaves there."""
         told = (r for r in self._on(nodes) if self.leaves(r) or (r.stopping and r.lease.leaves_for))
-        return max((self._grace_ms(record) for record in told), default=0)
+        return max((self._grace_ms(record) for record in told), default=None)
 
     def ending(self, nodes: Iterable[str], lead_ms: int) -> frozenset[str]:
         """Leases on these nodes that will have ended by themselves when those told now are gone."""

@@ -10,7 +10,7 @@ from scheduler.engine.chunk import chunk_size
 from scheduler.engine.ends import estimate_of, left_ms
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Guard, Promise
-from scheduler.engine.leave import Leavers
+from scheduler.engine.leave import LEAST_MS, Leavers
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
 from scheduler.model.node import Lane
@@ -218,7 +218,7 @@ class Trial:
     def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
         """The same for its promised start: what leaves for it is told in time to be gone with the others."""
         lead_ms = self.leavers.lead_ms(nodes)
-        if not lead_ms:
+        if lead_ms is None:
             return False, ()
         call_ms = next((p.start_ms for p in self.promises if (p.job_id, p.step) == candidate.key), 0) - lead_ms
         if call_ms > self.now_ms + 1:
@@ -321,7 +321,7 @@ class Trial:
         left = left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name))
         if self.leavers.leaves(record):
             # One more, so that who was stopped already is counted on first.
-            left = min(left, find_step(self.state.jobs[job], step_name)[0].grace_ms + 1)
+            left = min(left, max(find_step(self.state.jobs[job], step_name)[0].grace_ms, LEAST_MS) + 1)
         return self.now_ms + left
 
 
