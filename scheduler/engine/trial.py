@@ -184,7 +184,9 @@ class Trial:
         if not self.promises or not self.leavers.term_ms(candidate):
             return ""
         here = self.guard.delayed(allocation.node for allocation in allocations)
-        return next(p.job_id for p in (*here, *self.promises))
+        first = next(iter((*here, *self.promises)))
+        self.calls_ms.append(first.start_ms - candidate.step.grace_ms)
+        return first.job_id
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
