@@ -1,5 +1,9 @@
 """A mixed farm: two studios' frame backlogs, transcodes with deadlines, and 64-card gangs that must drain a place.
 
+Frames are cut into ``SLICES`` sample slices, tasks that one lease runs one after the other, as a render job with
+``slices: 8, chunk: 8`` has them: a frame that is stopped loses the slice that runs. A gang's drain lasts from its
+submission to its grant; its change of lanes comes behind that and is not counted as idle.
+
 The engine's own policy beside FIFO, shortest first with oracle run times, strict priority, and placement alone; the
 same park, jobs, run times and seed for all. Everything is generated: no trace is needed. With ``--traces DIR`` frames
 take what Alibaba's image requests took (GenTD26). ``python -P -m benchmarks.mixed``.
@@ -34,6 +38,8 @@ GANG_NODES = 8
 FRAMES = 30_000
 """Per studio: more than are ever done, so that both always wait."""
 FRAME_MS = (20_000, 60_000)
+SLICES = 8
+"""Of a frame: sample slices of 2.5 to 7.5 s, tasks that one lease runs one after the other (``chunk: 8``)."""
 TRANSCODE_MS = (20_000, 40_000)
 SWITCH_MS = (20_000, 120_000)
 """A gang's nodes change lanes before it runs: its cards are held meanwhile."""
@@ -67,11 +73,16 @@ class Farm:
         """Of one task, drawn from what names it."""
         if job.kind is JobKind.TRAIN:
             return step.run_ms_expected
+        if job.kind is JobKind.RENDER:
+            return -(-self._frame_ms(job, index // SLICES) // SLICES)
         draw = np.random.default_rng([self.seed, int(job.id[1:]), index])
-        if job.kind is JobKind.RENDER and self.frames_ms:
+        return int(draw.integers(TRANSCODE_MS[0], TRANSCODE_MS[1] + 1))
+
+    def _frame_ms(self, job: Job, frame: int) -> int:
+        draw = np.random.default_rng([self.seed, int(job.id[1:]), frame])
+        if self.frames_ms:
             return self.frames_ms[int(draw.integers(len(self.frames_ms)))]
-        low, high = FRAME_MS if job.kind is JobKind.RENDER else TRANSCODE_MS
-        return int(draw.integers(low, high + 1))
+        return int(draw.integers(FRAME_MS[0], FRAME_MS[1] + 1))
 
     def script(self, starting: Starting) -> Script:
         """As its work says; a gang's nodes switch lanes first."""
@@ -106,7 +117,14 @@ def jobs(hours: float, seed: int, *, one_queue: bool, priorities: bool, told: Fa
 
 
 def _frames(queue: str) -> Job:
-    step = Step(name="frames", kind=StepKind.RENDER, count=FRAMES, resources=_ask(cards=1), grace_ms=2 * SECOND_MS)
+    step = Step(
+        name="frames",
+        kind=StepKind.RENDER,
+        count=FRAMES * SLICES,
+        chunk=SLICES,
+        resources=_ask(cards=1),
+        grace_ms=2 * SECOND_MS,
+    )
     return _job(JobKind.RENDER, "film", queue, step, 0)
 
 
@@ -170,20 +188,53 @@ def drain_bound_ms(run: Run, gang: Span, submitted_ms: int) -> int:
     return sorted(busy_until.values())[GANG_NODES - 1] - submitted_ms
 
 
-def drains(run: Run) -> tuple[list[int], list[int], int]:
-    """Per gang that started: its wait beyond the drain bound, and cards idle in it (permille); gangs that did not."""
-    late_ms: list[int] = []
-    idle: list[int] = []
-    gangs = [job for job in run.jobs if job.kind == JobKind.TRAIN.value]
-    held = cards_held(run.spans)
-    for job in gangs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """From a gang's submission to its grant."""
+
+    wait_ms: int
+    late_ms: int
+    """Beyond the bound."""
+    idle_permille: int
+    """Of the farm's card time in it: held by nobody."""
+    place_idle_permille: int
+    """Likewise of the cards that the gang then gets."""
+
+
+def drains(run: Run) -> list[Drain]:
+    """Of every gang that started."""
+    found: list[Drain] = []
+    for job in run.jobs:
         first = next((span for span in run.spans if span.job_id == job.id), None)
-        if first is None:
+        if job.kind != JobKind.TRAIN.value or first is None:
             continue
-        late_ms.append(max(job.wait_ms - drain_bound_ms(run, first, job.submitted_ms), 0))
-        offered = NODES * CARDS * WHOLE * max(job.wait_ms, 1)
-        idle.append(WHOLE * (offered - held.area(job.submitted_ms, job.granted_ms)) // offered if job.wait_ms else 0)
-    return late_ms, idle, len(gangs) - len(late_ms)
+        mine = frozenset(first.devices)
+        before = [span for span in run.spans if span.granted_ms < job.granted_ms and span.closed_ms > job.submitted_ms]
+        place = [replace(s, card_milli=_milli_on(s, mine)) for s in before if not mine.isdisjoint(s.devices)]
+        idle, place_idle = (
+            WHOLE - cards_held(spans).area(job.submitted_ms, job.granted_ms) // max(cards * job.wait_ms, 1)
+            for spans, cards in ((before, NODES * CARDS), (place, len(mine)))
+        )
+        found.append(
+            Drain(
+                wait_ms=job.wait_ms,
+                late_ms=max(job.wait_ms - drain_bound_ms(run, first, job.submitted_ms), 0),
+                idle_permille=idle,
+                place_idle_permille=place_idle,
+            )
+        )
+    return found
+
+
+def _milli_on(span: Span, devices: frozenset[str]) -> int:
+    """Thousandths of these cards that a lease holds."""
+    return span.card_milli * sum(device in devices for device in span.devices) // len(span.devices)
+
+
+def lost_percent(run: Run, found: Sequence[Drain]) -> float:
+    """Work of frames that was stopped and must be done again, of the card time of all drains."""
+    lost_ms = sum(job.lost_ms for job in run.jobs if job.kind != JobKind.TRAIN.value)
+    return 100 * lost_ms / max(NODES * CARDS * sum(drain.wait_ms for drain in found), 1)
 
 
 def share_error_permille(run: Run) -> int:
@@ -212,7 +263,8 @@ def below_floor_permille(run: Run, kind: JobKind, permille: int) -> int:
 
 def measure(run: Run, policy: Policy) -> list[Figure]:
     """The run's figures, named after the policy."""
-    late_ms, idle, unstarted = drains(run)
+    drained = drains(run)
+    gangs = sum(job.kind == JobKind.TRAIN.value for job in run.jobs)
     clips = [job for job in run.jobs if job.kind == JobKind.TRANSCODE.value]
     due = [job for job in clips if job.deadline_ms <= run.end_ms]
     ours = policy.name == OURS.name
@@ -224,9 +276,11 @@ def measure(run: Run, policy: Policy) -> list[Figure]:
     ]
     found = {
         "gang_wait_seconds": (max(gangs_ms, default=0) / SECOND_MS, None),
-        "gang_late_seconds": (max(late_ms, default=0) / SECOND_MS, 5.0 if ours else None),
-        "gangs_not_started": (unstarted, 0.0 if ours else None),
-        "drain_idle_percent": (max(idle, default=0) / 10, 5.0 if ours else None),
+        "gang_late_seconds": (max((d.late_ms for d in drained), default=0) / SECOND_MS, 5.0 if ours else None),
+        "gangs_not_started": (gangs - len(drained), 0.0 if ours else None),
+        "drain_idle_percent": (max((d.idle_permille for d in drained), default=0) / 10, 5.0 if ours else None),
+        "drain_place_idle_percent": (max((d.place_idle_permille for d in drained), default=0) / 10, None),
+        "drain_lost_percent": (lost_percent(run, drained), None),
         "share_error_percent": (share_error_permille(run) / 10, 2.0) if ours else None,
         "frames_below_floor_percent": (below_floor_permille(run, JobKind.RENDER, 200) / 10, 0.5 if ours else None),
         "clips_below_floor_percent": (below_floor_permille(run, JobKind.TRANSCODE, 20) / 10, 0.5 if ours else None),

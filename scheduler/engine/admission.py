@@ -106,7 +106,10 @@ def _chance(trial: Trial, candidate: Candidate, slot: Slot) -> int:
 def _free_by(trial: Trial, slot: Slot, latest_ms: int) -> float:
     """Probability that whatever must have left the slot's nodes when it begins has done so by an instant."""
     leases = {
-        key for name in set(slot.nodes) for _, _, key in trial.ends(name) if trial.last_end_ms(key) <= slot.start_ms
+        key
+        for name in set(slot.nodes)
+        for _, _, key in trial.expected.ends(name)
+        if trial.expected.last_end_ms(key) <= slot.start_ms
     }
     chance = 1.0
     for key in sorted(leases):
@@ -119,7 +122,7 @@ def _free_by(trial: Trial, slot: Slot, latest_ms: int) -> float:
 
 def _progress(trial: Trial, lease_id: str) -> tuple[Estimate, int, int]:
     """What a lease's task takes, how much of it is done, and at what rate it works."""
-    begun = trial.begun(lease_id)
+    begun = trial.expected.begun(lease_id)
     if begun is not None:
         return begun.estimate, begun.kept_ms, FULL_PERMILLE
     record = trial.state.leases[lease_id]

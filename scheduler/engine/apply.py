@@ -174,6 +174,9 @@ def _lease_stopping(state: State, event: LeaseStopping) -> None:
     after = lifecycle.lease_stopping(record, event)
     if after is not record:
         state.put_lease(after)
+        other = state.active.get(event.for_job)
+        if other is not None and not other.is_next:
+            state.put_job(replace(other, is_next=True))
 
 
 def _seat_kept(state: State, event: SeatKept) -> None:

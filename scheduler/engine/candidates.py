@@ -43,6 +43,8 @@ class Candidate:
     state: State
     chunk: int = 0
     """Most tasks per lease; 0: not worked out yet."""
+    is_next: bool = False
+    """A gang for which others were stopped."""
     place: tuple[str, int] | None = None
     """``(card model, ranks)`` where the plan steers it to."""
     slot_nodes: tuple[str, ...] = ()
@@ -172,4 +174,5 @@ def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, po
         left=left,
         parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else left,
         state=state,
+        is_next=record.is_next and step.ranks > 1,
     )

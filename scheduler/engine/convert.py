@@ -15,7 +15,7 @@ from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
 from scheduler.model.lease import Allocation
 from scheduler.model.node import Lane, Node, NodeState
-from scheduler.model.plan import Convert
+from scheduler.model.plan import Convert, Preempt
 from scheduler.placement.fit import capacity
 from scheduler.placement.view import NodeView
 
@@ -25,11 +25,17 @@ LOOKED_AT = 16
 """Waiting steps for which a plan looks for nodes in the other lane."""
 
 
-def drain(trial: Trial, candidate: Candidate) -> None:
-    """A gang is next and does not fit in its lane: keep nodes of the other lane for it, where that is sooner."""
-    if candidate.step.ranks > 1 and candidate.left and candidate.blocked is None and trial.has_lanes:
-        for node in _nodes_for(trial, candidate):
-            trial.moves[node] = Lane(candidate.demand.lane)
+def drain(trial: Trial, candidate: Candidate) -> tuple[Preempt, ...]:
+    """A gang is next and does not fit in its lane: keep nodes of the other lane for it, where that is sooner.
+
+    What leaves for it is stopped on nodes that hold nothing else: they move next.
+    """
+    if candidate.step.ranks == 1 or not candidate.left or candidate.blocked is not None or not trial.has_lanes:
+        return ()
+    trial.lanes_kept.add(Lane(candidate.demand.lane))
+    nodes = tuple(_nodes_for(trial, candidate))
+    trial.moves.update({node: Lane(candidate.demand.lane) for node in nodes if _is_idle(trial, node)})
+    return trial.leave_now(candidate, (node for node in nodes if node not in trial.moves))
 
 
 def conversions(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Convert, ...]:
@@ -39,7 +45,8 @@ def conversions(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Convert, 
     waiting = (c for c in left_over if c.left and c.blocked is None and c.step.ranks == 1)
     for candidate in islice(waiting, LOOKED_AT):
         for node in _nodes_for(trial, candidate):
-            trial.moves[node] = Lane(candidate.demand.lane)
+            if _is_idle(trial, node):
+                trial.moves[node] = Lane(candidate.demand.lane)
     cost = cost_ms(trial)
     return tuple(Convert(node=name, lane=trial.moves[name], cost_ms=cost) for name in sorted(trial.moves))
 
@@ -73,19 +80,24 @@ def _nodes_for(trial: Trial, candidate: Candidate) -> Iterator[str]:
         return
     if ready_ms > trial.now_ms + cost_ms(trial):
         return  # what is idle can still be used by short work until the last of them is free
-    yield from (name for name in chosen if name not in trial.state.leases_of_node and not trial.starts_on(name))
+    yield from chosen
+
+
+def _is_idle(trial: Trial, node: str) -> bool:
+    return node not in trial.state.leases_of_node and not trial.expected.starts_on(node)
 
 
 def _offers(trial: Trial, candidate: Candidate, lane: Lane) -> Iterator[tuple[int, int, int, str]]:
     """``(when it is free, -copies, copies, node)`` of nodes in the other lane that nobody has been promised."""
+    kept = trial.lanes_kept if candidate.step.ranks == 1 else ()
     for name, view in trial.state.nodes.items():
         node = view.node
         other = node.lane not in (Lane.ANY, lane) and node.state is NodeState.READY
-        if not other or name in trial.guard.nodes or name in trial.moves:
+        if not other or node.lane in kept or name in trial.guard.nodes or name in trial.moves:
             continue
         copies = _copies(trial, candidate, view)
         if copies:
-            yield trial.empty_ms(name), -copies, copies, name
+            yield trial.expected.empty_ms(name), -copies, copies, name
 
 
 def _copies(trial: Trial, candidate: Candidate, view: NodeView) -> int:

@@ -86,7 +86,9 @@ class Engine:
             if isinstance(action, Start):
                 events.append(LeaseGranted(at_ms=plan.now_ms, lease=action.lease))
             elif isinstance(action, Stop | Preempt):
-                events.append(LeaseStopping(at_ms=plan.now_ms, lease_id=action.lease_id, reason=action.reason))
+                other = action.for_job if isinstance(action, Preempt) else ""
+                stop = LeaseStopping(at_ms=plan.now_ms, lease_id=action.lease_id, reason=action.reason, for_job=other)
+                events.append(stop)
             elif isinstance(action, Keep):
                 events.append(SeatKept(at_ms=plan.now_ms, job_id=action.job_id, step=action.step, seat=action.seat))
             elif isinstance(action, Convert):

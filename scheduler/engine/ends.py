@@ -11,6 +11,7 @@ from scheduler.queueing.durations import Estimate, worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
+LIKELY_PERMILLE = 500
 CAREFUL_PERMILLE = 975
 """Quantile of a run time at which slots are kept: the longest of the equally likely values of an estimate."""
 
@@ -22,7 +23,7 @@ def estimate_of(state: State, job_id: str, step_name: str) -> Estimate:
     return state.durations.estimate(record.job, step, done)
 
 
-def left_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate, permille: int = 500) -> int:
+def left_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate, permille: int = LIKELY_PERMILLE) -> int:
     """A quantile of what is left of an open lease, at least 1. ``estimate``: of its step, at full speed.
 
     Its attempts run one after the other; those behind the first that has not ended count with the median each. A
@@ -36,7 +37,7 @@ def left_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate, 
         run_ms = max(now_ms - (attempt.started_ms or record.lease.granted_ms), 0) if not left else 0
         worked = worked_ms(done, attempt.index)
         restart = step.restart_ms if worked else 0
-        quantile = permille if not left else 500
+        quantile = permille if not left else LIKELY_PERMILLE
         did = max(run_ms - restart, 0) * rate // FULL_PERMILLE
         left += max(restart - run_ms, 0) + estimate.left(worked + did, quantile) * FULL_PERMILLE // rate
     return max(min(left, step.grace_ms) if record.stopping else left, 1)

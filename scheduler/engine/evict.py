@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
+from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State, number_of
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
 from scheduler.model.lease import Allocation, LeaseRecord
@@ -17,6 +18,7 @@ from scheduler.placement.fit import capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
+from scheduler.queueing.calendar import Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.precedence import Standing, ahead
@@ -33,10 +35,21 @@ AHEAD_MAX = 64
 class Evictor:
     """Works on one plan's trial: ``search`` has the nodes as the plan leaves them so far."""
 
-    def __init__(self, state: State, search: Search, quotas: Quotas, now_ms: int, policy: Policy) -> None:
+    def __init__(  # noqa: PLR0917 (the parts of one trial)
+        self,
+        state: State,
+        search: Search,
+        quotas: Quotas,
+        floors: Floors,
+        leavers: Leavers,
+        now_ms: int,
+        policy: Policy,
+    ) -> None:
         self._state = state
         self._search = search
         self._quotas = quotas
+        self._floors = floors
+        self._leavers = leavers
         self._now_ms = now_ms
         self._policy = policy
         self._tries = 0
@@ -51,6 +64,23 @@ class Evictor:
         self._passed: list[tuple[Candidate, bool]] = []
         """Those ahead that found no room, and whether a guarantee covers them: they start first when there is some."""
 
+    def leave_now(self, candidate: Candidate, names: Iterable[str]) -> tuple[Preempt, ...]:
+        """Stops of what leaves for the candidate on those of ``names`` that hold nothing else."""
+        held = ([self._state.leases[key] for key in self._state.leases_of_node.get(name, ())] for name in names)
+        found = {
+            record.lease.id
+            for records in held
+            if all(record.stopping or self._leavers.leaves_for(record, candidate.job.id) for record in records)
+            for record in records
+            if not record.stopping
+        }
+        return self._stops(candidate, sorted(found, key=number_of)) if self._stays_above(frozenset(found)) else ()
+
+    def _stops(self, candidate: Candidate, chosen: Sequence[str]) -> tuple[Preempt, ...]:
+        self._gone.update(chosen)
+        reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
+        return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
+
     def fits_when_stopped(self, candidate: Candidate, names: Sequence[str]) -> bool:
         """Whether what is stopping already makes room on ``names``; that room is then the candidate's."""
         self._tries += 1
@@ -60,17 +90,24 @@ class Evictor:
             self._claim(candidate, names)
         return fits
 
-    def victims(self, candidate: Candidate, names: Sequence[str]) -> tuple[Preempt, ...]:
-        """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help."""
+    def expect(self, ending: frozenset[str]) -> None:
+        """These leases will have ended by themselves when what this plan stops is gone."""
+        self._gone |= ending
+
+    def victims(self, candidate: Candidate, names: Sequence[str], *, promised: bool = False) -> tuple[Preempt, ...]:
+        """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help.
+
+        ``promised``: its start there is promised; what leaves for that is stopped, and nobody else.
+        """
         with self._as_expected():
-            chosen = self._cheapest(candidate, names)
+            chosen = self._cheapest(candidate, names, promised=promised)
             if not chosen or self._taken_by_others(candidate, chosen):
-                self._hopeless.add(_kind(candidate))
+                if not promised:
+                    self._hopeless.add(_kind(candidate))
                 return ()
-        self._gone.update(chosen)
+        stops = self._stops(candidate, chosen)
         self._claim(candidate, names)
-        reason = f"makes room for job {candidate.job.id}, which goes ahead of it"
-        return tuple(Preempt(lease_id=key, for_job=candidate.job.id, reason=reason) for key in chosen)
+        return stops
 
     @property
     def is_full(self) -> bool:
@@ -115,10 +152,10 @@ class Evictor:
             if not left:
                 return
 
-    def _cheapest(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
+    def _cheapest(self, candidate: Candidate, names: Sequence[str], *, promised: bool) -> tuple[str, ...]:
         found: list[Victim] = []
         reclaimed: dict[str, tuple[str, Amounts]] = {}
-        for victim, why in self._possible(candidate, frozenset(names)):
+        for victim, why in self._possible(candidate, frozenset(names), promised=promised):
             found.append(victim)
             if why is Ground.GUARANTEE:
                 reclaimed[victim.lease_id] = self._held_by(victim.lease_id)
@@ -127,10 +164,30 @@ class Evictor:
             return self._fits(candidate, names, leases)
 
         def allowed(leases: frozenset[str]) -> bool:
+            if promised:
+                return self._stays_above(leases)
             taken = [reclaimed[key] for key in leases if key in reclaimed]
             return self._quotas.may_reclaim_all(candidate.queue, candidate.amounts, taken)
 
         return choose(found, fits, allowed) if found else ()
+
+    def _stays_above(self, leases: frozenset[str]) -> bool:
+        """Without ``leases`` no kind is below its floor and no queue within its guarantee: those would start first."""
+        held = [(self._kind_of(key), *self._held_by(key)) for key in sorted(leases)]
+        for kind, queue, amounts in held:
+            self._floors.give(kind, amounts)
+            self._quotas.give(queue, amounts)
+        above = not any(
+            self._floors.is_below(kind, amounts) or self._quotas.entitled(queue, amounts)
+            for kind, queue, amounts in held
+        )
+        for kind, queue, amounts in held:
+            self._floors.take(kind, amounts)
+            self._quotas.take(queue, amounts)
+        return above
+
+    def _kind_of(self, lease_id: str) -> str:
+        return self._state.jobs[self._state.leases[lease_id].lease.job_id].job.kind
 
     def _fits(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> bool:
         """Room on ``names`` and quota for the candidate once ``leases`` and what is stopping have ended."""
@@ -180,7 +237,9 @@ class Evictor:
     def _lowest_priority(self) -> int:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
-    def _possible(self, candidate: Candidate, nodes: frozenset[str]) -> Iterator[tuple[Victim, Ground]]:
+    def _possible(
+        self, candidate: Candidate, nodes: frozenset[str], *, promised: bool
+    ) -> Iterator[tuple[Victim, Ground]]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
         for lease_id in sorted(
             {key for name in nodes for key in self._state.leases_of_node.get(name, ())}, key=number_of
@@ -190,7 +249,10 @@ class Evictor:
             step, done = find_step(job, record.lease.step)
             if job.job.id == candidate.job.id or lease_id in self._gone or job.job.slot is not None:
                 continue
-            why = self._may_stop(candidate, mine, record, job, step, done)
+            if promised:
+                why = Ground.PROMISE if self._leavers.leaves_for(record, candidate.job.id) else None
+            else:
+                why = self._may_stop(candidate, mine, record, job, step, done)
             if why is not None:
                 yield self._victim(record, job, step), why
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -68,10 +68,10 @@ def make_plan(
     """
     now_ms = max(now_ms, state.at_ms)
     draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
-    # 9. Move nodes between lanes for those who wait, and leases out of their way where a rule allows it.
+    # 10. Move nodes between lanes for those who wait, and leases out of their way where a rule allows it.
     moves = conversions(draft.trial, draft.left_over)
     draft.preempts += by_rule(draft.trial, draft.left_over)
-    # 10. Say why everything else waits.
+    # 11. Say why everything else waits.
     told: Iterable[Wait] = ()
     if waits:
         told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
@@ -79,7 +79,7 @@ def make_plan(
         *_stops(state), *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves,
     )  # fmt: skip
     plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *draft.barred) if waits else ())
-    # 11. Say when something may change without an event.
+    # 12. Say when something may change without an event.
     if not (draft.left_over or draft.barred):
         return plan
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
@@ -116,23 +116,28 @@ def drafted(
     wanted = aim(state, (c for cs in entries.values() for c in cs), now_ms, policy)
     draft.steer_ms = wanted.wake_ms
     draft.preempts += wanted.stops
-    draft.trial.stopped.update(stop.lease_id for stop in wanted.stops)
+    draft.trial.expected.stop(stop.lease_id for stop in wanted.stops)
     if wanted.steered:
-        steered = {queue: [c for c in cs if c.key in wanted.steered] for queue, cs in entries.items()}
+        steered = _only(entries, wanted.steered)
         for candidate in chain.from_iterable(steered.values()):
             steer(candidate, wanted.places.get(candidate.key))
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
-        entries = {queue: [c for c in cs if c.key not in wanted.steered] for queue, cs in entries.items()}
+        entries = _only(entries, wanted.steered, inside=False)
+    # 6. Who others were stopped for comes next, so that nobody was stopped in vain.
+    first = {c.key for cs in entries.values() for c in cs if c.is_next}
+    if first:
+        _place_all(draft, Order(tree, state.totals, draft.shares, _only(entries, first)))
+        entries = _only(entries, first, inside=False)
     unsteered = len(draft.left_over)
-    # 6. Kinds of job below their floor go first, until they reach it.
+    # 7. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
         below = {queue: [c for c in cs if c.job.kind in kinds] for queue, cs in entries.items()}
         _place_all(draft, Order(tree, state.totals, draft.shares, below), draft.trial.is_below_floor)
-    # 7. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
+    # 8. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
     if any(any(queue.guaranteed) for queue in tree):
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
-    # 8. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
     return draft
@@ -147,6 +152,13 @@ def _seat(draft: Draft, record: JobRecord, entries: Mapping[str, Sequence[Candid
             continue
         for lease in sit(draft.trial, candidate, draft.trial.state.next_lease + len(draft.starts)):
             draft.grant(lease, candidate.amounts_on(len(lease.allocations)))
+
+
+def _only(
+    entries: Mapping[str, Sequence[Candidate]], keys: Collection[tuple[str, str]], *, inside: bool = True
+) -> dict[str, list[Candidate]]:
+    """The entries with these keys, or all others."""
+    return {queue: [c for c in cs if (c.key in keys) is inside] for queue, cs in entries.items()}
 
 
 def _stops(state: State) -> Iterator[Stop]:
@@ -176,7 +188,7 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
             break  # nothing more starts, and nobody asks why
         if only is None and not full:
             draft.preempts += trial.pass_over(candidate)
-            drain(trial, candidate)
+            draft.preempts += drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
 

@@ -159,7 +159,7 @@ def _first(  # noqa: PLR0917 (all of them decide)
     model, ranks = place
     shapes, demand = trial.state.shapes, _on(candidate.demand, model)
     names = [name for name in shapes.possible(shapes.of(demand)) if name not in but]
-    gaps = trial.gaps(trial.lasts)
+    gaps = trial.gaps(trial.expected.lasts)
     asked = replace(trial.stretch(candidate, ranks, length), demand=demand, latest_ms=by_ms - length)
     amounts = amounts_of(demand.resources, ranks)
     for _ in range(TRIES):
@@ -168,7 +168,7 @@ def _first(  # noqa: PLR0917 (all of them decide)
             return None
         start_ms, seats = found
         opens_ms = trial.slots.opens_ms(
-            candidate.queue, amounts, candidate.key, start_ms, start_ms + length, trial.last_end_ms
+            candidate.queue, amounts, candidate.key, start_ms, start_ms + length, trial.expected.last_end_ms
         )
         if opens_ms == start_ms:
             nodes = tuple(seat.node for seat in seats)

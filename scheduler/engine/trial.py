@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.chunk import chunk_size
-from scheduler.engine.ends import CAREFUL_PERMILLE, estimate_of, left_ms
 from scheduler.engine.evict import Evictor
+from scheduler.engine.expected import Expected
 from scheduler.engine.gaps import Gaps, Stretch
 from scheduler.engine.guard import Ends, Guard, Promise
 from scheduler.engine.kept import Slots
+from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
-from scheduler.model.lease import Allocation, Lease, LeaseRecord, attempt_id
+from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Backfill, Policy
@@ -24,7 +25,6 @@ from scheduler.placement.fit import Demand, capacity, thousandths
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
-from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
@@ -40,30 +40,29 @@ class Trial:
         self.quotas = quotas
         self.floors = Floors(policy.floors, state.kinds_held, state.totals)
         self.seats = {name: seats - state.seats.get(name, 0) for name, seats in policy.licences}
-        self.guard = Guard(self.search.nodes, self.ends, state.shapes.features)
+        self.leavers = Leavers(state, now_ms, policy)
+        self.expected = Expected(state, now_ms, self.leavers)
+        self.guard = Guard(self.search.nodes, self.expected.ends, state.shapes.features)
         self.calendar = Calendar(state.reservations.values())
         self.has_lanes = state.shapes.has_lanes
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
+        self.lanes_kept: set[Lane] = set()
+        """Lanes in which gangs wait: no node leaves them for single tasks."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.awaited: list[Seat] = []
         """Seats that are kept and not free yet."""
-        self.evictor = Evictor(state, self.search, quotas, now_ms, policy)
+        self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
         self.promises: list[Promise] = []
         self.slots = Slots(state, quotas)
+        self.calls_ms: list[int] = []
+        """When those are to be told that leave for promised starts."""
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
         self._kept: set[str] = set()
         """Nodes with promises that wait for what runs to end by itself."""
-        self.stopped: set[str] = set()
-        """Leases this plan preempts."""
-        self._started: dict[str, list[tuple[int, Allocation, str]]] = {}
-        """By node: what this plan starts, with its expected end."""
-        self._begun: dict[str, Candidate] = {}
-        """By lease this plan starts, whose it is."""
         self._shapes_started: set[Demand] = set()
-        self._known_ends: dict[str, list[tuple[int, Allocation, str]]] = {}
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -86,10 +85,7 @@ class Trial:
         self._shapes_started.add(candidate.demand)
         if candidate.key in self.slots:
             self.guard.drop(self.slots.pop(candidate.key))
-        self._begun[lease_id] = candidate
-        for allocation in allocations:
-            end = (self.now_ms + candidate.likely_ms, allocation, lease_id)
-            self._started.setdefault(allocation.node, []).append(end)
+        self.expected.start(candidate, allocations, lease_id)
         return self._lease(candidate, allocations, lease_id)
 
     def limit(self, candidate: Candidate) -> Reason | None:
@@ -170,7 +166,7 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
-            end_ms = self.now_ms + candidate.run_ms
+            end_ms = self.now_ms + (self.leavers.term_ms(candidate) or candidate.run_ms)
             last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
             with self.guard.without(self.slots.get(candidate.key)):
                 ranks = candidate.step.ranks
@@ -191,6 +187,7 @@ class Trial:
 
     def _lease(self, candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str) -> Lease:
         job, step = candidate.job, candidate.step
+        leaves_for = self._leaves_for(candidate, allocations)
         indices = tuple(islice(candidate.tasks, candidate.chunk))
         candidate.left -= len(indices)
         candidate.parallel_left -= 1
@@ -203,7 +200,20 @@ class Trial:
             allocations=allocations,
             attempts=tuple(attempt_id(job.id, step.name, i, tries(candidate.record, i)[0] + 1) for i in indices),
             granted_ms=self.now_ms,
+            leaves_for=leaves_for,
         )
+
+    def _leaves_for(self, candidate: Candidate, allocations: tuple[Allocation, ...]) -> str:
+        """The job for whose start the lease is to be stopped: of those ahead, the first on its nodes or on any.
+
+        On any, because where that start is made depends on what ends first.
+        """
+        if not self.promises or not self.leavers.term_ms(candidate):
+            return ""
+        here = self.guard.delayed(allocation.node for allocation in allocations)
+        first = next(iter((*(promise for promise in here if not promise.is_slot), *self.promises)))
+        self.calls_ms.append(first.start_ms - candidate.step.grace_ms)
+        return first.job_id
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,21 +240,40 @@ class Trial:
         names = self._possible(candidate)
         expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
         nodes = self._promise(candidate, names) if promised or expected else ()
+        if nodes and not expected:
+            expected, stops = self._call_in(candidate, nodes)
         if not expected:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
         return stops
 
-    def _stop_for(self, candidate: Candidate, names: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
-        """Whether stops make room for the candidate, and those that are new."""
+    def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
+        """The same for its promised start: what leaves for it is told in time to be gone with the others."""
+        lead_ms = self.leavers.lead_ms(nodes)
+        if lead_ms is None:
+            return False, ()
+        call_ms = next((p.start_ms for p in self.promises if (p.job_id, p.step) == candidate.key), 0) - lead_ms
+        if call_ms > self.now_ms + 1:
+            self.calls_ms.append(call_ms)
+        self.evictor.expect(self.leavers.ending(nodes, lead_ms))
+        return self._stop_for(candidate, nodes, promised=True)
+
+    def _stop_for(
+        self, candidate: Candidate, names: Sequence[str], *, promised: bool = False
+    ) -> tuple[bool, tuple[Preempt, ...]]:
+        """Whether stops make room for the candidate, and those that are new. ``promised``: of what leaves for it."""
         free = [name for name in names if name not in self._kept]
         if self.evictor.fits_when_stopped(candidate, free):
             return True, ()
-        stops = self.evictor.victims(candidate, free)
-        self.stopped.update(stop.lease_id for stop in stops)
-        if stops:
-            self._known_ends.clear()
+        stops = self.evictor.victims(candidate, free, promised=promised)
+        self.expected.stop(stop.lease_id for stop in stops)
         return bool(stops), stops
+
+    def leave_now(self, candidate: Candidate, names: Iterable[str]) -> tuple[Preempt, ...]:
+        """What leaves for the candidate on nodes that hold nothing else is stopped."""
+        stops = self.evictor.leave_now(candidate, names)
+        self.expected.stop(stop.lease_id for stop in stops)
+        return stops
 
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
@@ -262,7 +291,7 @@ class Trial:
         """The nodes of the start that is promised; none when there never will be one."""
         step, tenant = candidate.step, candidate.job.tenant
         if self.slots:
-            found = self.gaps(self.ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
+            found = self.gaps(self.expected.ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
         else:
             found = self.guard.earliest(
                 candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together
@@ -312,59 +341,10 @@ class Trial:
         """What is free when, if what is held ends as ``ends`` says."""
         return Gaps(self.guard, ends, self.calendar, self.state.shapes.features)
 
-    def starts_on(self, node: str) -> bool:
-        """Whether this plan starts something on a node."""
-        return node in self._started
-
-    def empty_ms(self, node: str) -> int:
-        """When a node will hold nothing, if what it holds ends as expected."""
-        return max((end_ms for end_ms, _, _ in self.ends(node)), default=self.now_ms)
-
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""
         for p in (*self.slots.values(), *self.promises):
             yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
-
-    # ── expect ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def ends(self, node: str) -> list[tuple[int, Allocation, str]]:
-        """What is held on a node, by expected end: the state's leases and this plan's."""
-        known = self._known_ends.get(node)
-        if known is None:
-            known = sorted(self._ends_of(node), key=lambda end: (end[0], end[2]))
-            self._known_ends[node] = known
-        started = self._started.get(node)
-        return sorted([*known, *started], key=lambda end: (end[0], end[2])) if started else known
-
-    def lasts(self, node: str) -> list[tuple[int, Allocation, str]]:
-        """Likewise, by the latest end that is to be expected."""
-        return [(self.last_end_ms(lease_id), allocation, lease_id) for _, allocation, lease_id in self.ends(node)]
-
-    def begun(self, lease_id: str) -> Candidate | None:
-        """Whose a lease is that this plan starts; None: it runs already."""
-        return self._begun.get(lease_id)
-
-    def last_end_ms(self, lease_id: str) -> int:
-        """When a lease, running or started by this plan, will have ended at the latest."""
-        begun = self._begun.get(lease_id)
-        if begun is not None:
-            return self.now_ms + begun.careful_ms
-        return self.expected_end_ms(self.state.leases[lease_id], CAREFUL_PERMILLE)
-
-    def _ends_of(self, node: str) -> Iterator[tuple[int, Allocation, str]]:
-        for lease_id in self.state.leases_of_node.get(node, ()):
-            record = self.state.leases[lease_id]
-            end_ms = self.expected_end_ms(record)
-            for allocation in record.lease.allocations:
-                if allocation.node == node:
-                    yield end_ms, allocation, lease_id
-
-    def expected_end_ms(self, record: LeaseRecord, permille: int = 500) -> int:
-        """When a running lease will have ended, as likely as not (or with another probability)."""
-        job, step_name = record.lease.job_id, record.lease.step
-        if record.lease.id in self.stopped:
-            return self.now_ms + find_step(self.state.jobs[job], step_name)[0].grace_ms
-        return self.now_ms + left_ms(self.state, record, self.now_ms, estimate_of(self.state, job, step_name), permille)
 
 
 def quota_reason(block: Block) -> Reason:

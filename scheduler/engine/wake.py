@@ -28,6 +28,7 @@ def _instants(trial: Trial, plan: Plan, steer_ms: int, banned: bool) -> Iterator
     yield steer_ms
     yield from (seat.until_ms for seat in trial.awaited)
     yield from (action.start_ms for action in plan.actions if isinstance(action, Reserve))
+    yield from trial.calls_ms
     if policy.preemption is Preemption.ALWAYS:
         yield now_ms + LOOK_AGAIN_MS
     if banned:

@@ -137,6 +137,8 @@ class LeaseStopping:
     reason: str
     charged: bool = False
     """The owner asked for it: a preempted attempt is then charged to its end, as a cancelled one is."""
+    for_job: str = ""
+    """The job that starts in its place; empty: none does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,3 +246,5 @@ class JobRecord:
     """Why it failed or was cancelled, in a sentence for its owner."""
     started_ms: int = 0
     finished_ms: int = 0
+    is_next: bool = False
+    """Leases were stopped so that it starts, and it has not started since."""

@@ -67,6 +67,9 @@ class Lease:
     attempts: tuple[str, ...]
     """Attempt ids."""
     granted_ms: int
+    leaves_for: str = ""
+    """The job whose promised start it must not delay: it was granted on the condition that it is stopped when that
+    start can be made. Empty: on no condition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from scheduler.model.policy import Band, Floor
 from scheduler.model.queue import Amounts, Reservation, ReservationKind
-from scheduler.queueing.order import NONE, plus
+from scheduler.queueing.order import NONE, minus, plus
 
 FOREVER_MS = 1 << 62
 """An instant behind all others."""
@@ -134,6 +134,10 @@ class Floors:
     def take(self, kind: str, amounts: Amounts) -> None:
         """A lease of ``kind`` was handed out."""
         self._held[kind] = plus(self._held.get(kind, NONE), amounts)
+
+    def give(self, kind: str, amounts: Amounts) -> None:
+        """A lease of ``kind`` was given back."""
+        self._held[kind] = minus(self._held.get(kind, NONE), amounts)
 
 
 def _window(reservation: Reservation, number: int) -> tuple[int, int]:

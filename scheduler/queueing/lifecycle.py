@@ -113,6 +113,7 @@ def granted(record: JobRecord, step_name: str, indices: Sequence[int], nodes: Se
     """Tasks got a lease."""
     step, _ = find_step(record, step_name)
     warm = nodes if step.warm_key else ()
+    record = replace(record, is_next=False) if record.is_next else record
 
     def change(done: StepRecord) -> StepRecord:
         after = tasks.grant(done, indices, warm)

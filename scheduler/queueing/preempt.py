@@ -45,6 +45,8 @@ class Victim:
 class Ground(StrEnum):
     """Why a lease may be stopped for someone."""
 
+    PROMISE = "promise"
+    """It was granted on the condition that it leaves for whoever asks."""
     GUARANTEE = "guarantee"
     PRIORITY = "priority"
     AHEAD = "ahead"
@@ -76,6 +78,16 @@ def spared(job: JobRecord, policy: Policy) -> bool:
     """The job's budget is used up: its tasks were preempted ``preempted_max`` times each, on average."""
     tasks = sum(step.count for step in job.job.steps)
     return sum(step.preempted for step in job.steps) >= policy.preempted_max * max(1, tasks)
+
+
+def unit_ms(step: Step, tasks: int, task_ms: int) -> int:
+    """What a lease of ``tasks`` tasks must run before a stop leaves anything of it; 0: nothing before its end.
+
+    A checkpoint behind the restart, or, of several tasks one after the other, the first (``task_ms`` each).
+    """
+    if step.checkpoint_ms:
+        return step.restart_ms + step.checkpoint_ms
+    return task_ms if tasks > 1 else 0
 
 
 def cost_of(

@@ -1,0 +1,108 @@
+"""What holds the nodes in one plan, and until when: the leases of the state, less what the plan stops, and its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from scheduler.engine.candidates import Candidate
+from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms
+from scheduler.engine.leave import LEAST_MS, Leavers
+from scheduler.engine.state import State
+from scheduler.model.lease import Allocation, LeaseRecord
+from scheduler.queueing.lifecycle import find_step
+
+End = tuple[int, Allocation, str]
+"""``(instant, what is given back then, lease)``"""
+
+
+class Expected:
+    """When what is held will be free again."""
+
+    def __init__(self, state: State, now_ms: int, leavers: Leavers) -> None:
+        self._state = state
+        self._now_ms = now_ms
+        self._leavers = leavers
+        self.stopped: set[str] = set()
+        """Leases this plan preempts."""
+        self._started: dict[str, list[End]] = {}
+        """By node: what this plan starts, with its expected end."""
+        self._begun: dict[str, Candidate] = {}
+        """By lease this plan starts, whose it is."""
+        self._known: dict[str, list[End]] = {}
+
+    def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
+        """The plan starts a lease."""
+        self._begun[lease_id] = candidate
+        for allocation in allocations:
+            end = (self._now_ms + candidate.likely_ms, allocation, lease_id)
+            self._started.setdefault(allocation.node, []).append(end)
+
+    def stop(self, lease_ids: Iterable[str]) -> None:
+        """The plan stops leases."""
+        before = len(self.stopped)
+        self.stopped.update(lease_ids)
+        if len(self.stopped) > before:
+            self._known.clear()
+
+    def starts_on(self, node: str) -> bool:
+        """Whether this plan starts something on a node."""
+        return node in self._started
+
+    def empty_ms(self, node: str) -> int:
+        """When a node will hold nothing, if what it holds ends as expected."""
+        return max((end_ms for end_ms, _, _ in self.ends(node)), default=self._now_ms)
+
+    def ends(self, node: str) -> list[End]:
+        """What is held on a node, by expected end: the state's leases and this plan's."""
+        known = self._known.get(node)
+        if known is None:
+            known = sorted(self._ends_of(node), key=lambda end: (end[0], end[2]))
+            self._known[node] = known
+        started = self._started.get(node)
+        return sorted([*known, *started], key=lambda end: (end[0], end[2])) if started else known
+
+    def lasts(self, node: str) -> list[End]:
+        """Likewise, by the latest end that is to be expected."""
+        return [(self.last_end_ms(lease_id), allocation, lease_id) for _, allocation, lease_id in self.ends(node)]
+
+    def begun(self, lease_id: str) -> Candidate | None:
+        """Whose a lease is that this plan starts; None: it runs already."""
+        return self._begun.get(lease_id)
+
+    def last_end_ms(self, lease_id: str) -> int:
+        """When a lease, running or started by this plan, will have ended at the latest."""
+        begun = self._begun.get(lease_id)
+        if begun is not None:
+            return self._now_ms + begun.careful_ms
+        record = self._state.leases[lease_id]
+        return self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
+
+    def end_ms(self, record: LeaseRecord) -> int:
+        """When a running lease will have ended, as likely as not, or when it is told to leave."""
+        stop_ms = self._stop_ms(record)
+        if stop_ms:
+            return stop_ms
+        left = self._left_ms(record, LIKELY_PERMILLE)
+        if self._leavers.leaves(record):
+            # One more, so that who was stopped already is counted on first.
+            left = min(left, max(self._grace_ms(record), LEAST_MS) + 1)
+        return self._now_ms + left
+
+    def _ends_of(self, node: str) -> Iterator[End]:
+        for lease_id in self._state.leases_of_node.get(node, ()):
+            record = self._state.leases[lease_id]
+            end_ms = self.end_ms(record)
+            for allocation in record.lease.allocations:
+                if allocation.node == node:
+                    yield end_ms, allocation, lease_id
+
+    def _stop_ms(self, record: LeaseRecord) -> int:
+        """When a lease that this plan stops is gone; 0: it does not stop it."""
+        return self._now_ms + self._grace_ms(record) if record.lease.id in self.stopped else 0
+
+    def _left_ms(self, record: LeaseRecord, permille: int) -> int:
+        estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)
+        return left_ms(self._state, record, self._now_ms, estimate, permille)
+
+    def _grace_ms(self, record: LeaseRecord) -> int:
+        return find_step(self._state.jobs[record.lease.job_id], record.lease.step)[0].grace_ms
