@@ -109,6 +109,7 @@ class Cycle:
         self._own_reports: list[Report] = []
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
+        self._turned_ms = clock.now_ms()
         self._stale_plan = True
         self._wake_ms = 0
         """When a plan is due without anything having happened; 0: never."""
@@ -143,6 +144,10 @@ class Cycle:
     def now_ms(self) -> int:
         """The service's clock: wall time that never goes back past what is recorded."""
         return max(self._last_ms, self._clock.now_ms())
+
+    def still_ms(self) -> int:
+        """How long ago the cycle last came round: a second when idle, longer when the database does not answer."""
+        return max(0, self._clock.now_ms() - self._turned_ms)
 
     def stop(self) -> None:
         """Make :meth:`run` return after the cycle it is in."""
@@ -183,6 +188,7 @@ class Cycle:
             self._record(batch)  # 5. seal usage, then one transaction
         self._tell(batch, orders)  # 6. apply: start, stop, acknowledge
         self._answer(batch)  # 7. users hear of it
+        self._turned_ms = self._clock.now_ms()
         busy_s = time.perf_counter() - began
         self.metrics.cycle_seconds.observe(busy_s)
         return busy_s if batch.events else 0.0
