@@ -41,7 +41,7 @@ READINGS = (
 
 
 class Meter(Collector):
-    """The latest reading of each device, as metrics, labelled by its UUID; memory also by the pods that hold it."""
+    """The latest reading of each device, as metrics, labelled by its UUID; held memory also by the uid of the pod."""
 
     def __init__(self, devices: Callable[[], Sequence[Device]], proc: Path = PROC) -> None:
         self._devices = devices
@@ -92,7 +92,7 @@ class Meter(Collector):
                 pod = pod_of(process.pid, self._proc)
                 held[sample.device, UNKNOWN if pod is None else pod] += (process.memory_mib or 0) * BYTES_PER_MIB
         family = GaugeMetricFamily(
-            "shisuan_device_pod_memory_bytes", "Memory held by a pod's processes", labels=["device", "pod"]
+            "shisuan_device_pod_memory_bytes", "Memory held by a pod's processes", labels=["device", "pod_uid"]
         )
         for labels, used in sorted(held.items()):
             family.add_metric(labels, used)
@@ -116,14 +116,18 @@ class Watched:
         return self._telemetry.sample_of(device_id)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of ``python -P -m workers.meter``."""
+    about = "Tells Prometheus about this node's cards."
+    made = argparse.ArgumentParser(prog="python -P -m workers.meter", description=about)
+    made.add_argument("--host", default="127.0.0.1", help="listen address")
+    made.add_argument("--port", type=int, default=9400, help="0: any free port, said on the log")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve ``/metrics`` until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -P -m workers.meter", description="Tells Prometheus about this node's cards."
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="listen address")
-    parser.add_argument("--port", type=int, default=9400, help="0: any free port, said on the log")
-    asked = parser.parse_args(argv)
+    asked = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,5 +1,19 @@
 """What Kubernetes asks: is it alive, and may it be sent requests."""
 
+from pathlib import Path
+
+import yaml
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "chart" / "minimal.yaml"
+
+
+def test_the_charts_probes_ask_for_addresses_that_there_are(service):
+    (deployment,) = (o for o in yaml.safe_load_all(GOLDEN.read_text("utf-8")) if o["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")]
+    assert paths == ["/healthz", "/healthz", "/readyz"]
+    assert [service.http.get(path).status_code for path in paths] == [200, 200, 200]
+
 
 def test_a_service_whose_cycle_turns_is_alive_and_ready(service):
     assert service.http.get("/healthz").status_code == 200
