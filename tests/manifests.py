@@ -1,19 +1,20 @@
 """Kubernetes objects against what Kubernetes says of itself: its OpenAPI document and KubeRay's CRDs.
 
-They lie in the folder ``SHISUAN_KUBERNETES_DATA``, or in one beside the checkout; a test that asks for them is skipped
-where there are none. An API server does the same with ``--validate=strict``: an unknown field is a mistake, too.
+They lie in the folder ``SHISUAN_KUBERNETES_DATA``, else here in ``data/kubernetes``, else beside the checkout; a test that
+asks for them is skipped where there are none. As with ``kubectl --validate=strict``, an unknown field is a mistake, too.
 """
 
 import gzip
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
-BESIDE = Path(__file__).parents[2] / "shared" / "data" / "kubernetes"
+PLACES = (Path(__file__).parent / "data" / "kubernetes", Path(__file__).parents[2] / "shared" / "data" / "kubernetes")
 OPENAPI = "openapi-v2-1.36.json.gz"
 INT_OR_STRING = {"type": ["integer", "string"]}
 NUMBER_OR_STRING = {"type": ["number", "string"]}
@@ -21,11 +22,13 @@ QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
-def data(name: str):
-    """A file of the folder, parsed. Skips the test when it is not there."""
-    path = Path(os.environ.get("SHISUAN_KUBERNETES_DATA") or BESIDE) / name
-    if not path.exists():
-        pytest.skip(f"needs Kubernetes' own description: {path} is missing (SHISUAN_KUBERNETES_DATA names its folder)")
+def data(name: str) -> Any:
+    """A file of the folder, parsed (a CRD takes some seconds). Skips the test when it is not there."""
+    named = os.environ.get("SHISUAN_KUBERNETES_DATA")
+    places = (Path(named),) if named else PLACES
+    path = next((place / name for place in places if (place / name).exists()), None)
+    if path is None:
+        pytest.skip(f"needs Kubernetes' own description: no {name} (SHISUAN_KUBERNETES_DATA names its folder)")
     text = gzip.decompress(path.read_bytes())
     return json.loads(text) if name.endswith("json.gz") else yaml.load(text, yaml.CSafeLoader)
 
@@ -54,7 +57,7 @@ class Kinds:
         return _kind(thing) in self._kinds
 
     def problems(self, thing: dict) -> list[str]:
-        """``/path/of/field: what is wrong``, deepest first."""
+        """``/path/of/field: what is wrong``."""
         kind = _kind(thing)
         if kind not in self._validators:
             whole = {**self._kinds[kind], "definitions": self._definitions}
@@ -68,7 +71,7 @@ def _kind(thing: dict) -> tuple[str, str, str]:
     return group, version, thing["kind"]
 
 
-def _strict(schema):
+def _strict(schema: Any) -> Any:
     """The schema, refusing fields it does not name, where it names any."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
@@ -77,7 +80,9 @@ def _strict(schema):
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return INT_OR_STRING
     made = {key: _strict(value) for key, value in schema.items() if key not in ("description", "default", "format")}
-    open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
-    if isinstance(schema.get("properties"), dict) and not open_ended:
-        made["additionalProperties"] = False
+    fields = schema.get("properties")
+    if fields is not None:
+        made["properties"] = {name: _strict(field) for name, field in fields.items()}  # one may be called "format"
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            made.setdefault("additionalProperties", False)
     return made

@@ -19,7 +19,6 @@ VALUES = {
     "small": CHART / "examples" / "small.yaml",
     "production": CHART / "examples" / "production.yaml",
 }
-CRDS = ("rayclusters", "rayjobs", "rayservices", "raycronjobs")
 
 
 class Helm:
@@ -70,7 +69,7 @@ def rendered(helm):
 
 @pytest.fixture(scope="session")
 def kinds():
-    return Kinds(data(OPENAPI), [data(f"ray.io_{plural}.yaml.gz") for plural in CRDS])
+    return Kinds(data(OPENAPI))
 
 
 def pods(objects) -> dict[str, dict]:

@@ -8,6 +8,7 @@ import yaml
 from scheduler.control import arguments
 from scheduler.control.bootstrap import read_config
 from scheduler.model.errors import InvalidInput
+from tests.manifests import OPENAPI, Kinds, data
 from tests.unit.chart.conftest import VALUES, containers, pods
 from workers import meter
 
@@ -38,6 +39,10 @@ def test_the_validation_finds_what_an_api_server_would(rendered, kinds):
     }
     for said, thing in broken.items():
         assert any(problem.startswith(said) for problem in kinds.problems(thing)), said
+
+
+def test_objects_of_kuberay_are_checked_by_its_own_definition():
+    kinds = Kinds(data(OPENAPI), [data("ray.io_rayclusters.yaml.gz")])
     cluster = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -73,9 +78,7 @@ def test_only_the_metering_agent_sees_the_host_and_of_the_driver_only_its_readin
     found = pods(rendered[name])
     assert [at for at, pod in found.items() if pod.get("hostPID")] == ["DaemonSet/shisuan-meter"]
     agent = found["DaemonSet/shisuan-meter"]
-    assert {"key": "shisuan.io/managed", "operator": "Equal", "value": "true", "effect": "NoSchedule"} in agent[
-        "tolerations"
-    ]
+    assert {"key": "shisuan.io/managed", "operator": "Exists"} in agent["tolerations"]
     (container,) = agent["containers"]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "utility"

@@ -54,7 +54,7 @@ WRONG = {
     "a port that does not exist": (["service.port=70000"], "/service/port"),
     "an ingress for nobody": (["ingress.enabled=true,ingress.tlsSecret=t"], "/ingress/host"),
     "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
-    "an effect of taints that does not exist": (["managedNodes.taint.effect=Maybe"], "/managedNodes/taint/effect"),
+    "a way to fetch images that does not exist": (["image.pullPolicy=Maybe"], "/image/pullPolicy"),
     "monitors without a key": (["monitoring.enabled=true"], "monitoring.key.secret"),
     "a part of the product that does not exist": (["rbac.parts={everything}"], "/rbac/parts/0"),
 }  # fmt: skip
