@@ -32,7 +32,7 @@ def build(doors: Doors, *, version: str, body_bytes: int, more: Sequence[APIRout
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        """Needs no key. Not ready: the cycle hangs, as it does while the database does not answer."""
+        """Needs no key. Not ready: the cycle hangs, as it does in a transaction that the database does not end."""
         still_ms = doors.cycle.still_ms()
         if still_ms <= doors.cycle.limits.still_ms:
             return JSONResponse({"status": "ready"})

@@ -146,7 +146,7 @@ class Cycle:
         return max(self._last_ms, self._clock.now_ms())
 
     def still_ms(self) -> int:
-        """How long ago the cycle last came round: a second when idle, longer when the database does not answer."""
+        """How long ago the cycle last came round: a second when idle, longer when a plan or a transaction hangs."""
         return max(0, self._clock.now_ms() - self._turned_ms)
 
     def stop(self) -> None:

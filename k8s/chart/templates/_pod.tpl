@@ -43,5 +43,6 @@ securityContext:
 {{- /* Ray, Numba and others want a home they may write. */ -}}
 {{- define "shisuan.env" -}}
 - {name: HOME, value: /var/lib/shisuan}
+- {name: SHISUAN_HOME, value: /var/lib/shisuan} # for the command, in `kubectl exec`
 - {name: NUMBA_CACHE_DIR, value: "/var/lib/shisuan/kernels/{{ .Chart.AppVersion }}"}
 {{- end -}}

