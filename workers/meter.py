@@ -55,7 +55,7 @@ class Meter(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client for each scrape."""
         samples = self._samples
-        yield self._info({sample.device for sample in samples})
+        yield self._memory({sample.device for sample in samples})
         answers = GaugeMetricFamily("shisuan_device_up", "1 while the device answers", labels=["device"])
         for sample in samples:
             answers.add_metric([sample.device], 0 if sample.problem else 1)
@@ -75,7 +75,7 @@ class Meter(Collector):
         yield energy
         yield self._pods(samples)
 
-    def _info(self, sampled: set[str]) -> Metric:
+    def _memory(self, sampled: set[str]) -> Metric:
         names = ["device", "model", "index", "kind", "profile"]
         family = GaugeMetricFamily("shisuan_device_memory_bytes", "Memory of the device", labels=names)
         for device in self._devices():

@@ -74,15 +74,34 @@ def test_the_guide_has_the_statements_of_this_drill(guide):
     assert "pg_restore --exit-on-error --no-owner" in text
 
 
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
 def verify(home, database):
     command = [sys.executable, "-P", "-m", "scheduler.wiring", "--home", str(home), "--verify"]
     environment = {**os.environ, "SHISUAN_DATABASE_URL": database.url}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
 
 
-def test_what_was_backed_up_is_there_again_verified_and_goes_on(database, tmp_path):
-    home = tmp_path / "home"
-    first = Process(home, "--database", database.url)
+@pytest.fixture
+def start(database, home):
+    """Start a service on the database, wherever it is now; none outlives the test."""
+    made = []
+
+    def one():
+        made.append(Process(home, "--database", database.url))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.child.kill()
+        each.child.wait()
+
+
+def test_what_was_backed_up_is_there_again_verified_and_goes_on(database, home, start):
+    first = start()
     client = first.client()
     kept = client.post("/jobs", json={"file": HELLO}).json()["id"]
     assert events(client, kept)[-1]["state"] == "succeeded"
@@ -99,7 +118,7 @@ def test_what_was_backed_up_is_there_again_verified_and_goes_on(database, tmp_pa
     with engine.begin() as connection:
         connection.execute(sa.text(SKIP))
     engine.dispose()
-    second = Process(home, "--database", database.url)
+    second = start()
     client = second.client()
     assert client.get(f"/jobs/{kept}").json()["state"] == "succeeded"
     assert client.get(f"/jobs/{later}").status_code == 404  # recorded after the backup: it never happened

@@ -24,6 +24,10 @@ LAYOUTS = {
         f"0::/docker/pod00000000-0000-0000-0000-000000000000/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{SYSTEMD}.slice/x\n",
         UID,
     ),
+    "seen from a container with a control-group namespace of its own": (
+        f"0::/../../kubepods-burstable-pod{SYSTEMD}.slice/cri-containerd-5d1c.scope\n", UID,
+    ),
+    "so, with cgroupfs": (f"0::/../../pod{UID}/5d1c0ffee\n", UID),
     "the host's display server": ("0::/user.slice/user-1000.slice/session-2.scope\n", HOST),
     "a folder that only looks like one": ("0::/system.slice/podman-pod1234.service\n", HOST),
 }  # fmt: skip
