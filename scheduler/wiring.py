@@ -2,7 +2,7 @@
 
 ``python -P -m scheduler.wiring --home DIR`` serves until SIGTERM, which lets go of everything that runs: the next
 service of the same home finds it again. ``--stop`` ends the service and the runtime it started, tasks included.
-``--verify`` replays the journal and compares it with the tables.
+``--verify`` replays the journal and compares it with the tables. ``--migrate`` only updates the database's schema.
 """
 
 from __future__ import annotations
@@ -384,6 +384,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = arguments.settings(asked)
         if asked.stop:
             stop(settings.home)
+            return 0
+        if asked.migrate:
+            from scheduler.store import migrate
+
+            sys.stdout.write(f"the database is at revision {migrate(database_url(settings))}\n")
             return 0
         return verify(settings) if asked.verify else serve(settings)
     except ShisuanError as error:

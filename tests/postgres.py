@@ -58,6 +58,10 @@ class Postgres:
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
         return self._url(name)
 
+    def program(self, name: str) -> Path:
+        """One of the server's own programs, such as ``pg_dump``."""
+        return self._bin / name
+
     def _url(self, name: str) -> str:
         return f"postgresql+psycopg://postgres@/{name}?host={quote(str(self.folder), safe='')}"
 

@@ -30,6 +30,14 @@ def build(doors: Doors, *, version: str, body_bytes: int, more: Sequence[APIRout
         app.include_router(router)
     app.add_middleware(BodyLimit, limit_bytes=body_bytes)
 
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> JSONResponse:
+        """Needs no key. Not ready: the cycle hangs, as it does in a transaction that the database does not end."""
+        still_ms = doors.cycle.still_ms()
+        if still_ms <= doors.cycle.limits.still_ms:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": f"the cycle has not come round for {still_ms // 1000} s"}, status_code=503)
+
     @app.get("/healthz", include_in_schema=False)
     @app.get("/v1/healthz", tags=["park"], summary="Is the service alive?")
     async def healthz() -> JSONResponse:

@@ -155,12 +155,15 @@ def check_blender(_: Session) -> Finding:
 
 def check_ffmpeg(_: Session) -> Finding:
     """The ffmpeg that the encode runner will choose, tried out."""
-    from workers import ffmpeg_binary
-
+    advice = "transcode steps cannot run here"
+    try:
+        from workers import ffmpeg_binary
+    except ModuleNotFoundError as error:  # as in the image of the control plane
+        found = f"the Python package {error.name} is not installed"
+        return Finding(what="ffmpeg", verdict=Verdict.MISSING, found=found, advice=f"{advice}: install shisuan[media]")
     try:
         binary = ffmpeg_binary.find()
     except ExecutorError as error:
-        advice = "transcode steps cannot run here"
         return Finding(what="ffmpeg", verdict=Verdict.MISSING, found=str(error), advice=advice)
     able = ", ".join(ffmpeg_binary.abilities())
     if Path("/dev/nvidiactl").exists():

@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--nodes", default="", help="YAML file of node facts")
     made.add_argument("--ray", default="", help="address of an existing Ray cluster")
     made.add_argument("--stop", action="store_true", help="end the service and the runtime of this home")
+    made.add_argument("--migrate", action="store_true", help="bring the database to this program's schema, then end")
     made.add_argument("--verify", action="store_true", help="replay the journal and compare it with the tables")
     return made
 

@@ -109,6 +109,7 @@ class Cycle:
         self._own_reports: list[Report] = []
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
+        self._turned_ms = clock.now_ms()
         self._stale_plan = True
         self._wake_ms = 0
         """When a plan is due without anything having happened; 0: never."""
@@ -151,6 +152,10 @@ class Cycle:
             self._urgent.set()
             self._executor.wake()
 
+    def still_ms(self) -> int:
+        """How long ago the cycle last came round: a second when idle, longer when a plan or a transaction hangs."""
+        return max(0, self._clock.now_ms() - self._turned_ms)
+
     def stop(self) -> None:
         """Make :meth:`run` return after the cycle it is in."""
         self._stopping.set()
@@ -190,6 +195,7 @@ class Cycle:
             self._record(batch)  # 5. seal usage, then one transaction
         self._tell(batch, orders)  # 6. apply: start, stop, acknowledge
         self._answer(batch)  # 7. users hear of it
+        self._turned_ms = self._clock.now_ms()
         busy_s = time.perf_counter() - began
         self.metrics.cycle_seconds.observe(busy_s)
         return busy_s if batch.events else 0.0

@@ -46,6 +46,9 @@ class Limits:
     """A user's verb waits this long for the cycle before it gives up with an error."""
     token_ms: int = 86_400_000
     """An attempt's token outlives its step's timeout, or lives a day."""
+    still_ms: int = 15_000
+    """A service whose cycle has not come round for this long says that it is not ready: longer than the slowest honest
+    cycle of a full farm (a second), shorter than anybody waits for an answer."""
     body_bytes: int = 2 * 1024 * 1024
     """A request above 2 MiB is refused unread: the largest honest job file is far below."""
 

@@ -123,7 +123,7 @@ def test_keys_are_shown_once_and_listed_without_secret(service):
     assert not any("key" in k for k in listed)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/v1/healthz", "/v1/schema", "/metrics"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/healthz", "/v1/schema", "/metrics"])
 def test_open_addresses_need_no_key_on_this_machine(service, path):
     assert service.http.get(path).status_code == 200
 

@@ -117,3 +117,14 @@ def test_why_a_blender_does_not_start_is_its_own_last_word(tmp_path):
     assert tools.why_no_blender(broken) == "ImportError: libX11.so.6: cannot open"
     program.write_text("not a program")
     assert "Exec format error" in tools.why_no_blender(broken)
+
+
+def test_doctor_says_which_package_transcodes_lack(monkeypatch):
+    from scheduler.cli import doctor
+
+    monkeypatch.setitem(sys.modules, "ffmpeg", None)  # as where the extra 'media' is not installed
+    for name in ("workers.ffmpeg", "workers.ffmpeg_binary"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr("workers.ffmpeg_binary", raising=False)
+    finding = doctor.check_ffmpeg(None)
+    assert (finding.verdict, "package ffmpeg is not installed" in finding.found) == (doctor.Verdict.MISSING, True)

@@ -1,0 +1,17 @@
+{{- /* What a schema cannot say: combinations that would start and then harm. The control plane's template asks first. */ -}}
+{{- define "shisuan.refusals" -}}
+{{- if gt (int .Values.controlPlane.replicas) 1 -}}
+{{- fail "controlPlane.replicas: this version has no leader election; two services would take the database from each other. Valid: 0, 1" -}}
+{{- end -}}
+{{- if and .Values.controlPlane.configSecret (not .Values.controlPlane.config) -}}
+{{- fail "controlPlane.configSecret: its files lie beside the configuration file, and controlPlane.config is empty" -}}
+{{- end -}}
+{{- if and .Values.monitoring.enabled (not .Values.monitoring.key.secret) -}}
+{{- fail "monitoring.key.secret: /metrics asks for an operator's key; make one with 'shisuan keys create --tenant default --operator' and put it into a Secret" -}}
+{{- end -}}
+{{- range .Values.storage.claims -}}
+{{- if or (hasPrefix "/var/lib/shisuan" .path) (hasPrefix "/etc/shisuan" .path) (eq "/tmp" .path) -}}
+{{- fail (printf "storage.claims: %s: the service's own files lie there; choose another path" .path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

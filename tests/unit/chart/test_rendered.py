@@ -1,0 +1,90 @@
+"""``helm lint`` and ``helm template`` as users run them. ``SHISUAN_UPDATE_GOLDEN=1`` writes the golden files anew."""
+
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.chart.conftest import CHART, VALUES, options
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "chart"
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_helm_finds_no_fault(helm, name):
+    done = helm.run("lint", "--strict", CHART, *options(name))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stdout
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_manifests_are_the_golden_ones(helm, name):
+    done = helm.template(*options(name))
+    assert done.returncode == 0, done.stderr
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    text = "\n".join(line for line in lines if line) + "\n"
+    golden = GOLDEN / f"{name}.yaml"
+    if os.environ.get("SHISUAN_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8"), f"{golden} differs: SHISUAN_UPDATE_GOLDEN=1 writes it anew"
+
+
+WRONG = {
+    "a misspelled section": (["controlPlan.replicas=1"], "controlPlan"),
+    "a misspelled field": (["controlPlane.replica=1"], "/controlPlane"),
+    "words for a number": (["controlPlane.replicas=two"], "/controlPlane/replicas"),
+    "fewer than none": (["controlPlane.replicas=-1"], "/controlPlane/replicas"),
+    "two services": (["controlPlane.replicas=2"], "controlPlane.replicas: this version has no leader election"),
+    "a key file beside nothing": (["controlPlane.configSecret=feed"], "controlPlane.configSecret"),
+    "less than no processors": (["controlPlane.tasks.cpus=-1"], "/controlPlane/tasks/cpus"),
+    "a Secret's name with blanks": (["database.secret=my secret"], "/database/secret"),
+    "no size": (["storage.home.size=plenty"], "/storage/home/size"),
+    "a volume without a path": (["storage.claims[0].name=a,storage.claims[0].claim=b"], "/storage/claims/0"),
+    "a relative path": (
+        ["storage.claims[0].name=a,storage.claims[0].claim=b,storage.claims[0].path=films"], "/storage/claims/0/path",
+    ),
+    "a volume over the keys": (
+        ["storage.claims[0].name=a,storage.claims[0].claim=b,storage.claims[0].path=/var/lib/shisuan/x"],
+        "storage.claims: /var/lib/shisuan/x",
+    ),
+    "a port that does not exist": (["service.port=70000"], "/service/port"),
+    "an ingress for nobody": (["ingress.enabled=true,ingress.tlsSecret=t"], "/ingress/host"),
+    "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
+    "a way to fetch images that does not exist": (["image.pullPolicy=Maybe"], "/image/pullPolicy"),
+    "monitors without a key": (["monitoring.enabled=true"], "monitoring.key.secret"),
+    "a part of the product that does not exist": (["rbac.parts={everything}"], "/rbac/parts/0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_value_is_refused_and_the_field_is_named(helm, case):
+    values, field = WRONG[case]
+    done = helm.template(*(word for value in values for word in ("--set", value)))
+    assert done.returncode != 0, done.stdout
+    assert field in done.stderr.replace("at '", "").replace("'", ""), done.stderr
+
+
+def described(schema, pointer=""):
+    """Every field of the schema, and whether it says what it means."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"{pointer}/{name}", field
+        yield from described(field, f"{pointer}/{name}")
+        yield from described(field.get("items", {}), f"{pointer}/{name}/0")
+
+
+def test_every_value_has_a_description_and_every_default_a_place_in_the_schema():
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    fields = dict(described(schema))
+    assert [at for at, field in fields.items() if not field.get("description", "").endswith(".")] == []
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+    assert set(schema["properties"]) - {"global"} == set(defaults)
+
+
+def test_the_chart_has_the_products_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["version"] == chart["appVersion"] == project["version"]
