@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest
 # Whole installations, killed and watched: they wait more than they compute, so they run beside the rest.
 SLOW := tests/kills tests/e2e tests/live
 
-.PHONY: help setup demo test lint soak test-gpu bench-loop bench-main bench-farm bench-engine pictures lock clean
+.PHONY: help setup demo test lint soak test-gpu test-kubernetes-real bench-loop bench-main bench-farm bench-engine pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ soak: ## the heavy counts (up to 25 minutes on 2 cores)
 test-gpu: ## what needs a real NVIDIA card
 	@bin/setup test
 	@$(PYTEST) -m gpu
+
+test-kubernetes-real: ## the Kubernetes contract on a real API server: KUBEBUILDER_ASSETS=folder (or KUBECONFIG=file) CRDS=folder
+	@bin/setup test
+	@SHISUAN_KUBERNETES=real SHISUAN_KUBERAY_CRDS="$(CRDS)" $(PYTEST) tests/contract/kube/test_api_server.py
 
 pictures: ## draw the pictures of the guides anew from build/demo, whose service must still run
 	@bin/setup test

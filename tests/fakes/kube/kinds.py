@@ -28,6 +28,8 @@ CONDITIONAL = {"leases"}
 """Built-in kinds that may not be replaced without a resourceVersion; custom ones never may."""
 GRACEFUL = {"pods"}
 """Kinds that a node's agent has to end before they are gone."""
+FREE_NAMES = {"rbac.authorization.k8s.io"}
+"""Groups whose objects may be named as they like."""
 FIELDS = {
     "pods": ("spec.nodeName", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "status.podIP"),
     "nodes": ("spec.unschedulable",),

@@ -150,7 +150,7 @@ def apply(
     others = [replace(e, paths=e.paths - changed) for e in others]
     made = merge(live, wanted, schema, schemas)
     kept = frozenset(want).union(*(e.paths for e in others))
-    for path in sorted((mine.paths if mine else frozenset()) - kept, key=len, reverse=True):
+    for path in sorted((mine.paths if mine else frozenset()) - kept, key=len):
         if not any(p[: len(path)] == path for p in kept):
             made = copy.deepcopy(made)
             remove(made, path)

@@ -3,8 +3,10 @@
 import json
 import re
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -143,6 +145,11 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     double: FakeKubernetes
 
+    def handle_error(self, *_: Any) -> None:
+        """Clients come and go; anything else is a mistake of ours."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
+
 
 def _break(connection: socket.socket) -> None:
     with suppress(OSError):  # it went by itself
@@ -175,8 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         fault = self._double.faults.draw(verb, noted.resource, noted.name)
         try:
-            if fault is not None and self._fails(fault):
+            if fault is not None:
+                time.sleep(fault.delay_s)
+            if fault is not None and (fault.status or fault.loss is Loss.REQUEST):
                 self._double.seen.append(replace(noted, status=fault.status))
+                self._fail(fault)
                 return
             self._authenticate()
             if verb == "watch" and call is not None:
@@ -351,18 +361,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     # ── answering ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _fails(self, fault: Fault) -> bool:
-        """Whether the fault has taken the request's answer."""
-        if fault.delay_s:
-            time.sleep(fault.delay_s)
+    def _fail(self, fault: Fault) -> None:
         if fault.loss is Loss.REQUEST:
             self._hang_up()
-            return True
-        if not fault.status:
-            return False
+            return
         headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
         self._answer(fault.status, Refusal(fault.status, "a fault that was asked for").status(), headers)
-        return True
 
     def _answer(self, code: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()

@@ -15,6 +15,8 @@ Key = tuple[str, str]
 """Namespace (empty for kinds without) and name."""
 HISTORY = 20_000
 """Changes of a kind a watch can resume over; older ones are forgotten."""
+FIRST = 1_000
+"""The version a server begins with: nobody resumes from before."""
 SNAPSHOTS = 64
 """Lists that can be continued at the same time."""
 
@@ -50,7 +52,7 @@ class Table:
 
     objects: dict[Key, Stored] = field(default_factory=dict)
     log: list[Change] = field(default_factory=list)
-    compacted: int = 0
+    compacted: int = FIRST
     """Changes up to this version are forgotten."""
     _sorted: list[Key] | None = None
 
@@ -91,7 +93,7 @@ class Storage:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.version = 1_000
+        self.version = FIRST
         self._tables: defaultdict[tuple[str, str], Table] = defaultdict(Table)
         self._numbers = itertools.count()
         self._snapshots: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ CRDS = ("apiextensions.k8s.io", "customresourcedefinitions")
 NAMESPACES = ("", "namespaces")
 BUDGETS = ("policy", "poddisruptionbudgets")
 APPLY, MERGE, JSON = "application/apply-patch+yaml", "application/merge-patch+json", "application/json-patch+json"
+NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
 
@@ -112,6 +114,9 @@ class Verbs:
     def _named(self, call: Call, name: str) -> Call:
         if not name:
             raise self._invalid(call, [("metadata.name", "Required value: name or generateName is required")])
+        if call.kind.group not in kinds.FREE_NAMES and not NAME.fullmatch(name):
+            message = f"Invalid value: {name!r}: a lowercase RFC 1123 subdomain must consist of lower case characters"
+            raise self._invalid(call, [("metadata.name", message)])
         return replace(call, name=name)
 
     def _create(self, call: Call, obj: dict[str, Any], entry: managed.Entry) -> Stored:
@@ -380,7 +385,8 @@ class Verbs:
     def _create_below(self, call: Call, body: dict[str, Any]) -> Stored:
         live = self.get(call)
         if call.subresource == "eviction":
-            self._spend_budget(call, live)
+            if look_up(live.obj, "status.phase") == "Running":
+                self._spend_budget(call, live)
             return self.delete(call, body.get("deleteOptions") or {})[0]
         if call.subresource == "binding":
             if look_up(live.obj, "spec.nodeName"):
