@@ -39,6 +39,7 @@ NAMESPACES = Resource(plural="namespaces", kind="Namespace", namespaced=False)
 DEPLOYMENTS = Resource(group="apps", plural="deployments", kind="Deployment")
 LEASES = Resource(group="coordination.k8s.io", plural="leases", kind="Lease")
 RESOURCE_SLICES = Resource(group="resource.k8s.io", plural="resourceslices", kind="ResourceSlice", namespaced=False)
+RESOURCE_CLAIMS = Resource(group="resource.k8s.io", plural="resourceclaims", kind="ResourceClaim")
 RAY_CLUSTERS = Resource(group="ray.io", plural="rayclusters", kind="RayCluster")
 RAY_JOBS = Resource(group="ray.io", plural="rayjobs", kind="RayJob")
 DEFINITIONS = Resource(

@@ -228,7 +228,11 @@ class Operations:
                 return (), None
             if state is NodeState.READY and name in self._cycle.observer.gone:
                 return (NodeLost(at_ms=now_ms, node=name, reason="it does not answer"),), None
-            return (NodeSeen(at_ms=now_ms, node=replace(node, state=state, state_reason=reason)),), None
+            now, why = state, reason
+            if state is NodeState.READY and name in self._cycle.observer.unready:
+                now, why = NodeState.UNREADY, self._cycle.observer.unready[name]
+            seen = replace(node, state=now, state_reason=why)
+            return (() if seen == node else (NodeSeen(at_ms=now_ms, node=seen),)), None
 
         self._cycle.call(decide)
         return next(n for n in self.nodes(caller) if n["name"] == name)
@@ -309,7 +313,9 @@ def cards_by_bucket(engine: Engine) -> dict[str, int]:
                 bucket = Bucket.HELD_CHARGED if held[device.id] else Bucket.STARTING
             elif node.state is NodeState.LOST:
                 bucket = Bucket.UNKNOWN
-            elif device.health is Health.QUARANTINED or node.state is NodeState.CORDONED:
+            elif device.health is Health.EXTERNAL:
+                bucket = Bucket.EXTERNAL
+            elif device.health is Health.QUARANTINED or node.state is not NodeState.READY:
                 bucket = Bucket.QUARANTINED
             else:
                 bucket = Bucket.FREE
