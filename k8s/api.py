@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8s.backoff import Backoff
-from k8s.door import JSON, Connect, Door, Request, body_of, lines_of
+from k8s.door import JSON, Connect, Door, Request, body_of, lines_of, parsed
 from k8s.errors import Absent, Busy, Unanswered, refusal
 from k8s.resource import Resource
 
@@ -216,7 +216,7 @@ class Api:
         failures = 0
         while True:
             try:
-                return json.loads(body_of(self._door.send(request)))
+                return parsed(body_of(self._door.send(request)))
             except (Unanswered, Busy) as error:
                 failures += 1
                 wait_s = self.backoff.wait_s(failures, self.draw(), error.retry_after_s)

@@ -6,6 +6,8 @@ read-then-replace erases what a newer server has added, and they cost ten times 
 
 from __future__ import annotations
 
+import gc
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -144,6 +146,19 @@ def body_of(response: Any) -> bytes:
         return bytes(response.data)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Unanswered(f"the answer broke off: {error}") from None
+
+
+def parsed(data: bytes) -> Any:
+    """JSON, with the garbage collector at rest: its passes over what is being built took half the time of a large list,
+    and what is parsed holds no cycles. Raises ValueError.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(data)
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def lines_of(response: Any) -> Iterator[bytes]:

@@ -75,6 +75,8 @@ class Informer:
         self._lock = threading.Lock()
         self.lists = 0
         """How often everything was read."""
+        self.list_s = 0.0
+        """How long reading everything took the last time, the listener's time included."""
         self.watches = 0
         self.problem = ""
         """Why it is behind; empty while it follows."""
@@ -124,6 +126,7 @@ class Informer:
     # ── list ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _list(self) -> None:
+        began = self._monotonic()
         try:
             seen, version = self._read(PAGE)
         except HistoryGone:  # the pages took longer than the server remembers: all at once
@@ -132,8 +135,9 @@ class Informer:
             del self._versions[key]
             self._listener.drop(key)
         self._version = version
-        self.lists += 1
         self._listener.listed()
+        self.list_s = self._monotonic() - began
+        self.lists += 1
 
     def _read(self, limit: int) -> tuple[set[str], str]:
         seen: set[str] = set()

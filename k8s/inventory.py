@@ -91,7 +91,7 @@ class Inventory:
         self._followed: list[Shelf[Any]] = []
         self._dirty: set[str] = set()
         self._told: dict[str, Node | Gone] = {}
-        self._informers: list[Informer] = []
+        self._informers: dict[str, Informer] = {}
 
     def start(self) -> None:
         """Begin to follow. Raises KubernetesError when the server cannot be asked which kinds it has."""
@@ -103,24 +103,29 @@ class Inventory:
             followed += [(RESOURCE_SLICES, self._slices, {}), (RESOURCE_CLAIMS, self._claims, {})]
         self._followed = [shelf for _, shelf, _ in followed]
         for resource, shelf, where in followed:
-            self._informers.append(Informer(self._api, resource, _Ear(self, shelf), **where))
-        for informer in self._informers:
+            self._informers[resource.plural] = Informer(self._api, resource, _Ear(self, shelf), **where)
+        for informer in self._informers.values():
             informer.start()
 
     def close(self) -> None:
         """End and wait until it has. Harmless twice."""
-        for informer in self._informers:
+        for informer in self._informers.values():
             informer.close()
+
+    @property
+    def informers(self) -> dict[str, Informer]:
+        """By the plural of what they follow: their counts and times are for metrics."""
+        return dict(self._informers)
 
     @property
     def is_alive(self) -> bool:
         """Whether everything is still followed."""
-        return bool(self._informers) and all(informer.is_alive for informer in self._informers)
+        return bool(self._informers) and all(one.is_alive for one in self._informers.values())
 
     @property
     def problem(self) -> str:
         """Why it may be behind; empty: it is not."""
-        return "; ".join(informer.problem for informer in self._informers if informer.problem)
+        return "; ".join(one.problem for one in self._informers.values() if one.problem)
 
     def nodes(self) -> tuple[Node, ...]:
         """Those that answer, by name, as told."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from k8s.accelerators import Accelerator, Accelerators, Unit
 from k8s.names import CORDON_TAINT, HIDDEN, LANE, RACK, TOLERATED, TROUBLE
@@ -88,16 +89,16 @@ def devices_of(sights: Sights, table: Accelerators) -> tuple[tuple[Device, ...],
     """The node's devices, numbered, and the taints of their vendors."""
     named = [device for one in newest(sights.slices) for device in one.devices]
     drivers = {one.driver for one in sights.slices}
-    found = [_named(device, sights) for device in sorted(named, key=lambda device: device.at)]
+    ordered = sorted(named, key=lambda device: device.at)
+    found = [_named(device, index, sights) for index, device in enumerate(ordered)]
     vendors = {table.by_driver[device.at[0]].taint for device in named}
     for resource, units in sights.node.present.cards:
         accelerator = table.find(resource)
         if accelerator is None or accelerator.vendor.dra in drivers:
             continue
         vendors.add(accelerator.vendor.taint)
-        found += _slots(accelerator, units, sights)
-    numbered = tuple(replace(device, index=index) for index, device in enumerate(found))
-    return numbered, frozenset(vendors - {""})
+        found += _slots(accelerator, units, len(found), sights)
+    return tuple(found), frozenset(vendors - {""})
 
 
 def newest(slices: Iterable[SliceSight]) -> list[SliceSight]:
@@ -109,12 +110,13 @@ def newest(slices: Iterable[SliceSight]) -> list[SliceSight]:
     return [one for one in ordered if one.generation == latest[one.driver, one.pool]]
 
 
-def _named(device: DeviceSight, sights: Sights) -> Device:
+def _named(device: DeviceSight, index: int, sights: Sights) -> Device:
     model = _model(device.product, 0 if device.is_mig else device.memory_mib)
     made = Device(
         id=device.uuid,
         model=model,
         kind=DeviceKind.MIG if device.is_mig else DeviceKind.CARD,
+        index=index,
         memory_mib=device.memory_mib,
         parent=device.parent,
         profile=device.profile,
@@ -126,8 +128,8 @@ def _named(device: DeviceSight, sights: Sights) -> Device:
     return _out(made, Health.EXTERNAL, f"held by {strangers[0]}") if strangers else made
 
 
-def _slots(accelerator: Accelerator, units: int, sights: Sights) -> list[Device]:
-    """Devices that are counted but not named."""
+def _slots(accelerator: Accelerator, units: int, first: int, sights: Sights) -> list[Device]:
+    """Devices that are counted but not named, numbered from ``first``."""
     labels = dict(sights.node.labels)
     vendor, resource = accelerator.vendor, accelerator.resource
     replicas = _whole(labels.get(vendor.replicas, ""))
@@ -138,14 +140,18 @@ def _slots(accelerator: Accelerator, units: int, sights: Sights) -> list[Device]
     model = _model(product, 0 if is_mig else memory_mib)
     if accelerator.unit is Unit.SHARE or (replicas > 1 and not is_mig):
         units = -(-units // max(1, replicas))
+    island = "" if is_mig else catalogue.island(model, sights.node.name)
+    if not memory_mib and not is_mig and model != catalogue.UNKNOWN:
+        memory_mib = catalogue.nominal_mib(model)
     slots = [
         Device(
             id=f"slot:{sights.node.name}:{resource}:{number}",
             model=model,
             kind=DeviceKind.MIG if is_mig else DeviceKind.CARD,
-            memory_mib=memory_mib or (0 if is_mig or model == catalogue.UNKNOWN else catalogue.nominal_mib(model)),
+            index=first + number,
+            memory_mib=memory_mib,
             profile=profile,
-            island="" if is_mig else catalogue.island(model, sights.node.name),
+            island=island,
         )
         for number in range(units)
     ]
@@ -190,6 +196,7 @@ _LABELLED = {name.replace(" ", "-").casefold(): name for board in catalogue.BY_I
 """Names of the driver, as GPU Feature Discovery spells them in a label."""
 
 
+@lru_cache(maxsize=1_024)
 def _model(product: str, memory_mib: int) -> str:
     """Board of a product label (``NVIDIA-H100-80GB-HBM3``, ``...-SHARED``, ``...-MIG-1g.10gb``) or a driver's name."""
     words = product.replace(" ", "-").casefold().partition("-mig-")[0].removesuffix("-shared")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from scheduler.model.units import MILLI
 
@@ -14,6 +15,7 @@ _SUFFIX |= {f"{letter}i": Fraction(1_024**power) for power, letter in enumerate(
 _BYTES_PER_MIB = 1 << 20
 
 
+@lru_cache(maxsize=4_096)
 def exact(text: object) -> Fraction:
     """The number a quantity means. Raises ValueError."""
     if isinstance(text, Fraction):

@@ -38,7 +38,7 @@ ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
     *("cancel", "retry", "hold", "release", "preempt", "schema"),
-    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon"),
+    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon", "drain"),
     *("statement", "rates"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))

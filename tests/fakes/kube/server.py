@@ -121,9 +121,12 @@ class FakeKubernetes:
         """An object is gone, whatever its finalizers; its dependents go with it."""
         self.verbs.vanish(Call(kind=self._plural(kind), namespace=namespace, name=name))
 
-    def compact(self) -> None:
-        """History is forgotten: running watches are told 410, and so is who resumes one or continues a list."""
-        self.storage.compact()
+    def compact(self, kind: str = "") -> None:
+        """History is forgotten: running watches are told 410, and so is who resumes one or continues a list.
+
+        ``kind``: only of this one, by its plural.
+        """
+        self.storage.compact(self._plural(kind).table if kind else None)
         with self.storage.lock:
             self.storage.changed.notify_all()
 

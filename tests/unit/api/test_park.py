@@ -87,6 +87,34 @@ def test_an_unready_node_that_goes_away_is_lost(service):
     assert shown(service) == ("lost", "deleted")
 
 
+def test_a_drained_node_gives_back_what_runs_and_takes_nothing_new(service):
+    service.submit()
+    tried = service.post("/nodes/n1/drain", {"reason": "new fan", "dry_run": True}).json()
+    assert [(s["job_id"], s["nodes"], s["cards"]) for s in tried["stops"]] == [("j1", ["n1"], 0)]
+    assert (tried["dry_run"], tried["node"]["state"], shown(service)[0]) == (True, "cordoned", "ready")
+    assert service.workers.stopped == []
+    done = service.post("/nodes/n1/drain", {"reason": "new fan"}).json()
+    assert done == {**tried, "dry_run": False}
+    service.settle()
+    assert service.workers.stopped == [tried["stops"][0]["lease_id"]]
+    assert shown(service) == ("cordoned", "new fan")
+    assert service.get("/jobs/j1").json()["state"] == "waiting"
+    again = service.post("/nodes/n1/drain").json()
+    assert (again["stops"], again["stopping"]) == ([], 0)
+    service.post("/nodes/n1/uncordon")
+    assert service.finish("j1")["state"] == "succeeded"
+    usage = service.get("/usage", job="j1").json()["records"]
+    assert {r["reason"] for r in usage if r["bucket"] == "held_free"} <= {"preempted"}
+
+
+def test_cordon_and_uncordon_can_be_tried(service):
+    assert service.post("/nodes/n1/cordon", {"dry_run": True}).json()["state"] == "cordoned"
+    assert shown(service)[0] == "ready"
+    service.post("/nodes/n1/cordon")
+    assert service.post("/nodes/n1/uncordon", {"dry_run": True}).json()["state"] == "ready"
+    assert shown(service)[0] == "cordoned"
+
+
 def test_an_unknown_node_lists_the_known_ones(service):
     assert message(service.post("/nodes/n9/cordon")) == "no node 'n9' (there are: n1)"
 
