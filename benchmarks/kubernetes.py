@@ -1,7 +1,7 @@
 """What following a large park costs: time to know it, time to read it again, memory, requests.
 
 Run by ``make bench-kubernetes``. The API server is the tests' double, a process of its own, with 5,000 nodes of eight
-cards and four pods each; the inventory is another. Wall times hold the server's work too; CPU times are the inventory's.
+cards and four pods each; the inventory is another. Wall times hold the server's work; CPU times do not.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from sys import intern
 from typing import Any
 
@@ -15,7 +14,6 @@ from k8s.accelerators import Accelerators
 from k8s.names import DEVICES, MANAGED_BY, OURS
 
 Raw = Mapping[str, Any]
-ZERO = Fraction(0)
 Counts = tuple[tuple[str, int], ...]
 """Accelerator resource to whole units, sorted."""
 NOISE = "feature.node.kubernetes.io/"
@@ -119,8 +117,8 @@ def node_sight(raw: Raw, table: Accelerators) -> NodeSight:
         is_unschedulable=bool(spec.get("unschedulable")),
         ready=ready.get("status", "Unknown"),
         ready_message=ready.get("message") or ready.get("reason") or "",
-        present=amounts(status.get("capacity") or {}, table),
-        usable=amounts(status.get("allocatable") or {}, table),
+        present=amounts(_nano(status.get("capacity") or {}), table),
+        usable=amounts(_nano(status.get("allocatable") or {}), table),
     )
 
 
@@ -140,35 +138,35 @@ def pod_sight(raw: Raw, table: Accelerators) -> PodSight | None:
     )
 
 
-def requests(spec: Raw) -> dict[str, Fraction]:
-    """What a pod asks for in all: its containers and sidecars together, or an initialisation if that asks for more."""
+def requests(spec: Raw) -> dict[str, int]:
+    """What a pod asks for in all, in billionths: containers and sidecars together, or an initialisation that asks more."""
     always = [_wanted(c) for c in spec.get("containers") or ()]
-    passing: list[dict[str, Fraction]] = []
+    passing: list[dict[str, int]] = []
     for container in spec.get("initContainers") or ():
         (always if container.get("restartPolicy") == "Always" else passing).append(_wanted(container))
-    total: dict[str, Fraction] = {}
+    total: dict[str, int] = {}
     for one in always:
-        total = {name: total.get(name, ZERO) + one.get(name, ZERO) for name in {**total, **one}}
+        total = {name: total.get(name, 0) + one.get(name, 0) for name in {**total, **one}}
     for one in passing:
-        total = {name: max(total.get(name, ZERO), one.get(name, ZERO)) for name in {**total, **one}}
+        total = {name: max(total.get(name, 0), one.get(name, 0)) for name in {**total, **one}}
     total |= _wanted(spec)  # asked for by the pod as a whole
-    extra = _exact(spec.get("overhead") or {})
-    return {name: total.get(name, ZERO) + extra.get(name, ZERO) for name in {**total, **extra}}
+    extra = _nano(spec.get("overhead") or {})
+    return {name: total.get(name, 0) + extra.get(name, 0) for name in {**total, **extra}}
 
 
-def _wanted(container: Raw) -> dict[str, Fraction]:
+def _wanted(container: Raw) -> dict[str, int]:
     told = container.get("resources") or {}
-    return _exact({**(told.get("limits") or {}), **(told.get("requests") or {})})
+    return _nano({**(told.get("limits") or {}), **(told.get("requests") or {})})
 
 
-def _exact(told: Raw) -> dict[str, Fraction]:
-    return {name: quantity.exact(text) for name, text in told.items()}
+def _nano(told: Raw) -> dict[str, int]:
+    return {name: quantity.nano(text) for name, text in told.items()}
 
 
-def amounts(told: Raw, table: Accelerators, *, is_request: bool = False) -> Amounts:
-    """Processors, memory, scratch and accelerators among resources. Requests are rounded up, what there is down."""
+def amounts(told: Mapping[str, int], table: Accelerators, *, is_request: bool = False) -> Amounts:
+    """Processors, memory, scratch and accelerators among resources. Memory asked for is rounded up, there is down."""
     mib = quantity.mib if is_request else quantity.whole_mib
-    counts = ((intern(name), quantity.count(text)) for name, text in told.items() if table.is_device(name))
+    counts = ((intern(name), quantity.whole(amount)) for name, amount in told.items() if table.is_device(name))
     return Amounts(
         cpu_milli=quantity.milli(told.get("cpu", 0)),
         memory_mib=mib(told.get("memory", 0)),
@@ -208,7 +206,7 @@ def _device(raw: Raw, driver: str, pool: str) -> DeviceSight:
         parent=text.get("parentUUID", ""),
         profile=text.get("profile", ""),
         product=intern(text.get("productName", "")),
-        memory_mib=quantity.whole_mib(amount.get("memory", {}).get("value", 0)),
+        memory_mib=quantity.whole_mib(quantity.nano(amount.get("memory", {}).get("value", 0))),
         taints=tuple(sorted(t["key"] for t in raw.get("taints") or () if t.get("effect") in HARD)),
     )
 

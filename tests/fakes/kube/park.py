@@ -20,10 +20,11 @@ _GFD = {f"nvidia.com/{name}": value for name, value in (
     ("mig.strategy", "mixed"), ("mps.capable", "false"),
 )}  # fmt: skip
 _SIZE = {"cpu": "192", "memory": "2113535792Ki", "ephemeral-storage": "3650Gi", "pods": "110", "hugepages-1Gi": "0"}
+_STATES = {"MemoryPressure": "False", "DiskPressure": "False", "PIDPressure": "False", "Ready": "True"}
 _CONDITIONS = [
     {"type": kind, "status": status, "reason": f"Kubelet{kind}", "message": f"kubelet says {kind} is {status}",
      "lastHeartbeatTime": _TIME, "lastTransitionTime": _TIME}
-    for kind, status in zip(("MemoryPressure", "DiskPressure", "PIDPressure", "Ready"), "False False False True".split())
+    for kind, status in _STATES.items()
 ]  # fmt: skip
 _IMAGES = [
     {"names": [f"registry.example/images/image-{n}@sha256:{n:064x}", f"registry.example/images/image-{n}:1.{n}"],

@@ -101,3 +101,30 @@ def test_every_refusal_is_in_the_houses_tree():
     assert "proxy" in str(refusal(502, b"<html>proxy</html>"))
     assert refusal(418, b"[]").__class__ is KubernetesError
     assert refusal(429, b"{}", "Thu, 26 Nov 2026 00:00:00 GMT").retry_after_s == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_in_a_storm_every_write_is_done_once_or_known_to_be_undone(api, double, seed):
+    """429, 500, time-outs, lost answers, at random: names derived from their purpose leave no duplicate."""
+    kinds = (Fault(status=429), Fault(status=500), Fault(loss=Loss.REQUEST), Fault(loss=Loss.ANSWER, weight=3))
+    double.faults.storm(seed, 0.4, kinds)
+    wanted, tried = set(), 0
+    for number in range(40):
+        name = f"a{number % 7}"
+        undo = number % 3 == 2
+        for _ in range(20):
+            tried += 1
+            try:
+                if undo:
+                    api.delete(PODS, name, "default")
+                else:
+                    api.apply(PODS, pod(name, labels={"round": str(number)}), "default")
+            except (Busy, Unanswered):
+                continue
+            break
+        else:
+            raise AssertionError("20 times five tries were not enough")
+        (wanted.discard if undo else wanted.add)(name)
+    assert double.faults.met > 10
+    assert len(double.seen) <= tried * api.backoff.tries
+    assert {p["metadata"]["name"] for p in double.objects("pods")} == wanted

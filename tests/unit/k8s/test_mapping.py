@@ -4,6 +4,7 @@ import pytest
 
 from k8s.accelerators import shipped
 from k8s.mapping import Gone, Sights, mapped
+from k8s.quantity import nano
 from k8s.sightings import claim_sight, node_sight, pod_sight, requests, slice_sight
 from scheduler.model.node import DeviceKind, Health, Lane, NodeState
 from tests.unit.k8s.raw import H100, claim, gpu, mig, node, pod, resource_slice
@@ -260,6 +261,4 @@ def container(cpu, **more):
     ],
 )
 def test_what_a_pod_asks_for_in_all(spec, cpu):
-    from k8s.quantity import exact
-
-    assert requests(spec).get("cpu", 0) == exact(cpu)
+    assert requests(spec).get("cpu", 0) == nano(cpu)

@@ -19,10 +19,11 @@ from k8s import quantity
     ],
 )
 def test_quantities_are_exact(text, cpu_milli, mib, whole_mib):
-    assert (quantity.milli(text), quantity.mib(text), quantity.whole_mib(text)) == (cpu_milli, mib, whole_mib)
+    amount = quantity.nano(text)
+    assert (quantity.milli(amount), quantity.mib(amount), quantity.whole_mib(amount)) == (cpu_milli, mib, whole_mib)
 
 
 @pytest.mark.parametrize("text", ["", "x", "1Ki5", "1mi", "--1", None])
 def test_what_is_no_quantity_is_refused(text):
     with pytest.raises(ValueError, match="not a quantity"):
-        quantity.count(text)
+        quantity.nano(text)
