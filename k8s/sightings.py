@@ -139,7 +139,7 @@ def pod_sight(raw: Raw, table: Accelerators) -> PodSight | None:
 
 
 def requests(spec: Raw) -> dict[str, int]:
-    """What a pod asks for in all, in billionths: containers and sidecars together, or an initialisation that asks more."""
+    """What a pod asks for in billionths: containers and sidecars together, or an initialisation that asks for more."""
     always = [_wanted(c) for c in spec.get("containers") or ()]
     passing: list[dict[str, int]] = []
     for container in spec.get("initContainers") or ():
