@@ -235,7 +235,10 @@ class Watch:
     def __iter__(self) -> Iterator[tuple[str, Object]]:
         """ADDED, MODIFIED, DELETED and BOOKMARK, until the server ends it. Raises HistoryGone, Unanswered, Busy."""
         for line in lines_of(self._response):
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError as error:
+                raise Unanswered(f"watch: a line is no JSON: {error}") from None
             if event["type"] == "ERROR":
                 raise refusal(int(event["object"].get("code") or 500), event["object"])
             yield event["type"], event["object"]

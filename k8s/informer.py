@@ -17,6 +17,10 @@ from k8s.errors import HistoryGone, KubernetesError
 from k8s.resource import Resource
 
 _log = logging.getLogger(__name__)
+PATIENCE = 5
+"""After so many failures in a row everything is read and told anew: a server that was restored from a backup knows no
+version of before, and may give one to something else.
+"""
 BRIEF_S = 1.0
 """A watch that ended so soon, without a word, is a failure: it must not be asked for again at once."""
 
@@ -115,6 +119,9 @@ class Informer:
     def _failed(self, error: KubernetesError, patience: int = 0) -> None:
         """Wait before the next try; not after the first ``patience`` failures in a row."""
         self._failures += 1
+        if self._failures % PATIENCE == 0:
+            self._version = ""
+            self._versions = dict.fromkeys(self._versions, "")
         if self._closed.is_set():
             return
         self.problem = str(error)

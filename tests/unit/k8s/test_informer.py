@@ -130,6 +130,22 @@ def test_a_watch_that_ends_at_once_is_not_asked_for_in_a_loop(double, ear, api):
     assert informer.lists == 1
 
 
+def test_a_server_restored_from_a_backup_is_read_anew(double, ear, informer):
+    double.put(node("n1"))
+    double.put(node("n2"))
+    informer.start()
+    ear.until(lambda e: len(e.known) == 2)
+    with double.storage.lock:
+        double.remove("nodes", "n2")
+        double.put(node("n1", old="yes"))
+        double.storage.table(("", "nodes")).log.clear()
+        double.storage.version -= 100  # what was known is in its future
+        double.put(node("n1", old="yes"))
+        double.cut_watches()
+        double.faults.add(Fault(verbs=("watch",), status=504), times=5)
+    ear.until(lambda e: labels(e, "n1") == {"old": "yes"} and "n2" not in e.known)
+
+
 def test_only_what_is_selected_is_told(double, ear, api):
     informer = Informer(api, PODS, ear, namespace="default", labels="mine")
     for name, pod_labels in (("a", {"mine": "1"}), ("b", {})):
