@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from scheduler import jobfile
 from scheduler.api.doors import Authorization, Open, Who, bearer
 from scheduler.api.schemas import CordonBody, KeyBody, QueueBody, ReservationBody, TenantBody, TryBody
+from scheduler.control.maintenance import DrainView
 from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
-    DrainView,
     KeyList,
     KeyView,
     NewKey,

@@ -7,17 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 from scheduler.control import views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
 from scheduler.control.observe import Observer
-from scheduler.control.shapes import DrainedLease, DrainView, NodeView
+from scheduler.control.shapes import NodeView
 from scheduler.engine import Engine
 from scheduler.model.errors import NotFound
 from scheduler.model.event import Event, LeaseStopping, NodeLost, NodeSeen
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.node import Node, NodeState
+
+
+class DrainedLease(TypedDict):
+    """What a drain stops on a node; ``cards`` are those on it, ``nodes`` all that a gang holds."""
+
+    lease_id: str
+    job_id: str
+    tenant: str
+    cards: int
+    nodes: list[str]
+
+
+class DrainView(TypedDict):
+    """A drain, or (``dry_run``) what it would do; ``stopping`` leases were being stopped already."""
+
+    node: NodeView
+    dry_run: bool
+    stops: list[DrainedLease]
+    stopping: int
 
 
 class Maintenance:

@@ -238,25 +238,6 @@ class NodeList(TypedDict):
     nodes: list[NodeView]
 
 
-class DrainedLease(TypedDict):
-    """What a drain stops on a node; ``cards`` are those on it, ``nodes`` all that a gang holds."""
-
-    lease_id: str
-    job_id: str
-    tenant: str
-    cards: int
-    nodes: list[str]
-
-
-class DrainView(TypedDict):
-    """A drain, or (``dry_run``) what it would do; ``stopping`` leases were being stopped already."""
-
-    node: NodeView
-    dry_run: bool
-    stops: list[DrainedLease]
-    stopping: int
-
-
 class QueueView(TypedDict):
     """A queue of the fair-share tree and how busy it is (the caller's own tasks, or all for an operator)."""
 
