@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict
+
+from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and typing's own only from Python 3.12
 
 from scheduler.control import views
 from scheduler.control.access import Caller, require_operator
