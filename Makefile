@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest
 # Whole installations, killed and watched: they wait more than they compute, so they run beside the rest.
 SLOW := tests/kills tests/e2e tests/live
 
-.PHONY: help setup demo test lint soak test-gpu bench-loop bench-main bench-farm bench-engine pictures lock clean
+.PHONY: help setup demo test lint soak test-gpu test-kubernetes-real bench-loop bench-main bench-farm bench-engine bench-kubernetes pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ test-gpu: ## what needs a real NVIDIA card
 	@bin/setup test
 	@$(PYTEST) -m gpu
 
+test-kubernetes-real: ## the Kubernetes contract on a real API server: KUBEBUILDER_ASSETS=folder (or KUBECONFIG=file) CRDS=folder
+	@bin/setup test
+	@SHISUAN_KUBERNETES=real SHISUAN_KUBERAY_CRDS="$(CRDS)" $(PYTEST) tests/contract/kube/test_api_server.py
+
 pictures: ## draw the pictures of the guides anew from build/demo, whose service must still run
 	@bin/setup test
 	@.venv/bin/python -m tests.e2e.pictures build/demo
@@ -60,6 +64,10 @@ bench-engine: ## the engine beside the published schedulers on their traces: mak
 bench-farm: ## fill and feed a farm without machines, storm, memory, restart -> build/bench/farm.json (about 5 minutes)
 	@bin/setup test
 	@$(PY) -m benchmarks.farm
+
+bench-kubernetes: ## follow 5,000 nodes of an API server double: time, memory, requests -> build/bench/kubernetes.json
+	@bin/setup test
+	@$(PY) -m benchmarks.kubernetes
 
 lock: ## resolve the dependencies again (a deliberate act: review the diff)
 	@bin/setup

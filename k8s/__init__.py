@@ -1,1 +1,1 @@
-"""Kubernetes: inventory, KubeRay objects and the leader Lease (issue 4 of 4 fills this room)."""
+"""Kubernetes: the door to its API, informers, and the inventory of nodes and cards."""

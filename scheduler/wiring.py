@@ -80,6 +80,7 @@ def build(
     from scheduler.control.defrag import Defragmentation
     from scheduler.control.dispatch import Dispatch
     from scheduler.control.keeper import Keeper
+    from scheduler.control.maintenance import Maintenance
     from scheduler.control.money import Money
     from scheduler.control.operations import Operations
     from scheduler.control.pricing import Pricing
@@ -129,6 +130,7 @@ def build(
     doors = Doors(
         service=service,
         operations=operations,
+        maintenance=Maintenance(cycle),
         money=money,
         pricing=pricing,
         cycle=cycle,

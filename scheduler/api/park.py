@@ -10,15 +10,16 @@ from scheduler import jobfile
 from scheduler.api.doors import Authorization, Open, Who, bearer
 from scheduler.api.schemas import (
     CordonBody,
-    EmptyBody,
     KeyBody,
     QueueBody,
     RearrangeBody,
     ReservationBody,
     TenantBody,
+    TryBody,
 )
 from scheduler.control import terms
 from scheduler.control.defrag import RearrangementList, RearrangementView
+from scheduler.control.maintenance import DrainView
 from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
     KeyList,
@@ -73,13 +74,21 @@ def whoami(open_doors: Open, authorization: Authorization = "") -> SelfView:
 @router.post("/nodes/{name}/cordon", tags=["operators"], summary="Take nothing new on a node")
 def cordon(open_doors: Open, who: Who, name: str, body: CordonBody | None = None) -> NodeView:
     """What runs there goes on."""
-    return open_doors.operations.cordon(who, name, (body or CordonBody()).reason)
+    told = body or CordonBody()
+    return open_doors.maintenance.cordon(who, name, told.reason, dry_run=told.dry_run)
 
 
 @router.post("/nodes/{name}/uncordon", tags=["operators"], summary="Use a node again")
-def uncordon(open_doors: Open, who: Who, name: str, body: EmptyBody | None = None) -> NodeView:
-    """Undo cordon."""
-    return open_doors.operations.uncordon(who, name)
+def uncordon(open_doors: Open, who: Who, name: str, body: TryBody | None = None) -> NodeView:
+    """Undo cordon and drain."""
+    return open_doors.maintenance.uncordon(who, name, dry_run=(body or TryBody()).dry_run)
+
+
+@router.post("/nodes/{name}/drain", tags=["operators"], summary="Empty a node")
+def drain(open_doors: Open, who: Who, name: str, body: CordonBody | None = None) -> DrainView:
+    """Cordon it and stop what runs there, with its grace; it waits again and goes on elsewhere."""
+    told = body or CordonBody()
+    return open_doors.maintenance.drain(who, name, told.reason, dry_run=told.dry_run)
 
 
 @router.get("/tenants", tags=["operators"], summary="Tenants")

@@ -77,7 +77,13 @@ class PreemptBody(Body):
     hold: Annotated[bool, Field(description="Hold the job, so that it does not start again by itself.")] = False
 
 
-class CordonBody(Body):
+class TryBody(Body):
+    """Whether to say what would happen and do nothing."""
+
+    dry_run: bool = False
+
+
+class CordonBody(TryBody):
     """Why a node is taken out."""
 
     reason: Annotated[str, Field(max_length=500)] = ""

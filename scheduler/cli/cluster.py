@@ -1,4 +1,6 @@
-"""The cluster and what was used of it: ``nodes``, ``queues``, ``usage``, ``cordon``, ``uncordon``."""
+"""The cluster and what was used of it: ``nodes``, ``queues``, ``usage``, ``cordon``,
+``uncordon``, ``drain``.
+"""
 
 from __future__ import annotations
 
@@ -74,24 +76,62 @@ def _cards(cards: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
     return rows
 
 
+Why = Annotated[str, typer.Option(help="Shown to everyone who asks why.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen and do nothing.")]
+NodeName = Annotated[str, typer.Argument(metavar="NODE")]
+
+
 @verb("cordon", panel=CLUSTER, example="shisuan cordon node7 (operators only)")
-def cordon(
-    ctx: typer.Context,
-    node: Annotated[str, typer.Argument(metavar="NODE")],
-    reason: Annotated[str, typer.Option(help="Shown to everyone who asks why.")] = "",
-) -> None:
+def cordon(ctx: typer.Context, node: NodeName, reason: Why = "", dry_run: DryRun = False) -> None:
     """Start nothing new on a node; what runs there goes on."""
     here = session(ctx)
-    value = here.client().post(f"/nodes/{node}/cordon", {"reason": reason})
-    here.show(value, lambda out: out.print(f"{plain(node)} cordoned. Undo: {here.command('uncordon ' + node)}"))
+    value = here.client().post(f"/nodes/{node}/cordon", {"reason": reason, "dry_run": dry_run})
+    undo = f"{plain(node)} cordoned. Undo: {here.command('uncordon ' + node)}"
+    here.show(value, lambda out: out.print(_would(value) if dry_run else undo))
 
 
 @verb("uncordon", panel=CLUSTER, example="shisuan uncordon node7 (operators only)")
-def uncordon(ctx: typer.Context, node: Annotated[str, typer.Argument(metavar="NODE")]) -> None:
+def uncordon(ctx: typer.Context, node: NodeName, dry_run: DryRun = False) -> None:
     """Let a node take work again."""
     here = session(ctx)
-    value = here.client().post(f"/nodes/{node}/uncordon")
-    here.show(value, lambda out: out.print(f"{plain(node)} takes work again."))
+    value = here.client().post(f"/nodes/{node}/uncordon", {"dry_run": dry_run})
+    done = f"{plain(node)} takes work again."
+    here.show(value, lambda out: out.print(_would(value) if dry_run or value["state"] != "ready" else done))
+
+
+def _would(node: dict[str, Any]) -> str:
+    """How a node is, or would be."""
+    why = f" ({plain(node['state_reason'])})" if node["state_reason"] else ""
+    return f"{plain(node['name'])}: {coloured(node['state'])}{why}"
+
+
+@verb("drain", panel=CLUSTER, example="shisuan drain node7 --dry-run (operators only)")
+def drain(ctx: typer.Context, node: NodeName, reason: Why = "", dry_run: DryRun = False) -> None:
+    """Empty a node: start nothing new, and move away what runs there.
+
+    What runs gets SIGTERM, and SIGKILL after its grace; a training saves a checkpoint. It waits again and goes on
+    elsewhere, not counted against retries, and its time since the last checkpoint is free. Gangs leave as a whole.
+    """
+    here = session(ctx)
+    value = here.client().post(f"/nodes/{node}/drain", {"reason": reason, "dry_run": dry_run})
+
+    def lines(out: Console) -> None:
+        out.print(_would(value["node"]))
+        if value["stops"]:
+            rows = table("LEASE", "JOB", "TENANT", "CARDS HERE", "ON", right=("CARDS HERE",))
+            for stop in value["stops"]:
+                cells = (stop["lease_id"], stop["job_id"], stop["tenant"], str(stop["cards"]), ", ".join(stop["nodes"]))
+                rows.add_row(*map(plain, cells))
+            out.print(rows)
+        left = value["stopping"] + (0 if dry_run else len(value["stops"]))
+        if dry_run:
+            out.print(
+                f"Nothing was done. {len(value['stops'])} leases would be stopped, {left} are being stopped already."
+            )
+        else:
+            out.print(f"{left} leases are being stopped. Undo: {here.command('uncordon ' + node)}")
+
+    here.show(value, lines)
 
 
 @verb("queues", panel=CLUSTER, example="shisuan queues")

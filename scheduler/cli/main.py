@@ -39,7 +39,7 @@ ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
     *("cancel", "retry", "hold", "release", "preempt", "schema"),
-    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon", "defrag"),
+    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon", "drain", "defrag"),
     *("statement", "rates"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))

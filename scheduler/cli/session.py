@@ -147,6 +147,8 @@ COLOURS = {
     "lost": "yellow",
     "ready": "green",
     "cordoned": "yellow",
+    "unready": "yellow",
+    "external": "yellow",
     "ok": "green",
     "quarantined": "red",
 }

@@ -61,7 +61,7 @@ def _simulated(node: str, index: int, model: str) -> Device:
         model=model,
         index=index,
         memory_mib=catalogue.nominal_mib(model),
-        island=f"{node}-nvlink" if "SXM" in model else "",
+        island=catalogue.island(model, node),
         simulated=True,
     )
 

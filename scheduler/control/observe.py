@@ -56,6 +56,8 @@ class Observer:
         """Last sign of life per attempt (worker's clock, clamped): time after it is free when the attempt is lost."""
         self.gone: set[str] = set()
         """Nodes known not to answer; a cordoned one keeps its state meanwhile, so that it comes back cordoned."""
+        self.unready: dict[str, str] = {}
+        """Nodes whose runtime says that they take nothing new, and why; an operator's cordon goes before."""
         self._seen_ms = 0
         self._unsigned: list[str] = []
         """Attempts whose sign of life is still to be looked at in this round of them."""
@@ -202,7 +204,10 @@ class Observer:
         self._silent_nodes.pop(report.facts.name, None)
         self.gone.discard(report.facts.name)
         seen = report.facts
-        if known is not None and known.state is NodeState.CORDONED:
+        self.unready.pop(seen.name, None)
+        if seen.state is NodeState.UNREADY:
+            self.unready[seen.name] = seen.state_reason
+        if known is not None and known.state is NodeState.CORDONED and known.moving_to is None:
             seen = replace(seen, state=NodeState.CORDONED, state_reason=known.state_reason)
         return Reaction([] if seen == known else [NodeSeen(at_ms=now_ms, node=seen)])
 
@@ -217,7 +222,7 @@ class Observer:
             reaction.events += _lost(record, engine, f"node {name}: {reason}", now_ms)
             if len(record.lease.allocations) > 1:
                 reaction.stop.append(record.lease.id)
-        if known.state is NodeState.READY:
+        if known.state in (NodeState.READY, NodeState.UNREADY):
             reaction.events.append(NodeLost(at_ms=now_ms, node=name, reason=reason))
         return reaction
 

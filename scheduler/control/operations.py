@@ -18,8 +18,8 @@ from scheduler.control.settings import Home
 from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
 from scheduler.engine import Engine
 from scheduler.model import catalogue
-from scheduler.model.errors import InvalidInput, NotFound, Problem, Unauthorized, unknown
-from scheduler.model.event import Event, NodeLost, NodeSeen, QueueSet, TenantSet
+from scheduler.model.errors import InvalidInput, Problem, Unauthorized, unknown
+from scheduler.model.event import Event, QueueSet, TenantSet
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.node import Health, NodeState
 from scheduler.model.queue import Queue, Tenant
@@ -126,14 +126,6 @@ class Operations:
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def cordon(self, caller: Caller, name: str, reason: str = "") -> NodeView:
-        """Take nothing new on this node. Raises Forbidden, NotFound."""
-        return self._set_state(caller, name, NodeState.CORDONED, reason or "cordoned by an operator")
-
-    def uncordon(self, caller: Caller, name: str) -> NodeView:
-        """Undo :meth:`cordon`. Raises Forbidden, NotFound."""
-        return self._set_state(caller, name, NodeState.READY, "")
-
     def set_queue(self, caller: Caller, queue: Queue) -> QueueView:
         """Create or change a queue. Raises Forbidden, InvalidInput."""
         require_operator(caller)
@@ -217,22 +209,6 @@ class Operations:
 
         self._cycle.call(decide)
 
-    def _set_state(self, caller: Caller, name: str, state: NodeState, reason: str) -> NodeView:
-        require_operator(caller)
-
-        def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], None]:
-            node = engine.node(name)
-            if node is None:
-                raise NotFound(f"no node {name!r} (there are: {', '.join(sorted(n.name for n in engine.nodes()))})")
-            if node.state in (state, NodeState.LOST):
-                return (), None
-            if state is NodeState.READY and name in self._cycle.observer.gone:
-                return (NodeLost(at_ms=now_ms, node=name, reason="it does not answer"),), None
-            return (NodeSeen(at_ms=now_ms, node=replace(node, state=state, state_reason=reason)),), None
-
-        self._cycle.call(decide)
-        return next(n for n in self.nodes(caller) if n["name"] == name)
-
 
 NAME_RULE = "must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63"
 
@@ -309,7 +285,9 @@ def cards_by_bucket(engine: Engine) -> dict[str, int]:
                 bucket = Bucket.HELD_CHARGED if held[device.id] else Bucket.STARTING
             elif node.state is NodeState.LOST:
                 bucket = Bucket.UNKNOWN
-            elif device.health is Health.QUARANTINED or node.state is NodeState.CORDONED:
+            elif device.health is Health.EXTERNAL:
+                bucket = Bucket.EXTERNAL
+            elif device.health is Health.QUARANTINED or node.state is not NodeState.READY:
                 bucket = Bucket.QUARANTINED
             else:
                 bucket = Bucket.FREE

@@ -32,7 +32,7 @@ class Presence:
     device: str
     start_ms: int
     bucket: Bucket
-    """FREE, QUARANTINED (a cordoned node too) or UNKNOWN."""
+    """FREE, QUARANTINED (a node that takes nothing too), EXTERNAL or UNKNOWN."""
 
 
 def inventory(events: Iterable[Event]) -> tuple[Presence, ...]:
@@ -96,7 +96,9 @@ def _offered(node: Node) -> tuple[tuple[str, Bucket], ...]:
 def _idle_bucket(node: Node, health: Health) -> Bucket:
     if node.state is NodeState.LOST:
         return Bucket.UNKNOWN
-    sick = node.state is NodeState.CORDONED or health is Health.QUARANTINED
+    if health is Health.EXTERNAL:
+        return Bucket.EXTERNAL
+    sick = node.state is not NodeState.READY or health is Health.QUARANTINED
     return Bucket.QUARANTINED if sick else Bucket.FREE
 
 

@@ -53,6 +53,11 @@ def nominal_mib(model: str) -> int:
     return board.visible_mib or board.memory_gib * MIB_PER_GIB
 
 
+def island(model: str, node: str) -> str:
+    """NVLink island of a card on a node, where all cards of this model in a machine are joined; else empty."""
+    return f"{node}-nvlink" if "SXM" in model else ""
+
+
 def by_nvml_name(name: str, memory_mib: int = 0) -> str:
     """Id of the board with this driver name whose memory fits what was measured, else ``unknown``.
 

@@ -10,7 +10,7 @@
     ├── Forbidden             a valid key that may not do this
     ├── StaleEpoch            another leader writes now; this process must stop
     ├── StoreError            the database refused or is unreachable
-    ├── ExecutorError         Ray or a node did not do what was asked
+    ├── ExecutorError         Ray, Kubernetes or a node did not do what was asked (k8s.errors has a branch of its own)
     └── StorageError
         ├── OutsideRoots      a path outside the tenant's storage roots
         ├── Fenced            an older attempt tried to publish
@@ -86,7 +86,7 @@ class StoreError(ShisuanError):
 
 
 class ExecutorError(ShisuanError):
-    """Ray or a node did not do what was asked."""
+    """Ray, Kubernetes or a node did not do what was asked."""
 
 
 class StorageError(ShisuanError):

@@ -29,6 +29,8 @@ class Health(StrEnum):
 
     OK = "ok"
     QUARANTINED = "quarantined"
+    EXTERNAL = "external"
+    """Held by something that is not shisuan's."""
 
 
 class NodeState(StrEnum):
@@ -36,14 +38,18 @@ class NodeState(StrEnum):
 
     READY = "ready"
     CORDONED = "cordoned"
-    """Keeps what runs, takes nothing new."""
+    """Keeps what runs, takes nothing new, until an operator says otherwise."""
+    UNREADY = "unready"
+    """As cordoned, but its runtime says so, and will say when it is over (a node cordoned in Kubernetes)."""
     LOST = "lost"
     """Its agent stopped answering; what ran there is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One schedulable device. ``id`` is the NVML UUID (``SIM-...`` for simulated cards)."""
+    """One schedulable device. ``id`` is the NVML UUID, ``SIM-...`` of a simulated card, or ``slot:...`` of a card that
+    Kubernetes counts and does not name.
+    """
 
     id: str
     model: str

@@ -206,7 +206,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "state_lost": ("lost", "丢失"),
     "state_ready": ("ready", "就绪"),
     "state_cordoned": ("cordoned", "停止接收"),
+    "state_unready": ("not ready", "未就绪"),
     "state_quarantined": ("quarantined", "隔离"),
+    "state_external": ("in use by others", "外部占用"),
 }
 
 Translate = Callable[..., str]

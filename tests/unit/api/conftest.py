@@ -17,13 +17,13 @@ from tests.unit.control.world import NODE, FakeClock, Workers, new_database
 class Installation:
     """Client, keys and workers of one service."""
 
-    def __init__(self, tmp_path, config=""):
+    def __init__(self, tmp_path, config="", nodes=(NODE,)):
         self.home = Home.of(str(tmp_path / "home"))
         self.home.prepare()
         self.settings = Settings(home=str(self.home.path), config=config, roots=(str(tmp_path),))
         self.clock = FakeClock(1_800_000_000_000)
         self.store = open_store(new_database(self.home.path))
-        self.workers = Workers(self.clock, (NODE,))
+        self.workers = Workers(self.clock, nodes)
         self.app, self.cycle, self.thread = wiring.build(self.settings, self.store, self.workers, self.clock)
         self.http = TestClient(self.app, client=("127.0.0.1", 5000), raise_server_exceptions=False)
         self.operator = self.home.key.read_text().strip()

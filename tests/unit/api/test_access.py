@@ -83,6 +83,7 @@ def test_lists_hold_only_the_callers_own(service):
         ("PUT", "/queues/fast", {}),
         ("POST", "/nodes/n1/cordon", {}),
         ("POST", "/nodes/n1/uncordon", {}),
+        ("POST", "/nodes/n1/drain", {"dry_run": True}),
     ],
 )
 def test_operators_verbs_are_closed_to_tenants(service, method, path, body):

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
 from scheduler.control.bootstrap import read_config
 from scheduler.model.errors import InvalidInput
+from scheduler.model.node import NodeState
 from scheduler.model.order import Report, ReportKind
 from tests.unit.api.conftest import Installation
+from tests.unit.control.world import NODE
 
 CONFIG = """
 queues:
@@ -39,6 +43,76 @@ def test_a_cordoned_node_that_goes_away_comes_back_cordoned(service):
     service.workers.connect()
     service.settle()
     assert service.get("/nodes").json()["nodes"][0]["state"] == "ready"
+
+
+def reports(service, state, reason=""):
+    """The runtime says so of its node."""
+    service.workers.mail.append(
+        Report(kind=ReportKind.NODE, node="n1", facts=replace(NODE, state=state, state_reason=reason))
+    )
+    service.settle()
+
+
+def shown(service):
+    (node,) = service.get("/nodes").json()["nodes"]
+    return node["state"], node["state_reason"]
+
+
+def test_what_the_runtime_takes_out_it_brings_back(service):
+    reports(service, NodeState.UNREADY, "cordoned in Kubernetes")
+    assert shown(service) == ("unready", "cordoned in Kubernetes")
+    assert service.submit().json()["state"] == "waiting"
+    reports(service, NodeState.READY)
+    assert shown(service) == ("ready", "")
+    assert service.finish("j1")["state"] == "succeeded"
+
+
+def test_an_operators_cordon_and_the_runtimes_word_are_two_things(service):
+    reports(service, NodeState.UNREADY, "cordoned in Kubernetes")
+    service.post("/nodes/n1/cordon", {"reason": "new fan"})
+    assert shown(service) == ("cordoned", "new fan")
+    service.post("/nodes/n1/uncordon")
+    assert shown(service) == ("unready", "cordoned in Kubernetes")
+    service.post("/nodes/n1/cordon", {"reason": "new fan"})
+    reports(service, NodeState.READY)
+    assert shown(service) == ("cordoned", "new fan")
+    service.post("/nodes/n1/uncordon")
+    assert shown(service) == ("ready", "")
+
+
+def test_an_unready_node_that_goes_away_is_lost(service):
+    reports(service, NodeState.UNREADY, "cordoned in Kubernetes")
+    service.workers.mail.append(Report(kind=ReportKind.NODE_GONE, node="n1", message="deleted"))
+    service.settle()
+    assert shown(service) == ("lost", "deleted")
+
+
+def test_a_drained_node_gives_back_what_runs_and_takes_nothing_new(service):
+    service.submit()
+    tried = service.post("/nodes/n1/drain", {"reason": "new fan", "dry_run": True}).json()
+    assert [(s["job_id"], s["nodes"], s["cards"]) for s in tried["stops"]] == [("j1", ["n1"], 0)]
+    assert (tried["dry_run"], tried["node"]["state"], shown(service)[0]) == (True, "cordoned", "ready")
+    assert service.workers.stopped == []
+    done = service.post("/nodes/n1/drain", {"reason": "new fan"}).json()
+    assert done == {**tried, "dry_run": False}
+    service.settle()
+    assert service.workers.stopped == [tried["stops"][0]["lease_id"]]
+    assert shown(service) == ("cordoned", "new fan")
+    assert service.get("/jobs/j1").json()["state"] == "waiting"
+    again = service.post("/nodes/n1/drain").json()
+    assert (again["stops"], again["stopping"]) == ([], 0)
+    service.post("/nodes/n1/uncordon")
+    assert service.finish("j1")["state"] == "succeeded"
+    usage = service.get("/usage", job="j1").json()["records"]
+    assert {r["reason"] for r in usage if r["bucket"] == "held_free"} <= {"preempted"}
+
+
+def test_cordon_and_uncordon_can_be_tried(service):
+    assert service.post("/nodes/n1/cordon", {"dry_run": True}).json()["state"] == "cordoned"
+    assert shown(service)[0] == "ready"
+    service.post("/nodes/n1/cordon")
+    assert service.post("/nodes/n1/uncordon", {"dry_run": True}).json()["state"] == "ready"
+    assert shown(service)[0] == "cordoned"
 
 
 def test_an_unknown_node_lists_the_known_ones(service):

@@ -341,3 +341,24 @@ def test_utilisation_adds_up_per_device_and_draws(shisuan, api, tmp_path):
     assert chart.stat().st_size > 1_000
     api.answers["GET /leases"] = {"leases": []}
     assert "Nothing was held" in shisuan("utilisation", "j17").out
+
+
+def test_a_drain_says_what_it_stops_and_how_to_undo_it(shisuan, api):
+    stop = {"lease_id": "l7", "job_id": "j17", "tenant": "studio", "cards": 2, "nodes": ["n1", "n2"]}
+    answer = {"node": {**NODE, "state": "cordoned", "state_reason": "new fan"}, "stops": [stop], "stopping": 1}
+    api.answers["POST /nodes/n1/drain"] = [{**answer, "dry_run": True}, {**answer, "dry_run": False}]
+    tried = shisuan("drain", "n1", "--reason", "new fan", "--dry-run").out
+    assert "Nothing was done. 1 leases would be stopped, 1 are being stopped already." in tried
+    out = shisuan("drain", "n1", "--reason", "new fan").out
+    assert "n1: cordoned (new fan)" in out
+    assert "j17" in out
+    assert "2 leases are being stopped. Undo: shisuan uncordon n1" in out
+    bodies = api.bodies("POST", "/nodes/n1/drain")
+    assert bodies == [{"reason": "new fan", "dry_run": True}, {"reason": "new fan", "dry_run": False}]
+
+
+def test_a_tried_cordon_shows_the_node_as_it_would_be(shisuan, api):
+    api.answers["POST /nodes/n1/cordon"] = {**NODE, "state": "cordoned", "state_reason": "new fan"}
+    api.answers["POST /nodes/n1/uncordon"] = {**NODE, "state": "unready", "state_reason": "cordoned in Kubernetes"}
+    assert shisuan("cordon", "n1", "--dry-run").out == "n1: cordoned (new fan)\n"
+    assert shisuan("uncordon", "n1").out == "n1: unready (cordoned in Kubernetes)\n"

@@ -11,6 +11,7 @@ from tests.builders import a_card, a_mig, a_node
 
 FREE, HELD, STARTING = Bucket.FREE, Bucket.HELD_CHARGED, Bucket.STARTING
 QUARANTINED, UNKNOWN, LOST = Bucket.QUARANTINED, Bucket.UNKNOWN, Bucket.HELD_FREE
+EXTERNAL = Bucket.EXTERNAL
 
 
 def held(granted_ms, started_ms, closed_ms, *, milli=0, device="GPU-n1-0", state=AttemptState.SUCCEEDED, number=1):
@@ -90,6 +91,13 @@ def test_a_cordoned_node_is_out_for_maintenance_but_its_leases_count():
     cordoned = NodeSeen(at_ms=40, node=a_node("n1", cards=1, state=NodeState.CORDONED))
     leases = [held(10, 10, 60)]
     assert rows([SEEN, cordoned], leases) == {"GPU-n1-0": {FREE: 10, HELD: 50, QUARANTINED: 40}}
+
+
+def test_time_a_stranger_holds_a_card_is_external_and_a_lease_goes_before():
+    strange = NodeSeen(at_ms=40, node=a_node("n1", devices=(a_card("n1", health=Health.EXTERNAL),)))
+    assert rows([SEEN, strange], [held(50, 50, 70)]) == {"GPU-n1-0": {FREE: 40, HELD: 20, EXTERNAL: 40}}
+    unready = NodeSeen(at_ms=40, node=a_node("n1", cards=1, state=NodeState.UNREADY))
+    assert rows([SEEN, unready], []) == {"GPU-n1-0": {FREE: 40, QUARANTINED: 60}}
 
 
 def test_time_before_a_card_was_seen_and_after_it_left_is_unknown():

@@ -1,0 +1,30 @@
+"""Labels, annotations and taints: ours, and those of others that mean something to us."""
+
+from __future__ import annotations
+
+MANAGED_BY, OURS = "app.kubernetes.io/managed-by", "shisuan"
+"""Label of every object of ours. A pod without it that holds a card is a stranger's."""
+DEVICES = "shisuan.io/devices"
+"""Annotation of our pods: the ids of the devices of its lease, by commas."""
+LANE = "shisuan.io/lane"
+"""Label of a node: the lane it serves."""
+MANAGED = "shisuan.io/managed"
+"""Label of the nodes shisuan may use, and the taint that keeps others away from them."""
+ZONE = "topology.kubernetes.io/zone"
+RACK = "topology.kubernetes.io/rack"
+HOSTNAME = "kubernetes.io/hostname"
+
+TOLERATED = frozenset({MANAGED, "nvidia.com/gpu"})
+"""Keys of taints that every pod of ours tolerates."""
+TROUBLE = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeletedByClusterAutoscaler")
+"""Beginnings of keys of taints by which Kubernetes itself takes a node out."""
+CORDON_TAINT = "node.kubernetes.io/unschedulable"
+"""Goes with ``spec.unschedulable`` and says no more."""
+HIDDEN = (
+    "nvidia.com/",
+    "feature.node.kubernetes.io/",
+    "beta.kubernetes.io/",
+    "node-role.kubernetes.io/",
+    "shisuan.io/",
+)
+"""Beginnings of labels that jobs do not select nodes by: facts about cards are features and models of the catalogue."""
