@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 import psutil
 import structlog
 
+from scheduler.api.listener import listen, url_of
 from scheduler.control import arguments
 from scheduler.control.clock import SystemClock
 from scheduler.control.logs import write_to
@@ -191,7 +192,7 @@ def serve(settings: Settings) -> int:
     lock = _only_one(home)
     home.instance.unlink(missing_ok=True)  # of a service that was killed
     write_to(home.log)
-    listener = _listen(settings)
+    listener = listen(settings.host, settings.port)
     store = open_store(database_url(settings))
     nodes = _nodes(settings)
     executor = _executor(settings, nodes)
@@ -200,7 +201,7 @@ def serve(settings: Settings) -> int:
     declared = None if settings.ray_address else {node.name for node in nodes}
     app, cycle, thread = build(settings, store, executor, declared=declared)
     _announce(settings, home, listener)
-    log.info("serving", url=_url(listener), pid=os.getpid())
+    log.info("serving", url=url_of(listener), pid=os.getpid())
     try:
         _uvicorn(app, listener)
     finally:
@@ -258,27 +259,6 @@ def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # The protocol is named so that asyncio sets TCP_NODELAY; without it every answer waits 40 ms for an ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host}:{settings.port}"
-        raise Conflict(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
-    listener.listen(128)
-    return listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
-
-
 def _only_one(home: Home) -> int:
     """The home's lock; given up by the kernel when the process ends. Raises Conflict."""
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -295,7 +275,7 @@ def _announce(settings: Settings, home: Home, listener: socket.socket) -> None:
     shown["database_url"] = _without_password(settings.database_url)
     instance = {
         "pid": os.getpid(),
-        "url": _url(listener),
+        "url": url_of(listener),
         "started_ms": SystemClock().now_ms(),
         "settings": shown,
     }
