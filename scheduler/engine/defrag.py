@@ -20,7 +20,7 @@ from scheduler.model.job import Seat
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.plan import Keep, Preempt
 from scheduler.model.policy import Objective, Preemption
-from scheduler.placement.defrag import Goal, rearrange
+from scheduler.placement.defrag import EXACT_TRIES, Goal, rearrange
 from scheduler.placement.fit import demand_of
 from scheduler.placement.room import Mover
 from scheduler.queueing.calendar import Bands
@@ -31,6 +31,8 @@ from scheduler.queueing.rank import weight_milli
 
 LOOKED_AT = 16
 """Waiting steps for which one plan looks for moves."""
+RULE_TRIES = 200
+"""Seats that a rule tries for each of them, as it does in every cycle: some 20 ms at most. People wait longer."""
 SEAT_MS = 60_000
 """A seat is kept for so much longer than what leaves it may take: then something else than expected has happened."""
 
@@ -87,9 +89,12 @@ class Proposal:
         return goal, *seats, *stops
 
 
-def proposals(trial: Trial, left_over: Sequence[Candidate], job_id: str = "") -> Iterator[Proposal]:
+def proposals(
+    trial: Trial, left_over: Sequence[Candidate], job_id: str = "", *, tries: int = EXACT_TRIES
+) -> Iterator[Proposal]:
     """For each step that waits for room and for nothing else, in their order; ``job_id``: of this job only.
 
+    ``tries``: how long to look for each, as in :func:`scheduler.placement.defrag.rearrange`.
     None while an earlier rearrangement is under way, or where an objective moves gangs by itself.
     """
     if trial.awaited or trial.policy.objective is not Objective.ORDER or trial.policy.preemption is Preemption.NEVER:
@@ -101,7 +106,7 @@ def proposals(trial: Trial, left_over: Sequence[Candidate], job_id: str = "") ->
         if trial.limit(candidate) is not None or trial.search.most(candidate.demand, candidate.step.together) >= ranks:
             continue
         movers = _movers(trial) if movers is None else movers
-        found = _proposal(trial, candidate, movers)
+        found = _proposal(trial, candidate, movers, tries)
         if found is not None:
             yield found
 
@@ -109,12 +114,14 @@ def proposals(trial: Trial, left_over: Sequence[Candidate], job_id: str = "") ->
 def by_rule(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Keep | Preempt, ...]:
     """The first moves in the order of those who wait that gain as much as the policy asks for."""
     least = trial.policy.defragment_permille
-    found = (p for p in proposals(trial, left_over) if p.gain * 1_000 >= p.price * least) if least else iter(())
-    best = next(found, None)
+    if not least:
+        return ()
+    found = proposals(trial, left_over, tries=RULE_TRIES)
+    best = next((p for p in found if p.gain * 1_000 >= p.price * least), None)
     return () if best is None else best.actions
 
 
-def _proposal(trial: Trial, candidate: Candidate, movers: Sequence[Mover]) -> Proposal | None:
+def _proposal(trial: Trial, candidate: Candidate, movers: Sequence[Mover], tries: int) -> Proposal | None:
     step, own = candidate.step, next((p for p in trial.promises if (p.job_id, p.step) == candidate.key), None)
     if own is not None:
         trial.guard.drop(own)
@@ -127,7 +134,7 @@ def _proposal(trial: Trial, candidate: Candidate, movers: Sequence[Mover]) -> Pr
     )
     kept = trial.guard.nodes  # where somebody else was promised his start
     free = [replace(mover, barred=mover.barred | kept) for mover in movers] if kept else movers
-    found = rearrange(trial.search.nodes, free, goal, trial.state.shapes.features, trial.search.rooms)
+    found = rearrange(trial.search.nodes, free, goal, trial.state.shapes.features, trial.search.rooms, tries=tries)
     if own is not None:
         trial.guard.add(own)
     if found is None or not found.moves:

@@ -78,15 +78,19 @@ def rearrange(
     goal: Goal,
     features: Features,
     rooms: Rooms | None = None,
+    *,
+    tries: int = EXACT_TRIES,
 ) -> Rearrangement | None:
     """The cheapest moves found after which ``goal`` fits; none needed: without moves. None: no moves help.
 
     ``views`` have everything that runs on them; ``movers`` are those leases that may be moved. Of equally dear sets the
     one with fewer leases is taken, then the one with the smaller ids. ``rooms``: where somebody knows it already.
+    ``tries``: most seats that are tried on a small instance, before it is taken for a large one, and then again on
+    that (10,000 take about a second).
     """
     order = sorted(movers, key=lambda mover: (mover.price, mover.lease_id))
     if len(order) <= EXACT_MOVERS and len(views) <= EXACT_NODES:
-        packer = _Packer(views, features, EXACT_TRIES)
+        packer = _Packer(views, features, tries)
         for chosen in cheapest_first([mover.price for mover in order]):
             taken = [order[at] for at in chosen]
             found = packer.pack(taken, goal)
@@ -96,15 +100,20 @@ def rearrange(
                 break
         else:
             return None
-    return _large(views, order, goal, features, rooms or _scanned(views, features))
+    return _large(views, order, goal, features, rooms or _scanned(views, features), tries)
 
 
 def _scanned(views: Mapping[str, NodeView], features: Features) -> Rooms:
     return lambda demand: [name for name, view in views.items() if capacity(view, demand, features)]
 
 
-def _large(
-    views: Mapping[str, NodeView], movers: Sequence[Mover], goal: Goal, features: Features, rooms: Rooms
+def _large(  # noqa: PLR0917 (as rearrange, and all of them decide)
+    views: Mapping[str, NodeView],
+    movers: Sequence[Mover],
+    goal: Goal,
+    features: Features,
+    rooms: Rooms,
+    tries: int,
 ) -> Rearrangement | None:
     """The cheapest of what each group of nodes that are near enough offers: for its cheapest sets, seats are tried."""
     best: Rearrangement | None = None
@@ -122,7 +131,7 @@ def _large(
         bounds += [cheapest[1]] if cheapest is not None else []
         sets = (taken for taken, _ in islice(room_sets(here, able, goal.demand, goal.ranks, features), LOOKED_AT_MAX))
         for taken in islice((taken for taken in sets if packer.may_seat(taken)), SETS_MAX):
-            if best is not None and price_of(taken) >= best.price:
+            if packer.tried >= tries or (best is not None and price_of(taken) >= best.price):
                 break
             packer.allow(SEATS_TRIES + goal.ranks, names)
             found = packer.pack(taken, goal)
@@ -162,6 +171,8 @@ class _Packer:
         self._views = views
         self._features = features
         self._tries = tries
+        self.tried = 0
+        """Seats, in all."""
         self._known = rooms
         self._only: frozenset[str] = frozenset()
         self._items: list[_Item] = []
@@ -229,6 +240,7 @@ class _Packer:
                 if self._tries <= 0:
                     return None
                 self._tries -= 1
+                self.tried += 1
                 after = {**now, name: view.take(place, item.tenant)}
                 found = self._seat(at, (*places, place), after)
                 if found is not None:
