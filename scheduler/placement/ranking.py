@@ -107,19 +107,45 @@ def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> in
     return weigh(rows, asks, frag, work, s, r)
 
 
-@kernel
-def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> None:
-    """Weigh the shape on every state that is new to it and has rows."""
-    now, seen, size, used = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0], states.clock[USED]
+@inlined
+def _hear(states: States, ranks: Ranks, s: int) -> None:
+    """The shape hears of every state that is new to it."""
+    now, seen, size = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0]
     is_new = seen < 0 or now - seen > size
-    for at in range(0 if is_new else seen, used if is_new else now):
+    for at in range(0 if is_new else seen, states.clock[USED] if is_new else now):
         q = at if is_new else states.log[at & (size - 1)]
         if is_new or states.born[q] == at:
             ranks.key[s, q] = UNKNOWN
     ranks.seen[s] = now
-    for q in range(used):
-        if ranks.key[s, q] + states.empty[q] == UNKNOWN:
-            ranks.key[s, q] = weigh(states, asks, frag, work, s, q)
+
+
+@inlined
+def _least(states: States, work: Work, key: Longs) -> int:
+    """The least key of states that have rows, and by block in ``work.least``."""
+    used, empty, least = states.clock[USED], states.empty, NOWHERE
+    for b in range((used + BLOCK - 1) // BLOCK):
+        mine = NOWHERE
+        for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
+            mine = min(mine, key[q] + empty[q])
+        work.least[b] = mine
+        least = min(least, mine)
+    return least
+
+
+@kernel
+def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
+    """Weigh the shape on every state that has rows and was not weighed yet. Returns ``_least``."""
+    _hear(states, ranks, s)
+    key, used = ranks.key[s], states.clock[USED]
+    least = _least(states, work, key)
+    if least != UNKNOWN:
+        return least
+    for b in range((used + BLOCK - 1) // BLOCK):
+        if work.least[b] == UNKNOWN:
+            for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
+                if key[q] + states.empty[q] == UNKNOWN:
+                    key[q] = weigh(states, asks, frag, work, s, q)
+    return _least(states, work, key)
 
 
 @kernel
@@ -143,28 +169,9 @@ def _first(rows: Rows, asks: Asks, work: Work, s: int, root: int) -> int:
 
 
 @inlined
-def _least(states: States, work: Work, key: Longs) -> int:
-    """The least key of states that have rows, and by block in ``work.least``."""
-    used, empty, least = states.clock[USED], states.empty, NOWHERE
-    for b in range((used + BLOCK - 1) // BLOCK):
-        mine = NOWHERE
-        for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
-            mine = min(mine, key[q] + empty[q])
-        work.least[b] = mine
-        least = min(least, mine)
-    return least
-
-
-@inlined
 def _best(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
     """The best row of a shape; -1: none."""
-    if ranks.seen[s] != states.clock[BIRTHS]:
-        _learn(states, asks, ranks, frag, work, s)
-    key = ranks.key[s]
-    least = _least(states, work, key)
-    if least == UNKNOWN:
-        _learn(states, asks, ranks, frag, work, s)
-        least = _least(states, work, key)
+    key, least = ranks.key[s], _learn(states, asks, ranks, frag, work, s)
     while least < EMPTY // 2:
         found, after = -1, NOWHERE
         for b in range((states.clock[USED] + BLOCK - 1) // BLOCK):
