@@ -140,12 +140,17 @@ def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: 
     least = _least(states, work, key)
     if least != UNKNOWN:
         return least
+    least = NOWHERE
     for b in range((used + BLOCK - 1) // BLOCK):
         if work.least[b] == UNKNOWN:
+            mine = NOWHERE
             for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
                 if key[q] + states.empty[q] == UNKNOWN:
                     key[q] = weigh(states, asks, frag, work, s, q)
-    return _least(states, work, key)
+                mine = min(mine, key[q] + states.empty[q])
+            work.least[b] = mine
+        least = min(least, work.least[b])
+    return least
 
 
 @kernel
