@@ -18,7 +18,7 @@ from scheduler.placement.kernels import Ranks, States, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
 
-LAG = 64
+LAG = 128
 """States that may be new to a shape before it learns them in turn: few enough to be weighed within a decision."""
 STATES_PER_ROW = 2
 
