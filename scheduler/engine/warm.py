@@ -19,7 +19,7 @@ ASKS = (
 
 
 def warm() -> None:
-    """Make a small plan that needs every kernel. Takes about a minute the first time, then about a second."""
+    """Make a small plan that needs every kernel. Takes two minutes the first time, then about two seconds."""
     engine = Engine.from_snapshot(Snapshot())
     for name in ("a", "b"):
         devices = tuple(Device(id=f"{name}{at}", model="any", memory_mib=1, island=name) for at in range(4))
