@@ -6,7 +6,6 @@ The product's planner (``scheduler.placement.defrag``) finds the moves; a pod co
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 
 from benchmarks.openb import Farm, Ints, Trace, read_farm, read_trace
 from benchmarks.openb_fill import Fill, fill, judge, placer_of
-from benchmarks.placement import SEEDS, shuffled
-from benchmarks.results import Figure, show
+from benchmarks.placement import SEEDS, alone, shuffled
+from benchmarks.results import Figure
 from scheduler.model.lease import Allocation
 from scheduler.placement.defrag import Goal, Rearrangement, rearrange
 from scheduler.placement.fit import Demand
@@ -135,12 +134,8 @@ def figures(traces: Path, quick: bool) -> list[Figure]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the figures."""
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("traces", type=Path)
-    words.add_argument("--quick", action="store_true")
-    chosen = words.parse_args(argv)
-    show(figures(chosen.traces, chosen.quick))
+    """How much fuller moves make it."""
+    alone(str(__doc__), figures, argv)
 
 
 if __name__ == "__main__":

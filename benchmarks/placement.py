@@ -142,13 +142,18 @@ def _figures(name: str, results: dict[str, Runs], folder: Path) -> list[Figure]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print tables and figures."""
-    words = argparse.ArgumentParser(description=__doc__)
+def alone(description: str, measure: Callable[[Path, bool], list[Figure]], argv: Sequence[str] | None) -> None:
+    """A part of the bench by itself: ``TRACES [--quick]``; prints tables and figures."""
+    words = argparse.ArgumentParser(description=description)
     words.add_argument("traces", type=Path)
     words.add_argument("--quick", action="store_true")
     chosen = words.parse_args(argv)
-    show(figures(chosen.traces, chosen.quick))
+    show(measure(chosen.traces, chosen.quick))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """How full each policy fills the farm."""
+    alone(str(__doc__), figures, argv)
 
 
 if __name__ == "__main__":

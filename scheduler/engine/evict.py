@@ -23,7 +23,7 @@ from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.precedence import Standing, ahead
 from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
-from scheduler.queueing.quota import Quotas
+from scheduler.queueing.quota import Quotas, Share
 from scheduler.queueing.rank import weight_milli
 
 TRIES = 32
@@ -55,8 +55,8 @@ class Evictor:
         self._tries = 0
         self._gone = set(state.stopping)
         """Leases that are stopping already, and those this plan stops."""
-        self._expected: list[tuple[str, Amounts]] = []
-        """``(queue, amounts)`` of those for whom they stop: it counts as theirs when others ask."""
+        self._expected: list[Share] = []
+        """Of those for whom they stop: it counts as theirs when others ask."""
         self._hopeless: set[tuple[object, ...]] = set()
         """Kinds of candidate for whom nobody can be stopped in this plan."""
         self._claims: dict[str, list[tuple[Allocation, str]]] = {}
@@ -141,7 +141,7 @@ class Evictor:
 
     def _claim(self, candidate: Candidate, names: Sequence[str]) -> None:
         """The candidate will start on ``names``, those with room from stops first."""
-        self._expected.append((candidate.queue, candidate.amounts))
+        self._expected.append((candidate.queue, candidate.amounts, ""))
         freed = {a.node for key in self._gone for a in self._state.leases[key].lease.allocations}
         left, features = candidate.step.ranks, self._state.shapes.features
         for name in sorted(names, key=lambda name: (name not in freed, name)):
@@ -158,7 +158,7 @@ class Evictor:
         for victim, why in self._possible(candidate, frozenset(names), promised=promised):
             found.append(victim)
             if why is Ground.GUARANTEE:
-                reclaimed[victim.lease_id] = self._held_by(victim.lease_id)
+                reclaimed[victim.lease_id] = self._share(victim.lease_id)[:2]
 
         def fits(leases: frozenset[str]) -> bool:
             return self._fits(candidate, names, leases)
@@ -173,17 +173,17 @@ class Evictor:
 
     def _stays_above(self, leases: frozenset[str]) -> bool:
         """Without ``leases`` no kind is below its floor and no queue within its guarantee: those would start first."""
-        held = [(self._kind_of(key), *self._held_by(key)) for key in sorted(leases)]
-        for kind, queue, amounts in held:
+        shares = {key: self._share(key) for key in sorted(leases)}
+        held = [(self._kind_of(key), queue, amounts) for key, (queue, amounts, _) in shares.items()]
+        for kind, _, amounts in held:
             self._floors.give(kind, amounts)
-            self._quotas.give(queue, amounts)
-        above = not any(
-            self._floors.is_below(kind, amounts) or self._quotas.entitled(queue, amounts)
-            for kind, queue, amounts in held
-        )
-        for kind, queue, amounts in held:
+        with self._quotas.as_if(shares.values(), ()):
+            above = not any(
+                self._floors.is_below(kind, amounts) or self._quotas.entitled(queue, amounts)
+                for kind, queue, amounts in held
+            )
+        for kind, _, amounts in held:
             self._floors.take(kind, amounts)
-            self._quotas.take(queue, amounts)
         return above
 
     def _kind_of(self, lease_id: str) -> str:
@@ -193,33 +193,19 @@ class Evictor:
         """Room on ``names`` and quota for the candidate once ``leases`` and what is stopping have ended."""
         if self._copies(candidate, names, leases) < candidate.step.ranks:
             return False
-        given = [self._held_by(key) for key in leases]
-        for queue, amounts in given:
-            self._quotas.give(queue, amounts)
-        block = self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id)
-        for queue, amounts in given:
-            self._quotas.take(queue, amounts)
-        return block is None
+        with self._quotas.as_if([self._share(key) for key in leases], ()):
+            return self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id) is None
 
     @contextmanager
     def _as_expected(self) -> Iterator[None]:
         """The quotas as they will be: what is stopping given back, and given to those it stops for."""
-        gone = [self._held_by(key) for key in sorted(self._gone)]
-        for queue, amounts in gone:
-            self._quotas.give(queue, amounts)
-        for queue, amounts in self._expected:
-            self._quotas.take(queue, amounts)
-        yield
-        for queue, amounts in self._expected:
-            self._quotas.give(queue, amounts)
-        for queue, amounts in gone:
-            self._quotas.take(queue, amounts)
+        with self._quotas.as_if([self._share(key) for key in sorted(self._gone)], self._expected):
+            yield
 
-    def _held_by(self, lease_id: str) -> tuple[str, Amounts]:
-        """An open lease's queue, and what it holds."""
-        lease = self._state.leases[lease_id].lease
-        step, _ = find_step(self._state.jobs[lease.job_id], lease.step)
-        return lease.queue, amounts_of(step.resources, len(lease.allocations))
+    def _share(self, lease_id: str) -> Share:
+        """Of an open lease; its job is not told, because it counts among those that run until it has ended."""
+        queue, amounts, _ = self._state.held_by(self._state.leases[lease_id].lease)
+        return queue, amounts, ""
 
     def may_try(self, candidate: Candidate) -> bool:
         """Whether looking for victims can make sense; cheap."""

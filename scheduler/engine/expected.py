@@ -9,7 +9,6 @@ from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of
 from scheduler.engine.leave import LEAST_MS, Leavers
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, LeaseRecord
-from scheduler.queueing.lifecycle import find_step
 
 End = tuple[int, Allocation, str]
 """``(instant, what is given back then, lease)``"""
@@ -85,7 +84,7 @@ class Expected:
         left = self._left_ms(record, LIKELY_PERMILLE)
         if self._leavers.leaves(record):
             # One more, so that who was stopped already is counted on first.
-            left = min(left, max(self._grace_ms(record), LEAST_MS) + 1)
+            left = min(left, max(self._state.grace_ms(record.lease), LEAST_MS) + 1)
         return self._now_ms + left
 
     def _ends_of(self, node: str) -> Iterator[End]:
@@ -98,11 +97,8 @@ class Expected:
 
     def _stop_ms(self, record: LeaseRecord) -> int:
         """When a lease that this plan stops is gone; 0: it does not stop it."""
-        return self._now_ms + self._grace_ms(record) if record.lease.id in self.stopped else 0
+        return self._now_ms + self._state.grace_ms(record.lease) if record.lease.id in self.stopped else 0
 
     def _left_ms(self, record: LeaseRecord, permille: int) -> int:
         estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)
         return left_ms(self._state, record, self._now_ms, estimate, permille)
-
-    def _grace_ms(self, record: LeaseRecord) -> int:
-        return find_step(self._state.jobs[record.lease.job_id], record.lease.step)[0].grace_ms

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 
-from scheduler.engine.guard import Ends, Guard
+from scheduler.engine.guard import Ends, Guard, seated
 from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
 from scheduler.placement.fit import Demand, Features, capacity
-from scheduler.placement.future import allocate, groups, score, spread
+from scheduler.placement.future import groups
 from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import FOREVER_MS, Calendar
 
@@ -65,7 +65,7 @@ class Gaps:
                 total += copies - room.get(name, (0, view))[0]
                 room[name] = (copies, view)
             if total >= asked.ranks:
-                return start_ms, self._seats(asked, room)
+                return start_ms, seated(room, asked.demand, asked.ranks, asked.tenant, self._features)
         return None
 
     def _turns(self, asked: Stretch, name: str) -> Iterator[int]:
@@ -97,17 +97,3 @@ class Gaps:
                     return 0, view
                 view = begun
         return capacity(view, asked.demand, self._features), view
-
-    def _seats(self, asked: Stretch, room: dict[str, tuple[int, NodeView]]) -> tuple[Allocation, ...]:
-        rooms = [
-            (copies, score(view, asked.demand, self._features), name)
-            for name, (copies, view) in room.items()
-            if copies > 0
-        ]
-        chosen: list[Allocation] = []
-        for name, copies in spread(rooms, asked.ranks):
-            view = room[name][1]
-            for _ in range(copies):
-                chosen.append(allocate(view, asked.demand, self._features))
-                view = view.take(chosen[-1], asked.tenant)
-        return tuple(chosen)

@@ -137,7 +137,7 @@ class Guard:
             room[name] = (copies, view)
             last = at + 1 == len(changes) or changes[at + 1][0] > start_ms
             if last and total >= ranks:
-                return start_ms, self._seat(demand, ranks, tenant, room)
+                return start_ms, seated(room, demand, ranks, tenant, self._features)
         return None
 
     def _futures(self, name: str, now_ms: int) -> Iterator[tuple[int, NodeView]]:
@@ -153,20 +153,6 @@ class Guard:
         for end_ms, allocation in sorted(ends, key=lambda end: (end[0], end[1].devices, end[1].cpu_milli)):
             view = view.give_back(allocation)
             yield max(end_ms, now_ms), view
-
-    def _seat(
-        self, demand: Demand, ranks: int, tenant: str, room: Mapping[str, tuple[int, NodeView]]
-    ) -> tuple[Allocation, ...]:
-        seats = [
-            (copies, score(view, demand, self._features), name) for name, (copies, view) in room.items() if copies > 0
-        ]
-        chosen: list[Allocation] = []
-        for name, copies in spread(seats, ranks):
-            view = room[name][1]
-            for _ in range(copies):
-                chosen.append(allocate(view, demand, self._features))
-                view = view.take(chosen[-1], tenant)
-        return tuple(chosen)
 
     def _leaves_room(self, name: str, demand: Demand, until: tuple[int, int], tenant: str, ranks: int) -> bool:
         view = self.views[name]
@@ -201,3 +187,17 @@ class Guard:
                     return False
                 view = begun
         return capacity(view, promise.demand, self._features) >= promise.copies(name)
+
+
+def seated(
+    room: Mapping[str, tuple[int, NodeView]], demand: Demand, ranks: int, tenant: str, features: Features
+) -> tuple[Allocation, ...]:
+    """A place for each rank on the fewest nodes. ``room``: by node, copies that fit, and the node as they find it."""
+    rooms = [(copies, score(view, demand, features), name) for name, (copies, view) in room.items() if copies > 0]
+    chosen: list[Allocation] = []
+    for name, copies in spread(rooms, ranks):
+        view = room[name][1]
+        for _ in range(copies):
+            chosen.append(allocate(view, demand, features))
+            view = view.take(chosen[-1], tenant)
+    return tuple(chosen)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from scheduler.engine.guard import Promise
 from scheduler.engine.state import State
-from scheduler.model.lease import Lease
 from scheduler.model.queue import Amounts
 from scheduler.queueing.calendar import FOREVER_MS
-from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import amounts_of
-from scheduler.queueing.quota import Block, Quotas
+from scheduler.queueing.quota import Block, Quotas, Share
 
 Key = tuple[str, str]
 """``(job, step)``"""
-Share = tuple[str, Amounts, str]
-"""``(queue, what is held, job)``"""
 
 
 class Slots(dict[Key, Promise]):
@@ -32,7 +27,7 @@ class Slots(dict[Key, Promise]):
         """What the limits say against ``amounts`` more from now until an instant; None: nothing."""
         if not self:
             return self._quotas.block(queue, amounts, mine[0])
-        with self._as_if((), self._shares(p for key, p in self.items() if key != mine and p.start_ms < last_ms)):
+        with self._quotas.as_if((), self._shares(p for key, p in self.items() if key != mine and p.start_ms < last_ms)):
             return self._quotas.block(queue, amounts, mine[0])
 
     def opens_ms(  # noqa: PLR0917 (all of them decide)
@@ -42,37 +37,20 @@ class Slots(dict[Key, Promise]):
         end of something; FOREVER_MS: never. ``last_end_ms``: by lease, when it has ended at the latest.
         """
         others = [p for key, p in self.items() if key != mine]
-        with self._as_if((), self._shares(others)):
+        with self._quotas.as_if((), self._shares(others)):
             if self._quotas.block(queue, amounts, mine[0]) is None:
                 return start_ms
         ends = {key: last_end_ms(key) for key in self._state.leases}
         over = (self._state.leases[key].lease for key, at in ends.items() if at <= start_ms)
         beside = self._shares(p for p in others if p.start_ms < end_ms and p.end_ms > start_ms)
-        with self._as_if([self._held_by(lease) for lease in over], beside):
+        with self._quotas.as_if(map(self._state.held_by, over), beside):
             if self._quotas.block(queue, amounts, mine[0]) is None:
                 return start_ms
         later = [*ends.values(), *(p.end_ms for p in others)]
         return min((at for at in later if at > start_ms), default=FOREVER_MS)
-
-    @contextmanager
-    def _as_if(self, ended: Iterable[Share], begun: Iterable[Share]) -> Iterator[None]:
-        ended, begun = list(ended), list(begun)
-        for share in ended:
-            self._quotas.give(*share)
-        for share in begun:
-            self._quotas.take(*share)
-        yield
-        for share in begun:
-            self._quotas.give(*share)
-        for share in ended:
-            self._quotas.take(*share)
 
     def _shares(self, promises: Iterable[Promise]) -> list[Share]:
         jobs = self._state.jobs
         return [
             (jobs[p.job_id].job.queue, amounts_of(p.demand.resources, len(p.allocations)), p.job_id) for p in promises
         ]
-
-    def _held_by(self, lease: Lease) -> Share:
-        step, _ = find_step(self._state.jobs[lease.job_id], lease.step)
-        return lease.queue, amounts_of(step.resources, len(lease.allocations)), lease.job_id

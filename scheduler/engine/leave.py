@@ -62,7 +62,7 @@ class Leavers:
     def lead_ms(self, nodes: Iterable[str]) -> int | None:
         """How long before a start on these nodes those that leave must be told; None: nobody leaves there."""
         told = (r for r in self._on(nodes) if self.leaves(r) or (r.stopping and r.lease.leaves_for))
-        return max((self._grace_ms(record) for record in told), default=None)
+        return max((self._state.grace_ms(record.lease) for record in told), default=None)
 
     def ending(self, nodes: Iterable[str], lead_ms: int) -> frozenset[str]:
         """Leases on these nodes that will have ended by themselves when those told now are gone."""
@@ -93,9 +93,6 @@ class Leavers:
     def _on(self, nodes: Iterable[str]) -> Iterator[LeaseRecord]:
         keys = dict.fromkeys(key for node in nodes for key in self._state.leases_of_node.get(node, ()))
         return (self._state.leases[key] for key in keys)
-
-    def _grace_ms(self, record: LeaseRecord) -> int:
-        return find_step(self._state.jobs[record.lease.job_id], record.lease.step)[0].grace_ms
 
     def _estimate(self, record: LeaseRecord) -> Estimate:
         return estimate_of(self._state, record.lease.job_id, record.lease.step)

@@ -22,7 +22,9 @@ from scheduler.placement.view import NodeView, totals
 from scheduler.placement.wanted import wanted_of
 from scheduler.queueing.calibration import Calibration
 from scheduler.queueing.durations import Durations
+from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
+from scheduler.queueing.quota import Share
 from scheduler.queueing.usage import add
 
 
@@ -322,6 +324,15 @@ class State:
             if not on:
                 del self.leases_of_node[allocation.node]
         return self._sum_up(lease, sign, sign * lease.granted_ms)
+
+    def held_by(self, lease: Lease) -> Share:
+        """Its queue, what it holds of that, and its job."""
+        step, _ = find_step(self.jobs[lease.job_id], lease.step)
+        return lease.queue, amounts_of(step.resources, len(lease.allocations)), lease.job_id
+
+    def grace_ms(self, lease: Lease) -> int:
+        """How long it may take to leave once it was told to."""
+        return find_step(self.jobs[lease.job_id], lease.step)[0].grace_ms
 
     def _sum_up(self, lease: Lease, count: int, granted_ms: int) -> Amounts:
         """Sums over open leases: absent means nothing, so that a grown state equals a fresh one. What one holds.

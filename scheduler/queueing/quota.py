@@ -13,7 +13,8 @@ is covered, so none of those it displaced may take it back again: each reclaim l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -22,6 +23,8 @@ from scheduler.queueing.order import NONE, minus, plus
 
 RESOURCES = ("cpu", "memory", "card", "mig")
 """Names of the places in Amounts."""
+Share = tuple[str, Amounts, str]
+"""``(queue, what a lease holds of it, its job)``; no job: it is not counted among those that run."""
 
 
 class Rule(StrEnum):
@@ -133,6 +136,20 @@ class Quotas:
         """``queue`` holds ``amounts`` less: a lease of ``job_id`` is over."""
         self._add(self._node(queue), minus(NONE, amounts))
         self._count(queue, job_id, -1)
+
+    @contextmanager
+    def as_if(self, ended: Iterable[Share], begun: Iterable[Share]) -> Iterator[None]:
+        """As they will be when some leases are over and others have begun."""
+        ended, begun = tuple(ended), tuple(begun)
+        for share in ended:
+            self.give(*share)
+        for share in begun:
+            self.take(*share)
+        yield
+        for share in begun:
+            self.give(*share)
+        for share in ended:
+            self.take(*share)
 
     def held(self, queue: str) -> Amounts:
         """What it and the queues below it hold."""
