@@ -1,11 +1,13 @@
 """Fixtures shared by suites."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import settings
 
+from tests.objects_server import Bucket, serving
 from tests.postgres import NoPostgres, Postgres
 
 
@@ -56,3 +58,29 @@ def plain_logs():
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer(key_order=["event"])]
     )
+
+
+_buckets = count(1)
+
+
+@pytest.fixture(scope="session")
+def objects_server():
+    """An S3-compatible server, one per test run."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_env(objects_server, monkeypatch):
+    """The environment of an agent that uses the server."""
+    for name, value in objects_server.env.items():
+        monkeypatch.setenv(name, value)
+    return objects_server
+
+
+@pytest.fixture
+def bucket(s3_env):
+    """A fresh, empty bucket."""
+    from workers.objects import connect
+
+    return Bucket(connect(), f"park-{next(_buckets)}")

@@ -30,6 +30,7 @@ from workers.recovery import recover, sweep
 from workers.resident import Residents
 from workers.sampler import Source
 from workers.site import Site, attempt_name, now_ms
+from workers.staging import Inputs
 from workers.table import LeaseKey, Table
 from workers.tools import Tools, find_tools
 
@@ -84,6 +85,7 @@ class Agent:
             confinement=self._confinement,
             disk=self._disk,
             measuring=Measuring(telemetry, every_s=measure_every_s),
+            inputs=Inputs(self._folder / "inputs", runner_gid=self._confinement.uid),
         )
         self._runs: dict[LeaseKey, LeaseRun] = {}
         self._residents = Residents(self._site)

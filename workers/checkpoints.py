@@ -44,10 +44,15 @@ class Begun:
     earlier: tuple[tuple[str, str], ...] = ()
     resume: str = ""
     """By its name; empty: from the beginning."""
+    told: tuple[str, str] = ("", "")
+    """What users are told of ``own`` and ``resume``, where the names of its processes are this node's alone."""
 
 
 class Checkpoints:
     """One attempt's. Everything touches the disk: call it from a thread that may wait."""
+
+    shared = True
+    """All ranks of the attempt see one folder."""
 
     def __init__(self, roots: Roots, folder: str, number: int, *, kept: int = KEPT) -> None:
         self._roots, self._folder, self._number, self._kept = roots, folder, number, kept
@@ -82,9 +87,8 @@ class Checkpoints:
         with self._open() as top:
             if any(number > self._number for number in _begun(top)):
                 return False
-            with top.folder(f"a{self._number}") as own:
-                if not own.make_durable(_name(step)):
-                    return False
+            if not self._keep(top, step):
+                return False
             steps = (*(entry for entry in self._notes.steps if entry[0] != step), (step, now_ms))
             self._note(top, replace(self._notes, steps=steps))
             self._make_room(top)
@@ -95,7 +99,14 @@ class Checkpoints:
         with self._open() as top:
             self._note(top, replace(self._notes, bad_from=max(0, from_step)))
 
+    def leave(self) -> None:
+        """The attempt is over."""
+
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _keep(self, top: Folder, step: int) -> bool:
+        with top.folder(f"a{self._number}") as own:
+            return own.make_durable(step_name(step))
 
     @property
     def _decision(self) -> str:
@@ -119,14 +130,14 @@ class Checkpoints:
         if not found:
             return ""
         step, attempt = max(found)
-        return f"a{attempt}/{_name(step)}"
+        return f"a{attempt}/{step_name(step)}"
 
     def _make_room(self, top: Folder) -> None:
         """Keep the newest ones of all attempts, this one's included."""
         everything = [pair for pair in _trusted(top, self._number) if _is_there(top, *pair)]
         for step, attempt in sorted(everything)[: -self._kept]:
             with top.folder(f"a{attempt}") as folder:
-                folder.remove(_name(step))
+                folder.remove(step_name(step))
 
 
 def _begun(top: Folder) -> Iterator[int]:
@@ -147,7 +158,7 @@ def _trusted(top: Folder, last: int) -> Iterator[tuple[int, int]]:
     }
     for n, noted in notes.items():
         for step, _ in noted.steps:
-            if not 0 <= noted.bad_from <= step and f"a{n}/{_name(step)}" not in spoiled:
+            if not 0 <= noted.bad_from <= step and f"a{n}/{step_name(step)}" not in spoiled:
                 yield step, n
 
 
@@ -166,8 +177,9 @@ def _is_there(top: Folder, step: int, attempt: int) -> bool:
     if not top.exists(f"a{attempt}"):
         return False
     with top.folder(f"a{attempt}") as folder:
-        return folder.exists(_name(step))
+        return folder.exists(step_name(step))
 
 
-def _name(step: int) -> str:
+def step_name(step: int) -> str:
+    """Under which a checkpoint lies in its attempt's folder."""
     return f"step-{step}"

@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from scheduler.model.errors import OutputMissing, OutsideRoots, StorageError
@@ -130,6 +131,19 @@ class Folder:
         finally:
             os.close(fd)
 
+    @contextmanager
+    def regular(self, name: str) -> Iterator[BinaryIO]:
+        """A regular file below, open for reading. Raises OutputMissing when it is none."""
+        try:
+            with self.parent_of(name) as (folder, last):
+                fd = folder.open(last, os.O_RDONLY)
+        except OSError as error:
+            raise OutputMissing(f"output {name!r} cannot be read: {error.strerror}") from error
+        with open(fd, "rb") as reading:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OutputMissing(f"output {name!r} is not a regular file")
+            yield reading
+
     def sync(self) -> None:
         """The folder's entries are durable."""
         os.fsync(self._fd)
@@ -177,7 +191,7 @@ class Roots:
 
     def __init__(self, roots: Sequence[str], *, home: str = "") -> None:
         self._named = tuple(roots)
-        self._real = tuple(os.path.realpath(local_path(root)) for root in roots)
+        self._real = tuple(os.path.realpath(local_path(root)) for root in roots if is_local(root))
         self._home = os.path.realpath(home) if home else ""
 
     def resolve(self, uri: str) -> str:
@@ -213,6 +227,11 @@ class Roots:
         raise OutsideRoots(f"{path}{leads} is outside the tenant's storage roots: {valid}")
 
 
+def is_local(uri: str) -> bool:
+    """Whether ``uri`` names a place in this machine's file system, if any."""
+    return uri.startswith("file://") or "://" not in uri
+
+
 def local_path(uri: str) -> str:
     """The path named by an absolute path or ``file://`` URI. Raises StorageError."""
     if uri.startswith("file://"):
@@ -227,18 +246,22 @@ def local_path(uri: str) -> str:
 
 def copy_file(source: Folder, name: str, target: Folder, new_name: str) -> tuple[int, str]:
     """Copy a regular file, durable; returns size and SHA-256. Raises OutputMissing when it is none."""
-    try:
-        with source.parent_of(name) as (folder, last):
-            read_fd = folder.open(last, os.O_RDONLY)
-    except OSError as error:
-        raise OutputMissing(f"output {name!r} cannot be read: {error.strerror}") from error
-    with open(read_fd, "rb", buffering=0) as reading:
-        if not stat.S_ISREG(os.fstat(read_fd).st_mode):
-            raise OutputMissing(f"output {name!r} is not a regular file")
-        with open(target.open(new_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb", buffering=0) as writing:
-            size, digest = _pour(reading.fileno(), writing.fileno())
-            os.fsync(writing.fileno())
+    with (
+        source.regular(name) as reading,
+        open(target.open(new_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb", buffering=0) as writing,
+    ):
+        size, digest = _pour(reading.fileno(), writing.fileno())
+        os.fsync(writing.fileno())
     return size, digest
+
+
+def digest_of(reading: BinaryIO) -> tuple[int, str]:
+    """Size and SHA-256 of the rest of an open file."""
+    digest, size = hashlib.sha256(), 0
+    while data := reading.read(COPY_BYTES):
+        digest.update(data)
+        size += len(data)
+    return size, digest.hexdigest()
 
 
 def _pour(read_fd: int, write_fd: int) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from scheduler.model.errors import ShisuanError
@@ -15,15 +16,18 @@ from scheduler.model.measured import Measured
 from scheduler.model.order import LeaseOrder, Report, ReportKind, RunnerKind, TaskOrder
 from workers import environment
 from workers.checkpoints import Checkpoints
-from workers.folders import Roots, local_path
+from workers.folders import Roots, is_local, local_path
 from workers.listener import Listener
 from workers.measure import Meter
+from workers.object_checkpoints import ObjectCheckpoints
+from workers.object_storage import placed
 from workers.places import Inodes, OwnPlace, Place, SharedPlace, remove_work, shareable
 from workers.process import LogWriter, Running, sentence
 from workers.resident import Residents, Wanted
 from workers.saved import Saved
 from workers.site import Site, attempt_name, make_work, now_ms
 from workers.spent import Spent
+from workers.staging import Staged, mapped
 from workers.storage import ALL_FILES, Manifest, Storage, open_storage, task_of
 from workers.table import Started
 from workers.tools import Tools
@@ -55,6 +59,8 @@ class Claimed:
     """An earlier attempt published, but its report was lost."""
     saved: Saved | None = None
     """For a task that keeps checkpoints."""
+    staged: Staged = ()
+    """Inputs that were brought to this node."""
 
 
 class LeaseRun:
@@ -93,6 +99,7 @@ class LeaseRun:
             self._site.table.finish(key, self._finished(task, outcome))
             self._site.outbox.put(urgent=task is last)
         self._residents.lease_ended(self._order.lease_id)
+        self._site.inputs.release(self._holder)
         if self._shared is not None:
             await self._shared.close()
 
@@ -125,6 +132,7 @@ class LeaseRun:
             return Outcome(state=AttemptState.SUCCEEDED, outputs=earlier.uris, result=earlier.result)
         if self._stop is not None:
             return self._stop
+        task = mapped(task, claimed.staged)
         if task.runner is RunnerKind.RESIDENT:
             return await self._ask_resident(task, claimed)
         return await self._run_process(task, claimed)
@@ -216,24 +224,32 @@ class LeaseRun:
         return await self._on_disk(lambda: self._claim_now(task))
 
     def _claim_now(self, task: TaskOrder) -> Claimed:
-        storage = self._storage(task)
-        reads = tuple((storage.readable(uri), local_path(uri)) for uri in task.reads)
+        local = self._storage("")
+        real = {uri: (local if is_local(uri) else self._storage(uri)).readable(uri) for uri in task.reads}
+        staged = tuple((uri, path) for uri, path in real.items() if not is_local(uri))
+        reads = tuple((path, local_path(uri) if is_local(uri) else path) for uri, path in real.items())
         inodes = tuple([(info.st_dev, info.st_ino) for info in [os.stat(real) for real, _ in reads]])
         saved = self._claim_checkpoints(task)
         if saved is not None:
             reads = (*reads, *saved.reads)
         if not task.output_dir:
-            return Claimed(reads=reads, inodes=inodes, saved=saved)
-        earlier = storage.claim(task.output_dir, self._published_name(task), task.number)
+            return Claimed(reads=reads, inodes=inodes, saved=saved, staged=staged)
+        earlier = self._storage(task.output_dir).claim(task.output_dir, self._published_name(task), task.number)
         if earlier is not None and (self._in_gang or earlier.number < task.stale_before):
             earlier = None  # a gang runs again as a whole; what is stale a user wants made again
-        return Claimed(reads=reads, inodes=inodes, earlier=earlier, saved=saved)
+        return Claimed(reads=reads, inodes=inodes, earlier=earlier, saved=saved, staged=staged)
 
     def _claim_checkpoints(self, task: TaskOrder) -> Saved | None:
         if not task.checkpoints:
             return None
-        roots = Roots(self._order.roots, home=str(self._site.home))
-        return Saved(self._site, Checkpoints(roots, task.checkpoints, task.number), rank=self._order.rank)
+        order, site = self._order, self._site
+        if is_local(task.checkpoints):
+            kept = Checkpoints(Roots(order.roots, home=str(site.home)), task.checkpoints, task.number)
+        else:
+            local = site.work / f"{attempt_name(task.attempt_id, order.rank)}.checkpoints"
+            fetch = partial(site.inputs.fetch, holder=self._holder)
+            kept = ObjectCheckpoints(placed(task.checkpoints, order.roots), task.number, local=local, fetch=fetch)
+        return Saved(site, kept, rank=order.rank)
 
     @property
     def _in_gang(self) -> bool:
@@ -244,8 +260,13 @@ class LeaseRun:
         rank = f".r{self._order.rank}" if self._in_gang else ""
         return f"{task_of(task.attempt_id)}{rank}@{self._order.submitted_ms}"
 
-    def _storage(self, task: TaskOrder) -> Storage:
-        return open_storage(task.output_dir, self._order.roots, home=str(self._site.home))
+    def _storage(self, uri: str) -> Storage:
+        fetch = partial(self._site.inputs.fetch, holder=self._holder)
+        return open_storage(uri, self._order.roots, home=str(self._site.home), fetch=fetch)
+
+    @property
+    def _holder(self) -> str:
+        return f"{self._order.lease_id}.{self._order.rank}"
 
     async def _publish(self, task: TaskOrder, work: str, outcome: Outcome) -> Outcome:
         """Each rank of a gang publishes its own files; the declared names are rank 0's to leave."""
@@ -253,7 +274,7 @@ class LeaseRun:
             return outcome
         if task.first_rank_publishes and self._order.rank:
             return outcome
-        storage = self._storage(task)
+        storage = self._storage(task.output_dir)
         name = self._published_name(task)
         outputs = task.outputs if self._order.rank == 0 else (ALL_FILES,)
 

@@ -37,6 +37,27 @@ START_LIMIT_S = 120.0
 LOGICAL_CPUS = 10_000
 """Ray's own count never decides: the database does. Placement groups of gangs always fit."""
 NODE_LABEL = "shisuan/node"
+STORAGE_ENV = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "NO_PROXY",
+)
+"""For the agents, which read and write tenants' storage. They hand none of it to a runner."""
 KEPT_ENV = (
     "PATH",
     "HOME",
@@ -52,6 +73,8 @@ KEPT_ENV = (
     "SHISUAN_BLENDER",
     "SHISUAN_FFMPEG",
     "SHISUAN_TRAIN_PYTHON",
+    "SHISUAN_INPUT_CACHE_GIB",
+    *STORAGE_ENV,
 )
 KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "PYTHONHASHSEED", "COVERAGE_")
 _RAY_ENV = {
@@ -261,7 +284,7 @@ def temp_dir(home: Path) -> str:
 
 
 def clean_environ() -> dict[str, str]:
-    """The part of our environment that workers may see: no keys, no database address."""
+    """The part of our environment that agents may see: the storage's keys, but no API key and no database address."""
     kept = {k: v for k, v in os.environ.items() if k in KEPT_ENV or k.startswith(KEPT_PREFIXES)}
     return kept | {"PYTHONSAFEPATH": "1"}
 

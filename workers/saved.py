@@ -22,12 +22,12 @@ class Saved:
     def __init__(self, site: Site, checkpoints: Checkpoints, *, rank: int) -> None:
         self._site, self._checkpoints = site, checkpoints
         begun = checkpoints.begin(f"r{rank}")
-        if rank == 0:
+        if rank == 0 or not checkpoints.shared:
             site.confinement.hand_over(begun.own[0])
         self.reads = begun.earlier
         self.writes = (begun.own,)
         self.env = {"SHISUAN_CHECKPOINT_DIR": begun.own[1], "SHISUAN_RESUME_FROM": begun.resume}
-        self._resume, self._folder = begun.resume, begun.own[1]
+        self._folder, self._resume = begun.told if begun.told[0] else (begun.own[1], begun.resume)
         self._last: asyncio.Task[None] | None = None
         self._steps: list[int] = []
         self._problem = ""
@@ -46,6 +46,7 @@ class Saved:
         """All that was said is on disk; the facts about it."""
         if self._last is not None:
             await self._last
+        await asyncio.get_running_loop().run_in_executor(self._site.disk, self._checkpoints.leave)
         return {
             "checkpoints": self._steps[-1:],
             "checkpoint_dir": self._folder,

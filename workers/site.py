@@ -14,6 +14,7 @@ from scheduler.model.lease import parse_attempt_id
 from workers.confine import Confinement
 from workers.measure import Measuring
 from workers.outbox import Outbox
+from workers.staging import Inputs
 from workers.table import Table
 from workers.tools import Tools
 
@@ -38,6 +39,8 @@ class Site:
     disk: ThreadPoolExecutor
     """For storage, which may be slow or hang; the loop must not wait for it."""
     measuring: Measuring
+    inputs: Inputs
+    """Copies of inputs that lie in an S3-compatible store."""
     ended: set[str] = field(default_factory=set)
     """Work folders of runners that ended since the last sweep for descendants that left their group."""
 

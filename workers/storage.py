@@ -7,8 +7,8 @@ Publishing on POSIX, under one lock per task::
     forward  each file is renamed to its final name; repeated by whoever comes next, if this attempt died half way
 
 A task's fence is the number in its lock file: an attempt with a smaller number may not publish. Outputs are named by
-absolute paths or ``file://`` URIs; an S3 store fits the same :class:`Storage`
-(content keys, then a conditional put of the manifest).
+absolute paths or ``file://`` URIs. ``s3://`` URIs have a store of their own, :mod:`workers.object_storage`, which does
+the same with conditional writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from urllib.parse import quote
 from scheduler.model import codec
 from scheduler.model.errors import Fenced, OutputMissing, StorageError
 from scheduler.model.lease import attempt_id, parse_attempt_id
-from workers.folders import Folder, Roots, copy_file, local_path
+from workers.folders import Folder, Roots, copy_file, is_local, local_path
+from workers.objects import SCHEME, Place, connect
 
 ALL_FILES = "*"
 HIDDEN = ".shisuan"
@@ -102,15 +103,26 @@ def task_of(attempt: str) -> str:
     return attempt_id(job_id, step, index, number).rpartition(".")[0]
 
 
-def open_storage(uri: str, roots: Sequence[str], *, home: str = "") -> Storage:
+def open_storage(
+    uri: str,
+    roots: Sequence[str],
+    *,
+    home: str = "",
+    hook: Callable[[str], None] | None = None,
+    fetch: Callable[[Place], str] | None = None,
+) -> Storage:
     """The store that holds ``uri`` (empty: the local one). Raises StorageError for a scheme nobody knows.
 
-    ``home`` is the installation's folder: only roots that lie in it give access to anything in it.
+    ``home`` is the installation's folder: only roots that lie in it give access to anything in it. ``fetch`` brings an
+    input that lies elsewhere to this node.
     """
-    scheme, mark, _ = uri.partition("://")
-    if mark and scheme != "file":
-        raise StorageError(f"no storage for {uri!r} (valid: absolute paths, file://)")
-    return PosixStorage(roots, home=home)
+    if uri.startswith(SCHEME):
+        from workers.object_storage import ObjectStorage
+
+        return ObjectStorage(connect(), roots, hook, fetch=fetch)
+    if not is_local(uri):
+        raise StorageError(f"no storage for {uri!r} (valid: absolute paths, file://, s3://)")
+    return PosixStorage(roots, hook, home=home)
 
 
 class PosixStorage:
@@ -275,6 +287,9 @@ def chosen(outputs: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
                 here = f"; there is {', '.join(found[:5])}" if found else "; the outputs folder is empty"
                 raise OutputMissing(f"the runner ended well but left no {wanted!r}{here}")
         taken.update(dict.fromkeys(names))
+    for name in taken:
+        if name.startswith(f"{HIDDEN}/"):
+            raise OutputMissing(f"output {name!r} cannot be published: the folder {HIDDEN} is ours")
     return tuple(taken)
 
 

@@ -15,7 +15,7 @@ def run(home):
     """A started agent and its reader; every agent made is closed."""
     made = []
 
-    def start(**fields):
+    def start(home=home, **fields):
         one = agent(home, **fields)
         made.append(one)
         return one, Reader(one)

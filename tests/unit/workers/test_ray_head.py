@@ -5,13 +5,15 @@ from workers import ray_head
 from workers.ray_head import RayHead, clean_environ, temp_dir
 
 
-def test_workers_see_no_credentials_of_the_service(monkeypatch):
+def test_agents_see_the_storages_credentials_and_none_of_the_service(monkeypatch):
     monkeypatch.setenv("SHISUAN_DATABASE_URL", "postgresql://u:secret@h/d")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the storage")
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     monkeypatch.setenv("PYTHONPATH", "/decoy")
     assert "secret" not in "".join(clean_environ().values())
     assert clean_environ().keys().isdisjoint({"RAY_ADDRESS", "PYTHONPATH"})
+    assert clean_environ()["AWS_SECRET_ACCESS_KEY"] == "of the storage"
     assert clean_environ()["PATH"] == os.environ["PATH"]
 
 
