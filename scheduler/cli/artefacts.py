@@ -218,7 +218,7 @@ def local_path(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.scheme in ("", "file"):
         return Path(unquote(parts.path))
-    raise CliError(f"{uri} does not lie on this machine", Exit.FAILED)
+    raise CliError(f"outputs: {uri} does not lie on this machine; fetch it (aws s3 cp), then look at it", Exit.FAILED)
 
 
 _MAKERS = {"render": _pictures, "merge": _pictures, "transcode": _film, "join": _film, "train": _training}

@@ -210,6 +210,8 @@ class Operations:
         self._cycle.call(decide)
 
 
+ROOT_OF_OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\0]+)*/?")
+"""A bucket, and the beginning of the keys in it."""
 NAME_RULE = "must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63"
 
 
@@ -261,8 +263,12 @@ def check_tenant(engine: Engine, tenant: Tenant, pointer: str = "") -> None:
         if queue not in names:
             problems.append(unknown(f"{pointer}queues[{position}]", "queue", queue, names))
     for position, root in enumerate(tenant.storage_roots):
-        if "://" not in root and not Path(root).is_absolute():
-            problems.append(Problem(f"{pointer}storage_roots[{position}]", f"{root!r} is not an absolute path"))
+        if not Path(root.removeprefix("file://")).is_absolute() and not ROOT_OF_OBJECTS.fullmatch(root):
+            problems.append(
+                Problem(
+                    f"{pointer}storage_roots[{position}]", f"{root!r} is not an absolute path or s3://bucket/prefix"
+                )
+            )
     if problems:
         raise InvalidInput(problems)
 

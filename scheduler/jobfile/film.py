@@ -58,10 +58,10 @@ def transcode(context: Context, entry: Entry) -> TranscodeSpec:
         ocio=ocio,
         expect_frames=len(range(*span)) if span else 0,
         file=PurePosixPath(film).name,
-        output_dir=str(PurePosixPath(film).parent),
+        output_dir=paths.parent(film),
         reads=(
             _readable(source, found.path),
-            *((str(PurePosixPath(ocio).parent),) if ocio else ()),
+            *((paths.parent(ocio),) if ocio else ()),
             *context.reads(entry),
         ),
     )
@@ -121,7 +121,7 @@ def chunked(spec: TranscodeSpec, chunks: int, parts: str, sound: str) -> tuple[T
 
 
 def _readable(source: Source, path: str) -> str:
-    return str(PurePosixPath(path).parent) if source is Source.PATTERN else path
+    return paths.parent(path) if source is Source.PATTERN else path
 
 
 def _source(context: Context, text: str) -> tuple[Found, Source, FrameRange | None]:
@@ -142,7 +142,9 @@ def _source(context: Context, text: str) -> tuple[Found, Source, FrameRange | No
     paths.existing(found.path, text)
     if not paths.is_folder(found.path):
         return found, Source.VIDEO, None
-    if not any(re.fullmatch(r".*\d+\.(png|exr)", name) for name in paths.names_in(found.path)):
+    if not paths.is_object(found.path) and not any(
+        re.fullmatch(r".*\d+\.(png|exr)", name) for name in paths.names_in(found.path)
+    ):
         raise Malformed(f"{text!r}: no numbered PNG or OpenEXR file is in the folder {found.path}")
     return found, Source.FOLDER, None
 
@@ -163,7 +165,8 @@ def _span(source: Source, found: Found, frames: FrameRange | None) -> tuple[int,
                 "a range of a video cannot be encoded yet; leave frames out, or give numbered frames as input"
             )
         return None
-    there = None if found.step or source is Source.FOLDER else _numbers_there(found.path)
+    unseen = found.step or source is Source.FOLDER or paths.is_object(found.path)
+    there = None if unseen else _numbers_there(found.path)
     if frames is None:
         return None if source is Source.FOLDER else _whole_run(found, there)
     if len(frames.spans) != 1:
@@ -183,6 +186,8 @@ def _numbers_there(pattern: str) -> frozenset[int]:
 
 
 def _whole_run(found: Found, there: Collection[int] | None) -> tuple[int, int, int]:
+    if there is None and not found.step:
+        raise Malformed(f"is required: nobody looks into {paths.parent(found.path)} before the job runs")
     if there is None:
         raise Malformed(f"is required: nobody knows before step {found.step!r} ran which frames it makes")
     if not there:

@@ -1,15 +1,20 @@
-"""Users' paths against a tenant's storage roots. Symlinks are resolved first, so none leads out unseen."""
+"""Users' paths against a tenant's storage roots. Symlinks are resolved first, so none leads out unseen.
+
+``s3://bucket/key`` names an object, or a folder of objects; whether it is there is seen by the attempt that reads it.
+"""
 
 from __future__ import annotations
 
 import os.path
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from scheduler.jobfile.quantity import Malformed
 
-_FILE_SCHEME = "file://"
+_FILE_SCHEME, _OBJECT_SCHEME = "file://", "s3://"
+_KNOWN = ("/absolute/path", "relative/path", "s3://bucket/key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +28,17 @@ class Roots:
 
     @classmethod
     def of(cls, storage_roots: Sequence[str], base_dir: str) -> Roots:
-        """Local roots of a tenant. Raises Malformed when it has none."""
-        written = tuple(root.removeprefix(_FILE_SCHEME) for root in storage_roots if _is_local(root))
+        """The roots of a tenant. Raises Malformed when it has none."""
+        written = tuple(root.removeprefix(_FILE_SCHEME) for root in storage_roots if _is_local(root) or is_object(root))
         if not written:
-            raise Malformed("this tenant has no local storage root; an operator can give it one")
-        real = tuple(os.path.realpath(root) for root in written)
+            raise Malformed("this tenant has no storage root; an operator can give it one")
+        real = tuple(root.rstrip("/") if is_object(root) else os.path.realpath(root) for root in written)
         return cls(written=written, real=real, base_dir=os.path.realpath(base_dir) if base_dir else real[0])
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """The real folders among them."""
+        return tuple(root for root in self.real if not is_object(root))
 
     def input(self, text: str) -> str:
         """Real path of something to read. Raises Malformed.
@@ -37,6 +47,8 @@ class Roots:
         """
         places = (self.base_dir, self.real[0])
         for start in places:
+            if is_object(start) or is_object(text):
+                continue
             path = os.path.realpath(Path(start, text))
             if self.holds(path) and _may_be_there(path):
                 return path
@@ -51,8 +63,10 @@ class Roots:
         return any(path == root or path.startswith(root.rstrip("/") + "/") for root in self.real)
 
     def _inside(self, text: str, start: str) -> str:
+        if is_object(text) or (is_object(start) and _is_relative(text)):
+            return self._object(text, start)
         if not _is_local(text):
-            raise Malformed(f"{text!r}: only local paths and file:// are known", ("/absolute/path", "relative/path"))
+            raise Malformed(f"{text!r}: only paths, file:// and s3:// are known", _KNOWN)
         if text.startswith("~"):
             raise Malformed(f"{text!r}: '~' is not expanded; write the whole path")
         path = os.path.realpath(Path(start, text.removeprefix(_FILE_SCHEME)))
@@ -63,6 +77,29 @@ class Roots:
                 self.written,
             )
         return path
+
+    def _object(self, text: str, start: str) -> str:
+        """A whole URI is taken as it is written; a relative path starts at a root, and may say ``.``."""
+        uri = text.rstrip("/") if is_object(text) else f"{start}/{posixpath.normpath(text)}".removesuffix("/.")
+        if any(part in ("", ".", "..") for part in uri.removeprefix(_OBJECT_SCHEME).split("/")):
+            raise Malformed(f"{text!r} has an empty, '.' or '..' part; write the whole key", ("s3://bucket/key",))
+        if not self.holds(uri):
+            raise Malformed(f"{text!r} lies outside the tenant's storage roots", self.written)
+        return uri
+
+
+def is_object(text: str) -> bool:
+    """Whether it names something in an S3-compatible store."""
+    return text.startswith(_OBJECT_SCHEME)
+
+
+def parent(path: str) -> str:
+    """The folder of a path, or of a URI."""
+    return path.rpartition("/")[0] if is_object(path) else str(PurePosixPath(path).parent)
+
+
+def _is_relative(text: str) -> bool:
+    return "://" not in text and not text.startswith(("/", "~"))
 
 
 def _is_local(text: str) -> bool:
@@ -75,7 +112,9 @@ def _may_be_there(path: str) -> bool:
 
 
 def existing_file(path: str, text: str) -> str:
-    """``path`` if it is a file. Raises Malformed."""
+    """``path`` if it is a file; objects are not looked for. Raises Malformed."""
+    if is_object(path):
+        return path
     if not Path(path).exists():
         raise Malformed(f"{text!r}: there is no file {path}")
     if not Path(path).is_file():
@@ -84,15 +123,15 @@ def existing_file(path: str, text: str) -> str:
 
 
 def existing(path: str, text: str) -> str:
-    """``path`` if there is anything. Raises Malformed."""
-    if not Path(path).exists():
+    """``path`` if there is anything; objects are not looked for. Raises Malformed."""
+    if not is_object(path) and not Path(path).exists():
         raise Malformed(f"{text!r}: there is no file or folder {path}")
     return path
 
 
 def is_folder(path: str) -> bool:
-    """Whether a folder is there now."""
-    return Path(path).is_dir()
+    """Whether a folder is there now. An object's name that has no ending is taken for a folder's."""
+    return not PurePosixPath(path).suffix if is_object(path) else Path(path).is_dir()
 
 
 def names_in(folder: str) -> frozenset[str]:

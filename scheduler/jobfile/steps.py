@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from pipelines.command import ANY_OUTPUT, CommandSpec
 from pipelines.render import RenderSpec, SceneSpec
@@ -75,8 +74,11 @@ def _apart(body: kinds.CommandStep | kinds.CommandJob, output_dir: str) -> None:
 
 
 def _all_roots(context: Context) -> tuple[str, ...]:
-    """A command that names no inputs may read the tenant's storage: it is the tenant's own."""
-    return context.roots.real if context.roots_written else ()
+    """A command that names no inputs may read the tenant's storage: it is the tenant's own.
+
+    Only folders: nobody wants a whole bucket brought to a node.
+    """
+    return context.roots.local if context.roots_written else ()
 
 
 def render(context: Context, entry: Entry) -> tuple[Step, ...]:
@@ -137,7 +139,7 @@ def _frames(
 
 def _folder(path: str) -> str:
     """A scene's neighbours (textures, linked files) are read with it."""
-    return str(PurePosixPath(path).parent)
+    return paths.parent(path)
 
 
 def _blend(context: Context, text: str) -> str:

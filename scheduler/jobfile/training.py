@@ -25,7 +25,7 @@ def train(context: Context, entry: Entry) -> TrainSpec:
     with context.at(entry.at("script")):
         unread = {entry.at("script"), entry.at("module")}.intersection(p.pointer for p in context.problems)
         script = "" if unread else _script(context, body)
-        reads += (str(PurePosixPath(script).parent),) if script else ()
+        reads += (paths.parent(script),) if script else ()
     with context.at(entry.at("python")):
         python, more = _python(context, body.python or "")
         reads += more
@@ -68,6 +68,8 @@ def _python(context: Context, text: str) -> tuple[str, tuple[str, ...]]:
     """
     if not text or text.startswith(SYSTEM):
         return text, ()
+    if paths.is_object(text):
+        raise Malformed(f"{text!r}: a Python must lie in a folder that the nodes see", (SYSTEM[0] + "python3",))
     where = PurePosixPath(text)
     folder = context.input(str(where.parent))
     path = f"{folder.path}/{where.name}"

@@ -140,7 +140,17 @@ def test_nodes_show_what_is_free(service):
         ("/queues/a", {"limit": {"gpus": 1}}, "limit.gpus: unknown field 'gpus'"),
         ("/queues/a", {"limit": {"memory": "much"}}, "limit.memory: value error, must be a size such as 8GiB"),
         ("/tenants/a", {"queues": ["b"]}, "queues[0]: unknown queue 'b' (valid: default)"),
-        ("/tenants/a", {"storage_roots": ["here"]}, "storage_roots[0]: 'here' is not an absolute path"),
+        (
+            "/tenants/a",
+            {"storage_roots": ["here"]},
+            "storage_roots[0]: 'here' is not an absolute path or s3://bucket/prefix",
+        ),
+        (
+            "/tenants/a",
+            {"storage_roots": ["s3://Bad/x"]},
+            "storage_roots[0]: 's3://Bad/x' is not an absolute path or s3",
+        ),
+        ("/tenants/a", {"storage_roots": ["gs://b/x"]}, "storage_roots[0]: 'gs://b/x' is not an absolute path or s3"),
         ("/tenants/..", {}, None),
         ("/tenants/A_B", {}, "name: 'A_B' must be lower-case"),
     ],

@@ -130,7 +130,7 @@ ROWS = {
     ),
     "another storage": (
         TRANSCODE.replace("take.mov", "s3://films/a.mov"),
-        "input: 's3://films/a.mov': only local paths and file:// are known (valid: /absolute/path, relative/path)",
+        "input: 's3://films/a.mov' lies outside the tenant's storage roots (valid: /home, /films)",
     ),
     "home sign": (
         TRANSCODE.replace("take.mov", "~/a.mov"),
@@ -384,7 +384,7 @@ def test_tenant_without_roots_reads_why(studio):
     text = COMMAND + "outputs: x"
     assert studio.read(COMMAND, tenant=bare(studio)).steps
     assert studio.refusal(text, tenant=bare(studio)) == (
-        "outputs: this tenant has no local storage root; an operator can give it one"
+        "outputs: this tenant has no storage root; an operator can give it one"
     )
 
 
