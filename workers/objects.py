@@ -30,6 +30,7 @@ CONNECT_S, READ_S = 5, 60
 SHA256 = "shisuan-sha256"
 """Name of the metadata that holds a file's digest."""
 PROBE = "conditional-writes"
+NO_ETAG = f'"{"0" * 32}"'
 
 _WORDS = {
     "NoSuchBucket": "there is no bucket {bucket!r}",
@@ -222,20 +223,28 @@ class Objects:
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
     def check_conditions(self, folder: Place) -> None:
-        """Ask once per bucket whether a second ``If-None-Match: *`` is refused. Raises StorageError when it is not."""
+        """Ask once per bucket whether conditional writes are refused when they must be. Raises StorageError."""
         if folder.bucket in self._honest:
             return
         probe = folder.below(PROBE)
-        for _ in range(2):
-            try:
-                self.write(probe, b"", over="")
-            except Changed:
-                self._honest.add(folder.bucket)
-                return
-        raise StorageError(
-            f"the server of bucket {folder.bucket!r} ignores If-None-Match, so nothing would keep two attempts from "
-            "publishing over each other; use a server that honours conditional writes"
-        )
+        refused = {
+            "If-None-Match": self._refuses(probe, "") or self._refuses(probe, ""),
+            "If-Match": self._refuses(probe, NO_ETAG),
+        }
+        ignored = [name for name, was in refused.items() if not was]
+        if ignored:
+            raise StorageError(
+                f"the server of bucket {folder.bucket!r} ignores {' and '.join(ignored)}, so nothing would keep two "
+                "attempts from publishing over each other; use a server that honours conditional writes"
+            )
+        self._honest.add(folder.bucket)
+
+    def _refuses(self, probe: Place, over: str) -> bool:
+        try:
+            self.write(probe, b"", over=over)
+        except Changed:
+            return True
+        return False
 
     @contextmanager
     def _words(self, verb: str, place: Place) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,24 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{- define "shisuan.storage-env" -}}
+{{- with .Values.storage.s3 }}
+{{- if .endpoint }}
+- {name: AWS_ENDPOINT_URL_S3, value: {{ .endpoint | quote }}}
+{{- end }}
+{{- if .region }}
+- {name: AWS_REGION, value: {{ .region | quote }}}
+{{- end }}
+{{- if .secret }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.Values.storage.s3.secret }}, key: {{ . }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Ray, Numba and others want a home they may write. */ -}}
 {{- define "shisuan.env" -}}
 - {name: HOME, value: /var/lib/shisuan}

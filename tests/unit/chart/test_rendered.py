@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.chart.conftest import CHART, VALUES, options
+from tests.unit.chart.conftest import CHART, VALUES, containers, options, pods
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "chart"
@@ -51,6 +51,7 @@ WRONG = {
         ["storage.claims[0].name=a,storage.claims[0].claim=b,storage.claims[0].path=/var/lib/shisuan/x"],
         "storage.claims: /var/lib/shisuan/x",
     ),
+    "a store without a scheme": (["storage.s3.endpoint=minio:9000"], "/storage/s3/endpoint"),
     "a port that does not exist": (["service.port=70000"], "/service/port"),
     "an ingress for nobody": (["ingress.enabled=true,ingress.tlsSecret=t"], "/ingress/host"),
     "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
@@ -66,6 +67,23 @@ def test_a_wrong_value_is_refused_and_the_field_is_named(helm, case):
     done = helm.template(*(word for value in values for word in ("--set", value)))
     assert done.returncode != 0, done.stdout
     assert field in done.stderr.replace("at '", "").replace("'", ""), done.stderr
+
+
+def test_an_s3_compatible_store_is_told_to_the_service_alone(helm):
+    wanted = "storage.s3.endpoint=http://minio:9000,storage.s3.region=cn-1,storage.s3.secret=films,meter.enabled=true"
+    found = {
+        (box["name"], variable["name"]): variable.get("value") or variable["valueFrom"]["secretKeyRef"]
+        for pod in pods(helm.objects("--set", wanted)).values()
+        for box in containers(pod)
+        for variable in box.get("env", ())
+        if variable["name"].startswith("AWS_")
+    }
+    assert found == {
+        ("service", "AWS_ENDPOINT_URL_S3"): "http://minio:9000",
+        ("service", "AWS_REGION"): "cn-1",
+        ("service", "AWS_ACCESS_KEY_ID"): {"name": "films", "key": "AWS_ACCESS_KEY_ID"},
+        ("service", "AWS_SECRET_ACCESS_KEY"): {"name": "films", "key": "AWS_SECRET_ACCESS_KEY"},
+    }
 
 
 def described(schema, pointer=""):

@@ -143,12 +143,16 @@ def test_without_credentials_or_server_it_says_so(bucket, root, out, monkeypatch
         open_storage(out, (root,)).claim(out, TASK, 1)
 
 
-def test_a_server_that_ignores_conditions_is_refused(bucket, root, out):
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_server_that_ignores_conditions_is_refused(root, out, header):
     _, client = own_store(root)
-    client.meta.events.register(
-        "before-send.s3", lambda request, **_: request.headers.pop("If-None-Match", None) and None
-    )
-    with pytest.raises(StorageError, match="ignores If-None-Match"):
+
+    def ignore(request, **_):
+        if header in request.headers:
+            del request.headers[header]
+
+    client.meta.events.register("before-send.s3", ignore)
+    with pytest.raises(StorageError, match=f"ignores {header}, so"):
         ObjectStorage(Objects(client), (root,)).claim(out, TASK, 1)
 
 
