@@ -7,6 +7,8 @@ import pytest
 
 from scheduler.cli import demo as demo_module
 from scheduler.cli import doctor
+from scheduler.cli.artefacts import local_path
+from scheduler.cli.exits import CliError
 from scheduler.cli.home import Instance
 from tests.unit.cli.conftest import NOW_MS, attempt, job, step
 
@@ -214,3 +216,8 @@ def test_another_programs_error_is_a_line_too(shisuan, api):
     result = shisuan("get")
     assert result.code == 1
     assert result.err.startswith("error: internal error, please report it: KeyError")
+
+
+def test_outputs_in_a_bucket_are_named_not_drawn():
+    with pytest.raises(CliError, match=r"outputs: s3://park/film/a\.exr does not lie on this machine"):
+        local_path("s3://park/film/a.exr")
