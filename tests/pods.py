@@ -64,7 +64,7 @@ class Bridge:
         token_file = self.home / "token"
         token_file.write_text(token + "\n")
         self.log = self.home / "dial.log"
-        command = [sys.executable, "-P", "-m", "workers.ray_bridge", "--dial", f"127.0.0.1:{port}"]
+        command = [sys.executable, "-P", "-m", "workers.dial", "--dial", f"127.0.0.1:{port}"]
         command += ["--cluster", cluster, "--token-file", str(token_file), "--home", str(self.home)]
         command += ["--ray", pods.address, "--ip", LOOPBACK, *more]
         with self.log.open("ab") as log:

@@ -51,8 +51,8 @@ SILENT_MS = 8_000
 """A leader that was paused is found out by its bridges within this, and they dial the next one."""
 HELLO_S = 5.0
 """For everything up to the first line, a TLS handshake included."""
-WAITING_LIMIT = 64
-"""Connections that are not admitted yet."""
+WAITING_LIMIT = 256
+"""Connections that are not admitted yet; all clusters dial a new leader at the same moment."""
 LINES_LIMIT = 4_096
 LOG_S = 15.0
 PAUSE_S = 0.2
