@@ -1,6 +1,6 @@
 """The only Ray driver, in a process of its own: ``python -P -m workers.ray_bridge --home DIR --fd N``.
 
-With ``--dial`` it is the child of a process that dials the service, see :mod:`workers.dial`.
+In a cluster elsewhere its parent is a process without Ray that dials the service: see :mod:`workers.dial`.
 
 Ray aborts a driver whose control store restarts; this process may die at any moment and the service starts another one.
 It holds no state but what it can ask again: agents are found by name and by the tables on disk. It ends by itself when
@@ -284,8 +284,6 @@ def _now_ms() -> int:
 
 def main() -> None:
     """Connect where the first line says and serve."""
-    if "--dial" in sys.argv:  # by a process without Ray, which starts this one as its child
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.dial", *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="python -P -m workers.ray_bridge")
     parser.add_argument("--home", required=True, type=Path)
     what = parser.add_mutually_exclusive_group(required=True)
