@@ -17,6 +17,7 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -349,10 +350,20 @@ def parse(argv: Sequence[str]) -> Dialler:
     return Dialler(asked, errand, wait_s=said.wait_s)
 
 
+async def _until_told(dialler: Dialler) -> int:
+    """The first process of a container gets no default action for SIGTERM."""
+    work = asyncio.create_task(dialler.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+
+
 def main() -> None:
     """Dial until told otherwise."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    sys.exit(asyncio.run(parse(sys.argv[1:]).run()))
+    sys.exit(asyncio.run(_until_told(parse(sys.argv[1:]))))
 
 
 if __name__ == "__main__":

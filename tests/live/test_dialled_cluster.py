@@ -9,6 +9,7 @@ import pytest
 
 from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
+from scheduler.model.node import Node
 from scheduler.model.order import ReportKind
 from tests.farm import NODES, Reader, gang, lease
 from tests.nvml_stub.stub import compile_stub, h100
@@ -163,6 +164,16 @@ def test_what_a_dead_agent_left_in_its_pod_is_told_to_the_next_service(site):
     reader = site.replace()
     assert reader.end_of(order.lease_id).state is AttemptState.LOST
     assert reader.of(order.lease_id, ReportKind.STARTED) != []
+
+
+def test_pods_come_and_go(site):
+    gamma = Node(name="gamma", cpu_milli=2_000, memory_mib=2_048)
+    site.pods._launch([gamma])
+    site.reader.kind(ReportKind.NODE, "gamma")
+    order, _ = site.running("gamma")
+    os.kill(site.pods._raylets["gamma"].pid, signal.SIGKILL)
+    site.reader.kind(ReportKind.NODE_GONE, "gamma")
+    assert site.reader.of(order.lease_id, ReportKind.FINISHED) == [], "whose leases these were is the service's to say"
 
 
 def test_the_bridge_of_a_job_ends_with_its_gang(pods, tmp_path):

@@ -1,12 +1,15 @@
 """The dialling side against a real gateway, with a stub for the bridge to Ray."""
 
 import asyncio
+import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scheduler.model.lease import AttemptState
@@ -239,6 +242,19 @@ def test_a_stranger_with_a_certificate_of_another_authority_gets_no_token(dial, 
     dial(service.port, ca=tmp_path / "ca.pem")
     wait_for(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
     assert service.hellos == []
+
+
+def test_sigterm_ends_it_and_its_bridge(open_service, tmp_path):
+    (tmp_path / "token").write_text("a secret")
+    service = open_service(admit=lambda hello: "come back later")
+    command = [sys.executable, "-P", "-m", "workers.dial", "--dial", f"127.0.0.1:{service.port}", "--cluster", "c1"]
+    command += ["--token-file", str(tmp_path / "token"), "--home", str(tmp_path / "home")]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[3])
+    wait_for(lambda: service.hellos)
+    (bridge,) = psutil.Process(process.pid).children()
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert not bridge.is_running()
 
 
 @pytest.mark.parametrize("where", ["", "host", "host:", ":5", "host:0", "host:65536", "host:http"])
