@@ -244,6 +244,29 @@ def test_a_stranger_with_a_certificate_of_another_authority_gets_no_token(dial, 
     assert service.hellos == []
 
 
+def test_the_next_address_of_a_name_is_tried_when_a_replica_says_nothing(dial, open_service, monkeypatch):
+    service = open_service()
+    resolve = socket.getaddrinfo
+
+    def two(host, port, *args, **more):
+        if host != "replicas":
+            return resolve(host, port, *args, **more)
+        return [found for ip in ("127.0.0.2", "127.0.0.1") for found in resolve(ip, port, *args, **more)]
+
+    monkeypatch.setattr("socket.getaddrinfo", two)
+    monkeypatch.setattr("workers.dial.DIAL_S", 0.5)
+    with socket.create_server(("127.0.0.2", service.port)) as paused:
+        dial(service.port, host="replicas")
+        Reader(service).kind(ReportKind.RUNTIME_UP)
+        assert paused.accept()
+
+
+@pytest.mark.parametrize("module", ["workers.dial", "workers.gateway"])
+def test_neither_end_of_the_line_imports_ray(module):
+    code = f"import sys, {module}; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+
+
 def test_sigterm_ends_it_and_its_bridge(open_service, tmp_path):
     (tmp_path / "token").write_text("a secret")
     service = open_service(admit=lambda hello: "come back later")

@@ -245,6 +245,7 @@ GARBAGE = {
     "no name": pack(Hello(cluster="", token=TOKEN)),
     "no hello": pack(Ready()),
     "long line": b"x" * 200_000,
+    "long hello": pack(Hello(cluster="c1", token=TOKEN + " " * 10_000)),
 }
 
 
