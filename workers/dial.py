@@ -129,10 +129,7 @@ class Dialler:
                 connected_at = time.monotonic()
                 await self._attend(service, welcome)
             except (EpochOver, OSError, ValueError, TypeError) as error:
-                where, why = (
-                    f"{self._asked.host}:{self._asked.port}",
-                    str(error) or f"no answer ({type(error).__name__})",
-                )
+                where, why = f"{self._asked.host}:{self._asked.port}", str(error) or "it does not answer"
                 _log.warning("no line to the service at %s: %s", where, why)
             steady = connected_at is not None and time.monotonic() - connected_at > STEADY_S
             failures = 0 if steady else min(failures + 1, len(BACKOFF_S) - 1)
@@ -187,11 +184,11 @@ class Dialler:
                 task.result()
         finally:
             self._line = None
+            service.abort()
+            bridge.kill()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            service.abort()
-            bridge.kill()
 
     async def _down(self, line: _Line) -> None:
         """What the service says. Never waits for the bridge: a stuck one must not hide that the service hung up."""
@@ -289,8 +286,13 @@ class _Child:
         command = [*program, "--home", str(home), "--fd", str(fd)]
         environ = dict(os.environ) | {"SHISUAN_HOME": str(home)}
         with theirs:
+            try:
+                wire = Wire(*await asyncio.open_unix_connection(sock=ours))
+            except BaseException:
+                ours.close()
+                raise
             process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, cwd=home, env=environ)
-        return cls(process, Wire(*await asyncio.open_unix_connection(sock=ours)))
+        return cls(process, wire)
 
     def exit_code(self) -> int | None:
         """Of a bridge whose line ended; None for one that lives on without."""

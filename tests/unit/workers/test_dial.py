@@ -41,7 +41,7 @@ class Dialling:
         self._task = self._loop.create_task(self.dialler.run())
         with suppress(asyncio.CancelledError):
             self.code = self._loop.run_until_complete(self._task)
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.sleep(0.01))  # transports close in a turn of their own
         self._loop.close()
 
     def end(self):
