@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,10 @@ from workers.tools import Tools
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+WHOSE_KILL_S = 1.0
+"""Ray kills an agent's runners before the agent itself, when its node goes down. A runner's SIGKILL is recorded as the
+runner's own end only by an agent that lives on for so long; else its successor finds the attempt open: lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,12 +176,15 @@ class LeaseRun:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(task.timeout_ms / 1_000, child.end, AttemptState.TIMED_OUT, task.grace_ms)
         try:
-            return await ended
+            code = await ended
         finally:
             if timer is not None:
                 timer.cancel()
             if self._meter is not None:
                 self._measured = self._site.measuring.end(self._meter, used())
+        if _is_strangers_kill(child, code):
+            await asyncio.sleep(WHOSE_KILL_S)
+        return code
 
     async def _ask_resident(self, task: TaskOrder, claimed: Claimed) -> Outcome:
         order, site = self._order, self._site
@@ -209,6 +217,8 @@ class LeaseRun:
             return Outcome(state=AttemptState.TIMED_OUT, exit_code=code, reason=reason)
         if self._stop is not None and child.ending is not None:
             return replace(self._stop, exit_code=code)
+        if _is_strangers_kill(child, code) and self._site.is_orphan:
+            return Outcome(state=AttemptState.LOST, exit_code=code, reason="the node's runtime ended")
         if listener.failure:
             return Outcome(state=AttemptState.FAILED, exit_code=code, reason=listener.failure)
         if code != 0:
@@ -366,6 +376,11 @@ class LeaseRun:
             checkpoint_ms=outcome.checkpoint_ms,
             measured=self._measured,
         )
+
+
+def _is_strangers_kill(child: Running, code: int) -> bool:
+    """SIGKILL, and not from us: the kernel short of memory, a user, or Ray going down."""
+    return code == -signal.SIGKILL and child.ending is None
 
 
 def words_of(known: Tools, task: TaskOrder, work: str) -> tuple[tuple[str, ...], dict[str, str]]:

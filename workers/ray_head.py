@@ -58,6 +58,8 @@ STORAGE_ENV = (
     "NO_PROXY",
 )
 """For the agents, which read and write tenants' storage. They hand none of it to a runner."""
+POD_LABEL = "shisuan-node"
+"""In a cluster that dials home: the pod's name. A Ray node without it (the head) gets no work."""
 KEPT_ENV = (
     "PATH",
     "HOME",

@@ -41,6 +41,8 @@ class Site:
     measuring: Measuring
     inputs: Inputs
     """Copies of inputs that lie in an S3-compatible store."""
+    parent: int = field(default_factory=os.getppid)
+    """Process id of who started the agent: on a Ray node its raylet."""
     ended: set[str] = field(default_factory=set)
     """Work folders of runners that ended since the last sweep for descendants that left their group."""
 
@@ -48,6 +50,11 @@ class Site:
     def work(self) -> Path:
         """Parent of all work folders."""
         return self.folder / "work"
+
+    @property
+    def is_orphan(self) -> bool:
+        """Who started the agent is gone, and the agent will be in a moment."""
+        return os.getppid() != self.parent
 
     def log_path(self, attempt_id: str, rank: int) -> Path:
         """Where the attempt's output is kept."""

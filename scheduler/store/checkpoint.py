@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -42,12 +43,11 @@ class Checkpoints:
 
     def _run(self) -> None:
         try:
-            connection = sqlite3.connect(self._path, isolation_level=None)
-            connection.execute("PRAGMA synchronous = FULL")
-            while not self._stopping.wait(REST_S):
-                self._written.wait()
-                self._written.clear()
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            connection.close()
+            with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                while not self._stopping.wait(REST_S):
+                    self._written.wait()
+                    self._written.clear()
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             log.warning("checkpoints_end", error=str(error))

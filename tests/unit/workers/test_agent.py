@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from scheduler.model.errors import ExecutorError, NotFound
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import ReportKind
 from tests.unit.workers.helpers import NODE, TENANT, agent, lease, shell, task, until
-from workers import procfs
+from workers import lease_run, procfs
 
 
 def test_a_command_runs_to_its_end_and_is_told_in_order(run):
@@ -53,6 +54,17 @@ def test_a_program_that_is_not_there_is_named(run, program, words):
     assert done.state is AttemptState.FAILED
     assert program in done.message
     assert words in done.message
+
+
+@pytest.mark.parametrize(("parent", "state"), [(None, AttemptState.FAILED), (1, AttemptState.LOST)])
+def test_a_strangers_kill_is_a_failure_unless_the_nodes_runtime_is_gone(run, home, monkeypatch, parent, state):
+    monkeypatch.setattr(lease_run, "WHOSE_KILL_S", 0.0)
+    one, reader = run()
+    if parent is not None:
+        monkeypatch.setattr(os, "getppid", lambda: parent)
+    one.submit([lease(shell("kill -KILL $$"))])
+    done = reader.finished()
+    assert (done.state, done.exit_code) == (state, -9)
 
 
 def test_tasks_of_a_lease_run_one_after_the_other_in_order(run, tmp_path):

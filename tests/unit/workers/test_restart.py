@@ -20,10 +20,12 @@ from workers import procfs
 RUNNER = Path(__file__).with_name("resident_runner.py")
 HOST = """
 import sys, threading
+import workers.lease_run
 from pathlib import Path
 from scheduler.model import codec
 from scheduler.model.order import LeaseOrder
 from tests.unit.workers.helpers import agent
+workers.lease_run.WHOSE_KILL_S = 600.0
 one = agent(Path(sys.argv[1]), confinement=sys.argv[2], runner=Path(sys.argv[3]))
 print("up", flush=True)
 for line in sys.stdin:
@@ -95,6 +97,23 @@ def test_what_ran_is_lost_and_dead_and_what_ended_is_told_again(host, home, leve
     finally:
         one.close()
     assert not marker.exists()
+
+
+def test_runners_killed_just_before_their_agent_are_lost_and_did_not_fail(host, home, level):
+    give(host, lease(shell("sleep 600")))
+    until(lambda: procfs.marked(str(home)), "it runs")
+    for pid in procfs.marked(str(home)):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not procfs.marked(str(home)), "all are dead")
+    give(host, lease(shell("exit 3", index=1), lease_id="l2"))  # once this one ended, the agent has seen the others die
+    table = home / "nodes" / "n1" / "studio" / "table.log"
+    until(lambda: b'"exit_code":3' in table.read_bytes(), "the later one ended")
+    host.kill()
+    host.wait()
+    one = agent(home, confinement=level)
+    states = {r.attempt_id: r.state for r in one.poll() if r.state}
+    assert states == {"j1.s.0.a1": AttemptState.LOST, "j1.s.1.a1": AttemptState.FAILED}
+    one.close()
 
 
 def test_a_new_agent_waits_for_a_dying_one_and_then_takes_over(host, home, level):
