@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from scheduler.engine.queued import Queued
 from scheduler.engine.touched import Touched, attempts_in_order, by_name, jobs_in_order, leases_in_order
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord
@@ -78,6 +79,8 @@ class State:
         """Licence seats in use."""
         self.asks: dict[str, tuple[tuple[Demand, Amounts], ...]] = {}
         """By job that is not final, per step: what one rank asks for, what a lease holds; filled when asked."""
+        self.queued: dict[str, Queued] = {}
+        """By job that is not final, what of it waits, as of a version of its record; filled by plans."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
         self.calibration = Calibration()
@@ -179,6 +182,7 @@ class State:
         if record.state.is_final:
             self.active.pop(key, None)
             self.asks.pop(key, None)
+            self.queued.pop(key, None)
             return
         newest = next(reversed(self.active), key)
         is_back = key not in self.active and number_of(key) < number_of(newest)
