@@ -107,6 +107,8 @@ class Cycle:
         self._after_commit = tuple(after_commit)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._own_reports: list[Report] = []
+        self._unheard: list[Report] = []
+        """Reports that came and are for later cycles, because this one has heard of enough ends."""
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
         self._turned_ms = clock.now_ms()
@@ -174,15 +176,15 @@ class Cycle:
     def _breathe(self, busy_s: float) -> None:
         """After a transaction, let reports gather for about twice as long as it took: one commit then carries many.
 
-        Ends at once for a user's verb; a plan that had more to give than one cycle may start waits for nobody.
+        Ends at once for a user's verb; what one cycle may hear or start no more of waits for nobody.
         """
         self._urgent.clear()
-        if self._commands.empty() and not self._has_more:
+        if self._commands.empty() and not (self._has_more or self._unheard):
             self._urgent.wait(min(2 * busy_s, self.limits.gather_ms / 1000))
 
     def once(self, timeout_ms: int) -> float:
         """One cycle. Waits up to ``timeout_ms`` for something to do; seconds of work, 0 when nothing was recorded."""
-        waiting = not self._commands.empty() or self._own_reports or self.observer.has_signs
+        waiting = not self._commands.empty() or self._own_reports or self._unheard or self.observer.has_signs
         reports = self._executor.poll(0 if waiting else timeout_ms)  # 1. observe: what workers say,
         began = time.perf_counter()
         with self._lock:
@@ -212,18 +214,25 @@ class Cycle:
             self._stale_plan = True
 
     def _hear(self, batch: Batch, reports: Sequence[Report]) -> None:
-        own, self._own_reports = self._own_reports, []
-        heard = (*own, *reports)
-        self.metrics.count_reports(heard)
-        for report in heard:
-            self._react(batch, self.observer.react(report, self._engine, batch.now_ms))
+        heard = [*self._own_reports, *self._unheard, *reports]
+        self._own_reports, self._unheard, ends = [], [], 0
+        for at, report in enumerate(heard):
+            if ends >= self.limits.ends_per_cycle:
+                self._unheard = heard[at:]
+                del heard[at:]
+                break
+            reaction = self.observer.react(report, self._engine, batch.now_ms)
+            self._react(batch, reaction)
+            ends += report.kind is ReportKind.FINISHED and bool(reaction.events)
             if report.cursor:
                 batch.cursors.append(report.cursor)
             if report.kind in (ReportKind.RUNTIME_UP, ReportKind.RUNTIME_DOWN):
                 self._stale_plan = True
                 log.info(report.kind.value, message=report.message)
-        for reaction in self.observer.overdue(self._engine, batch.now_ms):
-            self._react(batch, reaction)
+        self.metrics.count_reports(heard)
+        if not self._unheard:  # else somebody may have spoken already of what seems silent
+            for reaction in self.observer.overdue(self._engine, batch.now_ms):
+                self._react(batch, reaction)
         self._react(batch, self.observer.reminder(self._engine, batch.now_ms))
         for event in self.observer.signs(self._engine, batch.now_ms):
             self._apply(batch, event)
