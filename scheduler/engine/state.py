@@ -184,9 +184,9 @@ class State:
             self.asks.pop(key, None)
             self.queued.pop(key, None)
             return
-        newest = next(reversed(self.active), key)
-        is_back = key not in self.active and number_of(key) < number_of(newest)
+        newest = key if key in self.active else next(reversed(self.active), key)
         self.active[key] = record
+        is_back = newest != key and number_of(key) < number_of(newest)
         if is_back:
             self.active = {job.job.id: job for job in jobs_in_order(self.active.values())}
 
@@ -344,13 +344,12 @@ class State:
         ``count``: leases of the same step as ``lease`` and as large; ``granted_ms``: the sum of their grants' instants.
         """
         job = self.jobs[lease.job_id].job
-        step, (demand, amounts) = next(
-            pair for pair in zip(job.steps, self.asks_of(job), strict=True) if pair[0].name == lease.step
-        )
+        position = next(at for at, step in enumerate(job.steps) if step.name == lease.step)
+        step, (demand, amounts) = job.steps[position], self.asks_of(job)[position]
         ranks = len(lease.allocations)
         if ranks != step.ranks:
             amounts = amounts_of(step.resources, ranks)
-        change = times(amounts, count)
+        change = amounts if count == 1 else times(amounts, count)
         _sum(self.held, lease.queue, change)
         _sum(self.held_since, lease.queue, times(amounts, granted_ms))
         _sum(self.kinds_held, job.kind.value, change)

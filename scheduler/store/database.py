@@ -19,6 +19,9 @@ from scheduler.store.checkpoint import Checkpoints
 BUSY_TIMEOUT_MS = 10_000
 """How long a SQLite statement waits for another process's transaction before it fails."""
 READERS = 8
+CACHE_KIB = 64 * 1_024
+"""Of the writer's pages. A cycle changes some 2,000 all over the indexes; SQLite's own 2 MiB hold 500 of them, and the
+others are written to the log and read again within one transaction."""
 LOG_PAGES = 16_000
 """Pages in SQLite's write-ahead log (64 MB) from which on a commit copies them into the database itself."""
 
@@ -125,6 +128,7 @@ def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> No
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
         f"wal_autocheckpoint = {LOG_PAGES}",
+        f"cache_size = -{CACHE_KIB}",
         "synchronous = FULL",
         "foreign_keys = ON",
         # Without it INSERT OR REPLACE would delete rows past the triggers that protect them.
