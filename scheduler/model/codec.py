@@ -84,12 +84,6 @@ def _tuple_text(value: tuple[Any, ...]) -> str:
     return "[" + ",".join([_WRITERS[type(item)](item) for item in value]) + "]"
 
 
-def _numbers_text(value: tuple[tuple[int, ...], ...]) -> str:
-    """Ranges and the like, of which every record of progress has some: Python's spelling is JSON's but for this."""
-    text = repr(value).replace(" ", "").replace("(", "[").replace(")", "]")
-    return text.replace(",]", "]")
-
-
 class _Writers(dict[type, Callable[[Any], str]]):
     """Writers by class, made when first asked for; one look-up per value, because every recorded fact passes here."""
 
@@ -116,7 +110,7 @@ def _class_writer(cls: Any, tagged: bool, without: tuple[str, ...] = ()) -> Call
     Its text is a line per field, in the order of their names, each piece with a comma before it.
     """
     hints, pieces = typing.get_type_hints(cls), dict[str, list[str]]()
-    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps, "numbers_text": _numbers_text}
+    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps, "numbers": _numbers_writer}
     for field in dataclasses.fields(cls):
         if field.name in without:
             continue
@@ -141,17 +135,25 @@ def _expression(hint: Any) -> str:
         return "quoted(item)"
     if hint is int:
         return "item:d"  # refuses what is no integer
-    if _is_of_numbers(hint):
-        return "numbers_text(item)"
+    if count := _numbers_in(hint):
+        return f"numbers({count})(item)"
     return "dumps(item, tagged=True)" if _has_class_union(hint) else "writers[type(item)](item)"
 
 
-def _is_of_numbers(hint: Any) -> bool:
-    """``tuple[tuple[int, int], ...]`` and the like."""
+@cache
+def _numbers_writer(count: int) -> Callable[[tuple[tuple[int, ...], ...]], str]:
+    """Writes tuples of so many numbers: ranges and the like, of which every record of progress has some."""
+    spelled = f"[{','.join(['%d'] * count)}]"
+    return lambda value: f"[{','.join([spelled % each for each in value])}]"
+
+
+def _numbers_in(hint: Any) -> int:
+    """2 for ``tuple[tuple[int, int], ...]``, and so on; 0 for all else."""
     inner = typing.get_args(hint)
-    if typing.get_origin(hint) is not tuple or inner[1:] != (Ellipsis,):
-        return False
-    return typing.get_origin(inner[0]) is tuple and set(typing.get_args(inner[0])) == {int}
+    if typing.get_origin(hint) is not tuple or inner[1:] != (Ellipsis,) or typing.get_origin(inner[0]) is not tuple:
+        return 0
+    each = typing.get_args(inner[0])
+    return len(each) if set(each) == {int} else 0
 
 
 @cache

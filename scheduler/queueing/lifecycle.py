@@ -299,7 +299,7 @@ def _derived(record: JobRecord, at_ms: int) -> JobRecord:
 
 def _cancel_unreachable(job: Job, steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
     """Cancel what waits behind a step that can no longer succeed, transitively; steps may be listed in any order."""
-    if not any([step.failed.spans or step.cancelled.spans for step in steps]):
+    if not any(step.failed.spans or step.cancelled.spans for step in steps):
         return steps
     while True:
         broken = {step.name for step in steps if tasks.is_broken(step)}
