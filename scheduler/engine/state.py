@@ -320,7 +320,9 @@ class State:
     def _count(self, lease: Lease, sign: int) -> Amounts:
         """One open lease more or, with ``sign`` -1, fewer. What it holds."""
         for allocation in lease.allocations:
-            on = self.leases_of_node.setdefault(allocation.node, {})
+            on = self.leases_of_node.get(allocation.node)
+            if on is None:
+                on = self.leases_of_node[allocation.node] = {}
             if sign > 0:
                 on[lease.id] = None
                 continue

@@ -29,8 +29,8 @@ def aged_priority(record: JobRecord, now_ms: int, policy: Policy) -> int:
     """The job's priority with what waiting adds to it."""
     if policy.age_gain_ms <= 0:
         return record.job.priority
-    waited_ms = max(0, now_ms - record.job.submitted_ms)
-    return record.job.priority + min(policy.age_gain_max, waited_ms // policy.age_gain_ms)
+    gained = (now_ms - record.job.submitted_ms) // policy.age_gain_ms
+    return record.job.priority + (min(policy.age_gain_max, gained) if gained > 0 else 0)
 
 
 def expected_work(record: JobRecord) -> int:
