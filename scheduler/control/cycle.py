@@ -66,6 +66,8 @@ class Batch:
     answers: list[tuple[Future[Any], Any]] = field(default_factory=list)
     cursors: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
+    orders: list[LeaseOrder] = field(default_factory=list)
+    """What ``start`` expands to."""
     stop: dict[str, str] = field(default_factory=dict)
     """Lease id → reason."""
 
@@ -193,10 +195,9 @@ class Cycle:
             self._obey(batch)  # 2. ...and what users want
             self._announce(batch)
             self._decide(batch)  # 3. plan
-            orders = self._orders(batch)  # 4. expand what starts
-            self._record(batch)  # 5. seal usage, then one transaction
-        self._tell(batch, orders)  # 6. apply: start, stop, acknowledge
-        self._answer(batch)  # 7. users hear of it
+            self._record(batch)  # 4. seal usage, then one transaction; meanwhile expand what starts
+        self._tell(batch)  # 5. apply: start, stop, acknowledge
+        self._answer(batch)  # 6. users hear of it
         self._turned_ms = self._clock.now_ms()
         busy_s = time.perf_counter() - began
         self.metrics.cycle_seconds.observe(busy_s)
@@ -294,20 +295,19 @@ class Cycle:
         self._has_more = starts >= self.policy.starts_per_cycle
         self._stale_plan = self._has_more
 
-    def _orders(self, batch: Batch) -> list[LeaseOrder]:
-        orders: list[LeaseOrder] = []
+    def _expand(self, batch: Batch) -> None:
+        """What the workers will be told of the leases that start; changes nothing else that anybody sees."""
         for lease_id in dict.fromkeys(batch.start):
             record = self._engine.lease(lease_id)
             if record is None or record.closed_ms or record.stopping:
                 continue
             try:
-                orders += self._dispatch.orders(self._engine, record.lease, batch.now_ms)
+                batch.orders += self._dispatch.orders(self._engine, record.lease, batch.now_ms)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 log.exception("order_impossible", lease_id=lease_id, job_id=record.lease.job_id)
                 self._fail(record.lease.attempts, f"the step cannot be carried out: {error}")
             else:
                 self.observer.expect(lease_id, batch.now_ms)
-        return orders
 
     def _fail(self, attempts: Sequence[str], reason: str) -> None:
         """What no planner can expand ends as failed in the next cycle, as if a worker had said so."""
@@ -324,6 +324,7 @@ class Cycle:
 
     def _record(self, batch: Batch) -> None:
         if not batch.events:
+            self._expand(batch)
             return
         changes = self._engine.take_changes()
         for record in self._sealer.seal(self._engine, changes, self.observer.heartbeats):
@@ -334,18 +335,18 @@ class Cycle:
             if lease.closed_ms:
                 self.observer.forget(lease.lease.attempts, lease.lease.id)
         began = time.perf_counter()
-        self._store.commit(self._epoch, batch.events, changes)
+        self._store.commit(self._epoch, batch.events, changes, lambda: self._expand(batch))
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
         self.metrics.count_events(batch.events)
         for wake in self._after_commit:
             wake()
         log_facts(batch.events)
 
-    def _tell(self, batch: Batch, orders: list[LeaseOrder]) -> None:
+    def _tell(self, batch: Batch) -> None:
         try:
-            if orders:
-                self._executor.start(orders)
-                self.metrics.starts.inc(len({o.lease_id for o in orders}))
+            if batch.orders:
+                self._executor.start(batch.orders)
+                self.metrics.starts.inc(len({o.lease_id for o in batch.orders}))
             reasons: dict[str, list[str]] = {}
             for lease_id, reason in batch.stop.items():
                 reasons.setdefault(reason, []).append(lease_id)

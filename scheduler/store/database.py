@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,19 +39,38 @@ class Database:
         # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
         self._writer = _engine(self.url, size=1, reads=False)
         self._reader = _engine(self.url, size=READERS, reads=True)
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._checkpoints = Checkpoints(Path(str(self.url.database))) if self.is_sqlite else None
         self.dialect = self._writer.dialect
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
+    def write(self, meanwhile: Callable[[], object] | None = None) -> Iterator[sa.Connection]:
         """One transaction that may write; committed at the end of the block, rolled back on any exception.
 
         On SQLite it takes the write lock at once, so it cannot fail half-way because somebody else wrote.
+        ``meanwhile`` is called while the database commits, which may still fail then.
         """
         with translated(), self._writer.begin() as connection:
             yield connection
+            if meanwhile is not None:
+                self._commit_beside(connection, meanwhile)
         if self._checkpoints is not None:
             self._checkpoints.wake()
+
+    def _commit_beside(self, connection: sa.Connection, meanwhile: Callable[[], object]) -> None:
+        """The commit is one call into the library, which lets Python go on once it has begun."""
+        begun = threading.Event()
+
+        def commit() -> None:
+            begun.set()
+            connection.commit()
+
+        done = self._committer.submit(commit)
+        begun.wait()
+        try:
+            meanwhile()
+        finally:
+            done.result()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -61,6 +82,7 @@ class Database:
         """Close every connection."""
         if self._checkpoints is not None:
             self._checkpoints.stop()
+        self._committer.shutdown()
         self._writer.dispose()
         self._reader.dispose()
 

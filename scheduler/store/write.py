@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 
@@ -55,12 +55,14 @@ class Writer:
         self._written: dict[str, JobRecord] = {}
         self._leased: set[str] = set()
 
-    def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
-        """All of it or nothing. Returns the journal's last number.
+    def commit(
+        self, epoch: int, events: Sequence[Event], changes: Changes, meanwhile: Callable[[], object] | None = None
+    ) -> int:
+        """All of it or nothing. Returns the journal's last number. ``meanwhile``: see :meth:`Database.write`.
 
         Raises StaleEpoch when another process holds a larger epoch, StoreError when the database refuses.
         """
-        with self._database.write() as connection:
+        with self._database.write(meanwhile) as connection:
             head_seq, head_hash = _claim(connection, epoch, changes)
             journal = rows_of(events, head_seq, head_hash)
             if journal:
