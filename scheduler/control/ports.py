@@ -72,8 +72,8 @@ class Store(Protocol):
     ) -> int:
         """One transaction: journal rows, projections, outbox rows for UsageSealed. Returns the last journal number.
 
-        ``meanwhile`` is called once, while the database makes it durable: nothing that it does may be seen outside
-        before this returns.
+        ``meanwhile`` is called once, in another thread, while the database makes it durable: nothing that it does may
+        be seen outside before this returns.
 
         Raises StaleEpoch (nothing written) or StoreError.
         """

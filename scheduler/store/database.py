@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ class Database:
         # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
         self._writer = _engine(self.url, size=1, reads=False)
         self._reader = _engine(self.url, size=READERS, reads=True)
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="meanwhile")
         self._checkpoints = Checkpoints(Path(str(self.url.database))) if self.is_sqlite else None
         self.dialect = self._writer.dialect
 
@@ -48,7 +47,7 @@ class Database:
         """One transaction that may write; committed at the end of the block, rolled back on any exception.
 
         On SQLite it takes the write lock at once, so it cannot fail half-way because somebody else wrote.
-        ``meanwhile`` is called while the database commits, which may still fail then.
+        ``meanwhile`` is called in another thread while this one commits, which may still fail then.
         """
         with translated(), self._writer.begin() as connection:
             yield connection
@@ -58,17 +57,10 @@ class Database:
             self._checkpoints.wake()
 
     def _commit_beside(self, connection: sa.Connection, meanwhile: Callable[[], object]) -> None:
-        """The commit is one call into the library, which lets Python go on once it has begun."""
-        begun = threading.Event()
-
-        def commit() -> None:
-            begun.set()
-            connection.commit()
-
-        done = self._committer.submit(commit)
-        begun.wait()
+        """The commit is one call into the library, which lets Python go on in other threads."""
+        done = self._aside.submit(meanwhile)
         try:
-            meanwhile()
+            connection.commit()
         finally:
             done.result()
 
@@ -82,7 +74,7 @@ class Database:
         """Close every connection."""
         if self._checkpoints is not None:
             self._checkpoints.stop()
-        self._committer.shutdown()
+        self._aside.shutdown()
         self._writer.dispose()
         self._reader.dispose()
 
