@@ -24,7 +24,7 @@ class Template:
 
 def line(fields: Mapping[str, object]) -> str:
     r"""One line of ASCII JSON. A user's ``{`` is written ``\u007b``, so a folder named ``{work}`` is not replaced."""
-    guarded = {name: _guard(value) for name, value in fields.items()}
+    guarded = {name: value if type(value) is int else _guard(value) for name, value in fields.items()}
     return _JSON(guarded).replace("\\ufdd0", "\\u007b")
 
 

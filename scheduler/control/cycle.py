@@ -66,6 +66,8 @@ class Batch:
     answers: list[tuple[Future[Any], Any]] = field(default_factory=list)
     cursors: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
+    orders: list[LeaseOrder] = field(default_factory=list)
+    """What ``start`` expands to."""
     stop: dict[str, str] = field(default_factory=dict)
     """Lease id → reason."""
 
@@ -107,6 +109,8 @@ class Cycle:
         self._after_commit = tuple(after_commit)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._own_reports: list[Report] = []
+        self._unheard: list[Report] = []
+        """Reports that came and are for later cycles, because this one has heard of enough ends."""
         self._lock = threading.RLock()
         self._last_ms = engine.now_ms
         self._turned_ms = clock.now_ms()
@@ -174,15 +178,15 @@ class Cycle:
     def _breathe(self, busy_s: float) -> None:
         """After a transaction, let reports gather for about twice as long as it took: one commit then carries many.
 
-        Ends at once for a user's verb; a plan that had more to give than one cycle may start waits for nobody.
+        Ends at once for a user's verb; what one cycle may hear or start no more of waits for nobody.
         """
         self._urgent.clear()
-        if self._commands.empty() and not self._has_more:
+        if self._commands.empty() and not (self._has_more or self._unheard):
             self._urgent.wait(min(2 * busy_s, self.limits.gather_ms / 1000))
 
     def once(self, timeout_ms: int) -> float:
         """One cycle. Waits up to ``timeout_ms`` for something to do; seconds of work, 0 when nothing was recorded."""
-        waiting = not self._commands.empty() or self._own_reports or self.observer.has_signs
+        waiting = not self._commands.empty() or self._own_reports or self._unheard or self.observer.has_signs
         reports = self._executor.poll(0 if waiting else timeout_ms)  # 1. observe: what workers say,
         began = time.perf_counter()
         with self._lock:
@@ -191,10 +195,9 @@ class Cycle:
             self._obey(batch)  # 2. ...and what users want
             self._announce(batch)
             self._decide(batch)  # 3. plan
-            orders = self._orders(batch)  # 4. expand what starts
-            self._record(batch)  # 5. seal usage, then one transaction
-        self._tell(batch, orders)  # 6. apply: start, stop, acknowledge
-        self._answer(batch)  # 7. users hear of it
+            self._record(batch)  # 4. seal usage, then one transaction; meanwhile expand what starts
+        self._tell(batch)  # 5. apply: start, stop, acknowledge
+        self._answer(batch)  # 6. users hear of it
         self._turned_ms = self._clock.now_ms()
         busy_s = time.perf_counter() - began
         self.metrics.cycle_seconds.observe(busy_s)
@@ -212,18 +215,25 @@ class Cycle:
             self._stale_plan = True
 
     def _hear(self, batch: Batch, reports: Sequence[Report]) -> None:
-        own, self._own_reports = self._own_reports, []
-        heard = (*own, *reports)
-        self.metrics.count_reports(heard)
-        for report in heard:
-            self._react(batch, self.observer.react(report, self._engine, batch.now_ms))
+        heard = [*self._own_reports, *self._unheard, *reports]
+        self._own_reports, self._unheard, ends = [], [], 0
+        for at, report in enumerate(heard):
+            if ends >= self.limits.ends_per_cycle:
+                self._unheard = heard[at:]
+                del heard[at:]
+                break
+            reaction = self.observer.react(report, self._engine, batch.now_ms)
+            self._react(batch, reaction)
+            ends += report.kind is ReportKind.FINISHED and bool(reaction.events)
             if report.cursor:
                 batch.cursors.append(report.cursor)
             if report.kind in (ReportKind.RUNTIME_UP, ReportKind.RUNTIME_DOWN):
                 self._stale_plan = True
                 log.info(report.kind.value, message=report.message)
-        for reaction in self.observer.overdue(self._engine, batch.now_ms):
-            self._react(batch, reaction)
+        self.metrics.count_reports(heard)
+        if not self._unheard:  # else somebody may have spoken already of what seems silent
+            for reaction in self.observer.overdue(self._engine, batch.now_ms):
+                self._react(batch, reaction)
         self._react(batch, self.observer.reminder(self._engine, batch.now_ms))
         for event in self.observer.signs(self._engine, batch.now_ms):
             self._apply(batch, event)
@@ -285,20 +295,19 @@ class Cycle:
         self._has_more = starts >= self.policy.starts_per_cycle
         self._stale_plan = self._has_more
 
-    def _orders(self, batch: Batch) -> list[LeaseOrder]:
-        orders: list[LeaseOrder] = []
+    def _expand(self, batch: Batch) -> None:
+        """What the workers will be told of the leases that start; changes nothing else that anybody sees."""
         for lease_id in dict.fromkeys(batch.start):
             record = self._engine.lease(lease_id)
             if record is None or record.closed_ms or record.stopping:
                 continue
             try:
-                orders += self._dispatch.orders(self._engine, record.lease, batch.now_ms)
+                batch.orders += self._dispatch.orders(self._engine, record.lease, batch.now_ms)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 log.exception("order_impossible", lease_id=lease_id, job_id=record.lease.job_id)
                 self._fail(record.lease.attempts, f"the step cannot be carried out: {error}")
             else:
                 self.observer.expect(lease_id, batch.now_ms)
-        return orders
 
     def _fail(self, attempts: Sequence[str], reason: str) -> None:
         """What no planner can expand ends as failed in the next cycle, as if a worker had said so."""
@@ -315,6 +324,7 @@ class Cycle:
 
     def _record(self, batch: Batch) -> None:
         if not batch.events:
+            self._expand(batch)
             return
         changes = self._engine.take_changes()
         for record in self._sealer.seal(self._engine, changes, self.observer.heartbeats):
@@ -325,18 +335,18 @@ class Cycle:
             if lease.closed_ms:
                 self.observer.forget(lease.lease.attempts, lease.lease.id)
         began = time.perf_counter()
-        self._store.commit(self._epoch, batch.events, changes)
+        self._store.commit(self._epoch, batch.events, changes, lambda: self._expand(batch))
         self.metrics.commit_seconds.observe(time.perf_counter() - began)
         self.metrics.count_events(batch.events)
         for wake in self._after_commit:
             wake()
         log_facts(batch.events)
 
-    def _tell(self, batch: Batch, orders: list[LeaseOrder]) -> None:
+    def _tell(self, batch: Batch) -> None:
         try:
-            if orders:
-                self._executor.start(orders)
-                self.metrics.starts.inc(len({o.lease_id for o in orders}))
+            if batch.orders:
+                self._executor.start(batch.orders)
+                self.metrics.starts.inc(len({o.lease_id for o in batch.orders}))
             reasons: dict[str, list[str]] = {}
             for lease_id, reason in batch.stop.items():
                 reasons.setdefault(reason, []).append(lease_id)

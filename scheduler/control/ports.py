@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from scheduler.model.event import Event, MoneyEvent
@@ -67,8 +67,13 @@ class Store(Protocol):
         """The tables as the engine wants them."""
         ...
 
-    def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
+    def commit(
+        self, epoch: int, events: Sequence[Event], changes: Changes, meanwhile: Callable[[], object] | None = None
+    ) -> int:
         """One transaction: journal rows, projections, outbox rows for UsageSealed. Returns the last journal number.
+
+        ``meanwhile`` is called once, in another thread, while the database makes it durable: nothing that it does may
+        be seen outside before this returns.
 
         Raises StaleEpoch (nothing written) or StoreError.
         """

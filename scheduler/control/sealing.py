@@ -26,8 +26,8 @@ class Sealer:
             return
         ending = engine.attempt(event.attempt_id)
         record = engine.lease(ending.lease_id) if ending is not None else None
-        if record is None:
-            return
+        if record is None or len(record.lease.attempts) == 1:
+            return  # the one that ends is among the changes
         for attempt_id in record.lease.attempts:
             attempt = engine.attempt(attempt_id)
             if attempt is not None:

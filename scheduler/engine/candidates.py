@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from typing import overload
 
 from scheduler.engine.ends import CAREFUL_PERMILLE
+from scheduler.engine.queued import Queued
 from scheduler.engine.state import State, number_of
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.plan import Reason, ReasonKind, Wait
@@ -16,10 +17,8 @@ from scheduler.model.queue import Amounts
 from scheduler.placement.fit import Demand
 from scheduler.queueing.calendar import Bands
 from scheduler.queueing.durations import Estimate
-from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import amounts_of
-from scheduler.queueing.rank import Rank, rank_key
-from scheduler.queueing.tasks import is_done
+from scheduler.queueing.rank import Rank, aged_priority, rank_key
 
 NO_JOBS: Mapping[str, JobRecord] = {}
 
@@ -97,31 +96,85 @@ class Candidate:
         return self.job.id, self.step.name
 
 
+class Line(Sequence[Candidate]):
+    """A queue's steps that may start, best first. Most are not reached in a plan: each becomes a Candidate when it is
+    first looked at, and stays the same one.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._steps: list[tuple[Rank, JobRecord]] = []
+        self._made: list[Candidate | None] = []
+        self.has_special = False
+        """Some of its jobs have a slot, or others were stopped for them."""
+
+    def add(self, rank: Rank, queued: Queued) -> None:
+        """One more step; :meth:`sort` puts it in its place."""
+        self._steps.append((rank, queued.record))
+        if queued.is_special:
+            self.has_special = True
+
+    def sort(self) -> None:
+        """Best first; called once, before anything is looked at. No two ranks are equal."""
+        self._steps.sort()
+        self._made = [None] * len(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @overload
+    def __getitem__(self, at: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Candidate]: ...
+    def __getitem__(self, at: int | slice) -> Candidate | Sequence[Candidate]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        made = self._made[at]
+        if made is None:
+            rank, record = self._steps[at]
+            made = self._made[at] = _candidate(self._state, record, rank)
+        return made
+
+
 def sort_steps(
     state: State, now_ms: int, policy: Policy, changed: Mapping[str, JobRecord] = NO_JOBS
-) -> tuple[dict[str, list[Candidate]], list[Wait]]:
+) -> tuple[dict[str, Line], list[Wait]]:
     """Candidates by queue, best first, and Waits for the others. ``changed``: jobs as they are here, or in addition."""
-    entries: dict[str, list[Candidate]] = {}
+    lines: dict[str, Line] = {}
     barred: list[Wait] = []
     bands = Bands(policy.bands)
-    fresh = (record for key, record in changed.items() if key not in state.active)
-    for known in chain(state.active.values(), fresh):
-        record = changed.get(known.job.id, known)
-        job_reasons: tuple[Reason, ...] | None = None
-        for position, (step, done) in enumerate(zip(record.job.steps, record.steps, strict=True)):
-            if not done.waiting.spans:
+    for queued in _queued(state, changed):
+        record, job = queued.record, queued.record.job
+        reasons: tuple[Reason, ...] = ()
+        if queued.is_conditional or job.tenant in policy.unfunded:
+            reasons = _job_barred(state, record, now_ms, policy, bands)
+        priority, by = -aged_priority(record, now_ms, policy), queued.by(policy.sort)
+        for position, needs in queued.steps:
+            if reasons or needs:
+                tasks = len(record.steps[position].waiting)
+                barred.append(waiting(job, job.steps[position], tasks, 0, (*reasons, *needs)))
                 continue
-            if job_reasons is None:
-                job_reasons = _job_barred(state, record, now_ms, policy, bands)
-            reasons = (*job_reasons, *_step_barred(record, step)) if job_reasons or step.needs else ()
-            if reasons:
-                barred.append(waiting(record.job, step, len(done.waiting), 0, reasons))
-            else:
-                candidate = candidate_of(state, record, position, now_ms, policy)
-                entries.setdefault(record.job.queue, []).append(candidate)
-    for queue in entries.values():
-        queue.sort(key=lambda candidate: candidate.rank)
-    return entries, barred
+            line = lines.get(job.queue)
+            if line is None:
+                line = lines[job.queue] = Line(state)
+            line.add((priority, by, queued.number, position), queued)
+    for line in lines.values():
+        line.sort()
+    return lines, barred
+
+
+def _queued(state: State, changed: Mapping[str, JobRecord]) -> Iterator[Queued]:
+    """What waits of each job, in order of submission; looked at again where the record is another than last time."""
+    known = state.queued
+    for job_id, record in state.active.items():
+        queued = known.get(job_id)
+        if queued is None or queued.record is not record:
+            queued = known[job_id] = Queued.of(record)
+        if changed and job_id in changed:
+            queued = Queued.of(changed[job_id])
+        if queued.steps:
+            yield queued
+    yield from (Queued.of(record) for job_id, record in changed.items() if job_id not in state.active)
 
 
 def waiting(job: Job, step: Step, tasks: int, position: int, reasons: tuple[Reason, ...]) -> Wait:
@@ -149,17 +202,14 @@ def _job_barred(state: State, record: JobRecord, now_ms: int, policy: Policy, ba
     return tuple(reasons)
 
 
-def _step_barred(record: JobRecord, step: Step) -> Iterator[Reason]:
-    for name in step.needs:
-        other_step, done = find_step(record, name)
-        if not is_done(other_step, done):
-            message = f"starts after step {name} has succeeded: {len(done.succeeded)} of {other_step.count} tasks have"
-            yield Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message)
-
-
 def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
     """One step of a job, whether or not it may start now."""
-    job, step, done = record.job, record.job.steps[position], record.steps[position]
+    return _candidate(state, record, rank_key(record, number_of(record.job.id), position, now_ms, policy))
+
+
+def _candidate(state: State, record: JobRecord, rank: Rank) -> Candidate:
+    job, position = record.job, rank[-1]
+    step, done = job.steps[position], record.steps[position]
     left = len(done.waiting)
     leased = state.leases_of_step.get((job.id, step.name), 0) if step.max_parallel else 0
     demand, amounts = state.asks_of(job)[position]
@@ -167,7 +217,7 @@ def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, po
         job=job,
         step=step,
         record=done,
-        rank=rank_key(record, number_of(job.id), position, now_ms, policy),
+        rank=rank,
         demand=demand,
         amounts=amounts,
         tasks=iter(done.waiting),

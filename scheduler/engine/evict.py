@@ -103,7 +103,7 @@ class Evictor:
             chosen = self._cheapest(candidate, names, promised=promised)
             if not chosen or self._taken_by_others(candidate, chosen):
                 if not promised:
-                    self._hopeless.add(_kind(candidate))
+                    self._hopeless.add(kind_of(candidate))
                 return ()
         stops = self._stops(candidate, chosen)
         self._claim(candidate, names)
@@ -214,7 +214,7 @@ class Evictor:
             return False
         if policy.preemption is Preemption.ALWAYS:
             return True
-        return _kind(candidate) not in self._hopeless and (
+        return kind_of(candidate) not in self._hopeless and (
             candidate.job.priority - self._lowest_priority >= policy.preempt_gap
             or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
@@ -291,7 +291,7 @@ class Evictor:
         return view
 
 
-def _kind(candidate: Candidate) -> tuple[object, ...]:
+def kind_of(candidate: Candidate) -> tuple[object, ...]:
     """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
     return candidate.queue, candidate.demand, candidate.step.ranks, candidate.job.priority, candidate.step.together
 

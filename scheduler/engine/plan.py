@@ -10,6 +10,7 @@ from scheduler.engine.aim import aim, steer
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
 from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
+from scheduler.engine.evict import kind_of
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
@@ -98,7 +99,8 @@ def drafted(
     """Who starts, who is stopped, and what is kept for whom. ``now_ms`` is not before the state's."""
     tree = tuple({**state.queues, **queues}.values())
     # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
-    entries, barred = sort_steps(state, now_ms, policy, jobs)
+    lines, barred = sort_steps(state, now_ms, policy, jobs)
+    entries: Mapping[str, Sequence[Candidate]] = lines
     # 2. What is left to take, and every limit on taking it.
     counted = any(queue.jobs_max for queue in tree)
     jobs_now = ((r.lease.queue, r.lease.job_id) for r in state.leases.values()) if counted else ()
@@ -107,7 +109,8 @@ def drafted(
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
     # 3. Keep the slots of promised deadlines; those whose time has come start.
-    for candidate in keep(draft.trial, chain.from_iterable(entries.values())):
+    slotted = chain.from_iterable(line for line in lines.values() if line.has_special)
+    for candidate in keep(draft.trial, slotted):
         _start(draft, candidate)
     # 4. Whoever was moved, or others were moved for, sits down on the seats that are kept for them.
     for job_id in sorted((key for key in state.seated if key in state.active), key=number_of):
@@ -124,7 +127,7 @@ def drafted(
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = _only(entries, wanted.steered, inside=False)
     # 6. Who others were stopped for comes next, so that nobody was stopped in vain.
-    first = {c.key for cs in entries.values() for c in cs if c.is_next}
+    first = {c.key for line in lines.values() if line.has_special for c in line if c.is_next}
     if first:
         _place_all(draft, Order(tree, state.totals, draft.shares, _only(entries, first)))
         entries = _only(entries, first, inside=False)
@@ -172,9 +175,16 @@ def _stops(state: State) -> Iterator[Stop]:
 
 def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate], bool] | None = None) -> None:
     """Leases for everything that fits. ``only``: as long as this is true of it; others come later."""
-    trial, explain = draft.trial, draft.explain
+    trial, explain, policy = draft.trial, draft.explain, draft.trial.policy
+    # Nobody asks what keeps each of those that are left over: kinds of which nothing more comes are not looked at.
+    hasty = not (explain or trial.has_lanes or policy.defragment_permille or policy.backfill is Backfill.NONE)
+    over = set[tuple[object, ...]]()
     while (candidate := order.peek()) is not None:
-        full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
+        full = bool(trial.shut) or len(draft.starts) >= policy.starts_per_cycle
+        if over and not full and kind_of(candidate) in over:
+            order.drop()
+            draft.left_over += [candidate] if candidate.left else ()
+            continue
         wanted = only is None or only(candidate)
         amounts = _start(draft, candidate) if candidate.left and wanted and not full else None
         if amounts is not None:
@@ -189,7 +199,9 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         if only is None and not full:
             draft.preempts += trial.pass_over(candidate)
             draft.preempts += drain(trial, candidate)
-            if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:
+            if hasty and trial.is_over_for(candidate):
+                over.add(kind_of(candidate))
+            if policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
 
 

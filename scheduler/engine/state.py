@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from scheduler.engine.queued import Queued
 from scheduler.engine.touched import Touched, attempts_in_order, by_name, jobs_in_order, leases_in_order
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord
@@ -78,6 +79,8 @@ class State:
         """Licence seats in use."""
         self.asks: dict[str, tuple[tuple[Demand, Amounts], ...]] = {}
         """By job that is not final, per step: what one rank asks for, what a lease holds; filled when asked."""
+        self.queued: dict[str, Queued] = {}
+        """By job that is not final, what of it waits, as of a version of its record; filled by plans."""
         self.durations = Durations()
         """What finished tasks teach about those that have not."""
         self.calibration = Calibration()
@@ -179,10 +182,11 @@ class State:
         if record.state.is_final:
             self.active.pop(key, None)
             self.asks.pop(key, None)
+            self.queued.pop(key, None)
             return
-        newest = next(reversed(self.active), key)
-        is_back = key not in self.active and number_of(key) < number_of(newest)
+        newest = key if key in self.active else next(reversed(self.active), key)
         self.active[key] = record
+        is_back = newest != key and number_of(key) < number_of(newest)
         if is_back:
             self.active = {job.job.id: job for job in jobs_in_order(self.active.values())}
 
@@ -316,7 +320,9 @@ class State:
     def _count(self, lease: Lease, sign: int) -> Amounts:
         """One open lease more or, with ``sign`` -1, fewer. What it holds."""
         for allocation in lease.allocations:
-            on = self.leases_of_node.setdefault(allocation.node, {})
+            on = self.leases_of_node.get(allocation.node)
+            if on is None:
+                on = self.leases_of_node[allocation.node] = {}
             if sign > 0:
                 on[lease.id] = None
                 continue
@@ -340,13 +346,12 @@ class State:
         ``count``: leases of the same step as ``lease`` and as large; ``granted_ms``: the sum of their grants' instants.
         """
         job = self.jobs[lease.job_id].job
-        step, (demand, amounts) = next(
-            pair for pair in zip(job.steps, self.asks_of(job), strict=True) if pair[0].name == lease.step
-        )
+        position = next(at for at, step in enumerate(job.steps) if step.name == lease.step)
+        step, (demand, amounts) = job.steps[position], self.asks_of(job)[position]
         ranks = len(lease.allocations)
         if ranks != step.ranks:
             amounts = amounts_of(step.resources, ranks)
-        change = times(amounts, count)
+        change = amounts if count == 1 else times(amounts, count)
         _sum(self.held, lease.queue, change)
         _sum(self.held_since, lease.queue, times(amounts, granted_ms))
         _sum(self.kinds_held, job.kind.value, change)

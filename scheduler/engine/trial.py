@@ -229,11 +229,7 @@ class Trial:
         quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
         if candidate.blocked is not None and not quota:
             return ()
-        # One task of a shape that others of its shape hold needs no promise: the next of those to end makes room for
-        # it, and the order gives it that room.
-        held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
-        promised = candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
-        promised = promised and not quota and len(self.promises) < self.promises_max
+        promised = self._needs_promise(candidate) and not quota and len(self.promises) < self.promises_max
         if not (may_stop or promised):
             self.evictor.passed(candidate)
             return ()
@@ -246,6 +242,27 @@ class Trial:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
         return stops
+
+    def _needs_promise(self, candidate: Candidate) -> bool:
+        """One task of a shape that others of its shape hold needs none: the next of those to end makes room for it, and
+        the order gives it that room.
+        """
+        held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
+        return candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
+
+    def is_over_for(self, candidate: Candidate) -> bool:
+        """The candidate was passed over, and so will all others of its kind be in this plan, without any effect.
+
+        There is no room for them, nothing is promised to them, they may stop nobody, and the plan has noted enough of
+        those ahead. All that only grows during a plan.
+        """
+        step = candidate.step
+        return (
+            self.search.is_hopeless(candidate.demand, step.ranks, step.together)
+            and self.evictor.is_full
+            and not self._needs_promise(candidate)
+            and not self.evictor.may_try(candidate)
+        )
 
     def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
         """The same for its promised start: what leaves for it is told in time to be gone with the others."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from scheduler.model import measured
+from scheduler.model.changed import quick
 from scheduler.model.codec import quoted
 from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, Lease, LeaseRecord
 from scheduler.model.node import Device, DeviceKind
@@ -52,7 +53,7 @@ def segments(lease: LeaseRecord, attempts: Sequence[AttemptRecord], until_ms: in
         for part in _parts(attempt, at_ms, end_ms, by_owner=lease.stop_charged):
             _append(found, part)
             at_ms = part.end_ms
-    _append(found, Segment(start_ms=at_ms, end_ms=end_ms, bucket=Bucket.STARTING))
+    _append(found, Segment(at_ms, end_ms, Bucket.STARTING))
     return tuple(found)
 
 
@@ -84,6 +85,7 @@ def usage_until(
     return tuple(_record(lease.lease, held, ordered, part, purpose) for part in segments(lease, ordered, until_ms))
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
     """What a lease holds, the same in all its parts."""
@@ -107,18 +109,18 @@ def _parts(attempt: AttemptRecord, from_ms: int, until_ms: int, *, by_owner: boo
     """One attempt's time, beginning where the one before it ended."""
     end_ms = _clamp(attempt.finished_ms if attempt.state.is_final else until_ms, from_ms, until_ms)
     if not attempt.started_ms:
-        yield Segment(start_ms=from_ms, end_ms=end_ms, bucket=Bucket.STARTING)
+        yield Segment(from_ms, end_ms, Bucket.STARTING)
         return
     start_ms = _clamp(attempt.started_ms, from_ms, end_ms)
-    yield Segment(start_ms=from_ms, end_ms=start_ms, bucket=Bucket.STARTING)
+    yield Segment(from_ms, start_ms, Bucket.STARTING)
     free_ms, reason = end_ms, ""
     if attempt.state is AttemptState.LOST:
         free_ms, reason = _clamp(attempt.heartbeat_ms, start_ms, end_ms), "lost"
     elif attempt.state is AttemptState.PREEMPTED and not by_owner:
         free_ms, reason = _clamp(attempt.checkpoint_ms, start_ms, end_ms), "preempted"
-    yield Segment(start_ms=start_ms, end_ms=free_ms, bucket=Bucket.HELD_CHARGED)
+    yield Segment(start_ms, free_ms, Bucket.HELD_CHARGED)
     if reason:
-        yield Segment(start_ms=free_ms, end_ms=end_ms, bucket=Bucket.HELD_FREE, free_reason=reason)
+        yield Segment(free_ms, end_ms, Bucket.HELD_FREE, reason)
 
 
 def _append(found: list[Segment], part: Segment) -> None:
@@ -146,7 +148,9 @@ def _record(lease: Lease, held: _Held, attempts: Sequence[AttemptRecord], part: 
         bucket=part.bucket,
         free_reason=part.free_reason,
         devices=held.devices,
-        quantities=tuple(Quantity(sku=sku, model=model, amount=each * length_ms) for sku, model, each in held.amounts),
+        quantities=tuple(
+            [Quantity(sku=sku, model=model, amount=each * length_ms) for sku, model, each in held.amounts]
+        ),
         simulated=held.simulated,
         purpose=purpose,
         evidence=_evidence(attempts, part),

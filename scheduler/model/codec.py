@@ -15,6 +15,8 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
+from scheduler.model.changed import become, twin
+
 T = TypeVar("T")
 
 
@@ -108,7 +110,7 @@ def _class_writer(cls: Any, tagged: bool, without: tuple[str, ...] = ()) -> Call
     Its text is a line per field, in the order of their names, each piece with a comma before it.
     """
     hints, pieces = typing.get_type_hints(cls), dict[str, list[str]]()
-    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps}
+    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps, "numbers": _numbers_writer}
     for field in dataclasses.fields(cls):
         if field.name in without:
             continue
@@ -133,7 +135,25 @@ def _expression(hint: Any) -> str:
         return "quoted(item)"
     if hint is int:
         return "item:d"  # refuses what is no integer
+    if count := _numbers_in(hint):
+        return f"numbers({count})(item)"
     return "dumps(item, tagged=True)" if _has_class_union(hint) else "writers[type(item)](item)"
+
+
+@cache
+def _numbers_writer(count: int) -> Callable[[tuple[tuple[int, ...], ...]], str]:
+    """Writes tuples of so many numbers: ranges and the like, of which every record of progress has some."""
+    spelled = f"[{','.join(['%d'] * count)}]"
+    return lambda value: f"[{','.join([spelled % each for each in value])}]"
+
+
+def _numbers_in(hint: Any) -> int:
+    """2 for ``tuple[tuple[int, int], ...]``, and so on; 0 for all else."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is not tuple or inner[1:] != (Ellipsis,) or typing.get_origin(inner[0]) is not tuple:
+        return 0
+    each = typing.get_args(inner[0])
+    return len(each) if set(each) == {int} else 0
 
 
 @cache
@@ -245,20 +265,20 @@ def _class_decoder(cls: Any) -> Any:
 def _made_decoder(cls: Any) -> Callable[[Any], Any]:
     """A function made for this class, like its writer.
 
-    Of a class with slots and nothing to work out these are set one by one: ``__init__`` takes twice the time for it.
+    Of a class with slots and nothing to work out these are set one by one, on its twin (``changed.py``).
     """
     hints, fields = typing.get_type_hints(cls), dataclasses.fields(cls)
     known: dict[str, Any] = {"new": object.__new__, "cls": cls, "names": {field.name for field in fields}}
     made_up = hasattr(cls, "__post_init__") or any(f.default_factory is not dataclasses.MISSING for f in fields)
     by_slot = "__slots__" in vars(cls) and not made_up
-    body = ["made = new(cls)"] if by_slot else ["given = {}"]
+    known |= {"twin": twin(cls), "become": become} if by_slot else {}
+    body = ["made = new(twin)"] if by_slot else ["given = {}"]
     for name, default in ((field.name, field.default) for field in fields):
         known[f"default_{name}"], known[f"decode_{name}"] = default, _decoder(hints[name])
         item = f"data['{name}']" if known[f"decode_{name}"] is _as_it_is else f"decode_{name}(data['{name}'])"
         if by_slot:
-            known[f"set_{name}"] = getattr(cls, name).__set__
             other = "" if default is dataclasses.MISSING else f" if '{name}' in data else default_{name}"
-            body.append(f"set_{name}(made, {item}{other})")
+            body.append(f"made.{name} = {item}{other}")
         else:
             body.append(f"if '{name}' in data: given['{name}'] = {item}")
     source = [
@@ -269,7 +289,7 @@ def _made_decoder(cls: Any) -> Callable[[Any], Any]:
         *[f"        {line}" for line in body],
         "    except KeyError as error:",
         f"        raise TypeError(f'{cls.__name__} needs {{error}}') from None",
-        "    return made" if by_slot else "    return cls(**given)",
+        *(["    become(made, cls)", "    return made"] if by_slot else ["    return cls(**given)"]),
     ]
     exec("\n".join(source), known)  # noqa: S102 (of names of our own classes and fields, nothing else)
     decode_class: Callable[[Any], Any] = known["decode_class"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scheduler.model.changed import quick
 from scheduler.model.job import Job, Seat
 from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.measured import Measured
@@ -120,6 +121,7 @@ class JobRetried:
     """Tasks of ``step`` that succeeded run again as well, and with them every task of the steps behind it."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseGranted:
     """Resources were given to attempts. Recorded before any worker hears of it."""
@@ -153,6 +155,7 @@ class SeatKept:
     """Id of the operator's key; empty: the policy's rule."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
     """The runner process runs."""
@@ -171,6 +174,7 @@ class AttemptsSeen:
     attempt_ids: tuple[str, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFinished:
     """The attempt ended. The lease closes with its last attempt."""
@@ -188,6 +192,7 @@ class AttemptFinished:
     """None: nobody measured it, as when its node died."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSealed:
     """An interval of a lease was closed for billing."""

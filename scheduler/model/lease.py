@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.changed import quick
 from scheduler.model.measured import Measured
 
 
@@ -35,6 +36,7 @@ class AttemptState(StrEnum):
         return self in (AttemptState.FAILED, AttemptState.TIMED_OUT)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
     """What one rank holds on one node."""
@@ -49,6 +51,7 @@ class Allocation:
     scratch_mib: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """Resources held from ``granted_ms`` until closed.
@@ -72,6 +75,7 @@ class Lease:
     start can be made. Empty: on no condition."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
     """One try of one task, as recorded."""
@@ -101,6 +105,7 @@ class AttemptRecord:
     """What it was seen to do; None when nobody could measure it."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
     """A lease and its end."""

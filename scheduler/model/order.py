@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.changed import quick
 from scheduler.model.lease import AttemptState
 from scheduler.model.measured import Measured
 from scheduler.model.node import Node
@@ -23,6 +24,7 @@ class RunnerKind(StrEnum):
     """A long-lived child that takes one request per task: ``argv`` starts it, ``request`` is written to its stdin."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOrder:
     """One attempt of one task (one rank of it, in a gang)."""
@@ -57,6 +59,7 @@ class TaskOrder:
     """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell may say ``${work}``)."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseOrder:
     """Run these tasks one after the other on these devices."""
@@ -99,6 +102,7 @@ class ReportKind(StrEnum):
     does not know is lost."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One message from the executor. ``cursor`` is opaque; acknowledge it once the fact is recorded."""

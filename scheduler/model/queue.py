@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.changed import quick
+
 Amounts = tuple[int, int, int, int]
 """``(cpu_milli, memory_mib, card thousandths, MIG instance thousandths)``"""
 
@@ -29,6 +31,7 @@ class Queue:
     """Jobs with open leases at once; 0: no limit."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueUse:
     """What a queue has used, decayed with the half-life ``USAGE_HALF_LIFE_MS``: closed leases, up to ``at_ms``."""

@@ -6,7 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from scheduler.model.changed import quick
 
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Ranges:
     """Immutable set of non-negative integers; ``spans`` are sorted, disjoint, non-adjacent ``(start, end)`` pairs."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.model.changed import quick
+
 
 class Sku(StrEnum):
     """What is counted. Amounts are integers in the unit named; hours are reached only when a price is applied."""
@@ -35,6 +37,7 @@ class Bucket(StrEnum):
     UNKNOWN = "unknown"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
     """An amount of one SKU, of one model where the SKU has models."""
@@ -45,6 +48,7 @@ class Quantity:
     amount: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
     """A closed interval ``[start_ms, end_ms)`` of one lease in one bucket. Never edited."""

@@ -205,8 +205,9 @@ def _job_failing(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
 
 def state_of(record: JobRecord) -> JobState:
     """The job's state, from its tasks and flags."""
-    if any(step.running.spans for step in record.steps):
-        return JobState.CANCELLING if record.cancelled else JobState.RUNNING
+    for step in record.steps:  # every fact about a task passes here
+        if step.running.spans:
+            return JobState.CANCELLING if record.cancelled else JobState.RUNNING
     if any(step.waiting.spans for step in record.steps):
         return JobState.HELD if record.held else JobState.WAITING
     if all(tasks.is_done(step, done) for step, done in zip(record.job.steps, record.steps, strict=True)):
@@ -279,7 +280,7 @@ def _refuse_ended(record: JobRecord, verb: str) -> None:
 
 
 def _with_step(record: JobRecord, name: str, change: Callable[[StepRecord], StepRecord]) -> JobRecord:
-    return replace(record, steps=tuple(change(step) if step.name == name else step for step in record.steps))
+    return replace(record, steps=tuple([change(step) if step.name == name else step for step in record.steps]))
 
 
 def _settled(record: JobRecord, at_ms: int) -> JobRecord:
@@ -298,6 +299,8 @@ def _derived(record: JobRecord, at_ms: int) -> JobRecord:
 
 def _cancel_unreachable(job: Job, steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
     """Cancel what waits behind a step that can no longer succeed, transitively; steps may be listed in any order."""
+    if not any(step.failed.spans or step.cancelled.spans for step in steps):
+        return steps
     while True:
         broken = {step.name for step in steps if tasks.is_broken(step)}
         if not broken:

@@ -50,7 +50,10 @@ def times(amounts: Amounts, factor: int) -> Amounts:
 
 def dominant_share(held: Amounts, totals: Amounts, weight: int) -> int:
     """The largest part of any resource that is held, per weight, in 1 / (SHARE_SCALE x weight)."""
-    share = max(part * SHARE_SCALE // total if total > 0 else 0 for part, total in zip(held, totals, strict=True))
+    share = 0
+    for part, total in zip(held, totals, strict=True):
+        if part and total > 0:
+            share = max(share, part * SHARE_SCALE // total)
     return share // max(weight, 1)
 
 

@@ -22,15 +22,15 @@ def rank_key(
 
     ``work``: what the job is expected to take still, for Sort.EXPECTED; None: :func:`expected_work` says.
     """
-    return -aged_priority(record, now_ms, policy), _sorted_by(record, policy.sort, work), number, position
+    return -aged_priority(record, now_ms, policy), sorted_by(record, policy.sort, work), number, position
 
 
 def aged_priority(record: JobRecord, now_ms: int, policy: Policy) -> int:
     """The job's priority with what waiting adds to it."""
     if policy.age_gain_ms <= 0:
         return record.job.priority
-    waited_ms = max(0, now_ms - record.job.submitted_ms)
-    return record.job.priority + min(policy.age_gain_max, waited_ms // policy.age_gain_ms)
+    gained = (now_ms - record.job.submitted_ms) // policy.age_gain_ms
+    return record.job.priority + (min(policy.age_gain_max, gained) if gained > 0 else 0)
 
 
 def expected_work(record: JobRecord) -> int:
@@ -57,7 +57,8 @@ def weight_milli(resources: Resources) -> int:
     return max(cards, resources.cpu_milli // CPU_PER_CARD, 1)
 
 
-def _sorted_by(record: JobRecord, sort: Sort, work: int | None) -> int:
+def sorted_by(record: JobRecord, sort: Sort, work: int | None = None) -> int:
+    """The second part of the ranks of its steps. ``work``: see :func:`rank_key`."""
     if sort is Sort.DEADLINE:
         return record.job.deadline_ms or LAST
     if sort is Sort.EXPECTED:

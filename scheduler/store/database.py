@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from scheduler.store.checkpoint import Checkpoints
 BUSY_TIMEOUT_MS = 10_000
 """How long a SQLite statement waits for another process's transaction before it fails."""
 READERS = 8
+CACHE_KIB = 64 * 1_024
+"""Of the writer's pages. A cycle changes some 2,000 all over the indexes; SQLite's own 2 MiB hold 500 of them, and the
+others are written to the log and read again within one transaction."""
 LOG_PAGES = 16_000
 """Pages in SQLite's write-ahead log (64 MB) from which on a commit copies them into the database itself."""
 
@@ -34,19 +38,31 @@ class Database:
         # ponytail: one writer connection; keys wait for a running commit, which takes milliseconds.
         self._writer = _engine(self.url, size=1, reads=False)
         self._reader = _engine(self.url, size=READERS, reads=True)
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="meanwhile")
         self._checkpoints = Checkpoints(Path(str(self.url.database))) if self.is_sqlite else None
         self.dialect = self._writer.dialect
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
+    def write(self, meanwhile: Callable[[], object] | None = None) -> Iterator[sa.Connection]:
         """One transaction that may write; committed at the end of the block, rolled back on any exception.
 
         On SQLite it takes the write lock at once, so it cannot fail half-way because somebody else wrote.
+        ``meanwhile`` is called in another thread while this one commits, which may still fail then.
         """
         with translated(), self._writer.begin() as connection:
             yield connection
+            if meanwhile is not None:
+                self._commit_beside(connection, meanwhile)
         if self._checkpoints is not None:
             self._checkpoints.wake()
+
+    def _commit_beside(self, connection: sa.Connection, meanwhile: Callable[[], object]) -> None:
+        """The commit is one call into the library, which lets Python go on in other threads."""
+        done = self._aside.submit(meanwhile)
+        try:
+            connection.commit()
+        finally:
+            done.result()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -58,6 +74,7 @@ class Database:
         """Close every connection."""
         if self._checkpoints is not None:
             self._checkpoints.stop()
+        self._aside.shutdown()
         self._writer.dispose()
         self._reader.dispose()
 
@@ -125,6 +142,7 @@ def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> No
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
         f"wal_autocheckpoint = {LOG_PAGES}",
+        f"cache_size = -{CACHE_KIB}",
         "synchronous = FULL",
         "foreign_keys = ON",
         # Without it INSERT OR REPLACE would delete rows past the triggers that protect them.

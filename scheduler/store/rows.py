@@ -112,11 +112,13 @@ def attempt_values(record: AttemptRecord) -> Values:
         plain(record.step),
         record.index,
         record.number,
-        record.state.value,
-        record.started_ms,
-        record.finished_ms,
-        text_of(record),
+        *attempt_progress(record),
     )
+
+
+def attempt_progress(record: AttemptRecord) -> Values:
+    """The last columns of ``attempts``: what changes after its lease was granted."""
+    return record.state.value, record.started_ms, record.finished_ms, text_of(record)
 
 
 def usage_values(record: UsageRecord, seq: int, text: str) -> Values:

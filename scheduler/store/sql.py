@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
@@ -35,9 +35,11 @@ class SqlStore(Reads, Keys, Ledger):
             epoch: int = connection.execute(taken).scalar_one()
         return epoch
 
-    def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
+    def commit(
+        self, epoch: int, events: Sequence[Event], changes: Changes, meanwhile: Callable[[], object] | None = None
+    ) -> int:
         """See :meth:`scheduler.store.write.Writer.commit`."""
-        return self._writer.commit(epoch, events, changes)
+        return self._writer.commit(epoch, events, changes, meanwhile)
 
     def token_secret(self) -> bytes:
         """32 random bytes made with the database; they sign attempts' tokens."""

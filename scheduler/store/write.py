@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from scheduler.model.errors import StaleEpoch, StoreError
 from scheduler.model.event import Event, JobSubmitted, LeaseGranted, UsageSealed
 from scheduler.model.job import JobRecord
-from scheduler.model.lease import LeaseRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.snapshot import Changes
 from scheduler.store import rows, tables
 from scheduler.store.bulk import Bulk, Change
@@ -49,17 +49,20 @@ class Writer:
         self._leases = Bulk(database, tables.leases, "closed_ms", "body", key=["id"])
         self._open_leases = Change(database, tables.leases, "closed_ms", "body", key="id")
         self._attempts = Bulk(database, tables.attempts, "state", "started_ms", "finished_ms", "body", key=["id"])
+        self._known_attempts = Change(database, tables.attempts, "state", "started_ms", "finished_ms", "body", key="id")
         self._usage = Bulk(database, tables.usage)
         self._outbox = Bulk(database, tables.outbox)
         self._written: dict[str, JobRecord] = {}
         self._leased: set[str] = set()
 
-    def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
-        """All of it or nothing. Returns the journal's last number.
+    def commit(
+        self, epoch: int, events: Sequence[Event], changes: Changes, meanwhile: Callable[[], object] | None = None
+    ) -> int:
+        """All of it or nothing. Returns the journal's last number. ``meanwhile``: see :meth:`Database.write`.
 
         Raises StaleEpoch when another process holds a larger epoch, StoreError when the database refuses.
         """
-        with self._database.write() as connection:
+        with self._database.write(meanwhile) as connection:
             head_seq, head_hash = _claim(connection, epoch, changes)
             journal = rows_of(events, head_seq, head_hash)
             if journal:
@@ -92,7 +95,7 @@ class Writer:
             if isinstance(e, LeaseGranted)
         }
         self._write_leases(connection, texts, changes.leases)
-        self._attempts.write(connection, [rows.attempt_values(r) for r in changes.attempts])
+        self._write_attempts(connection, changes.attempts)
 
     def _write_jobs(self, connection: sa.Connection, submitted: dict[str, int], records: Sequence[JobRecord]) -> None:
         heads, steps = [], []
@@ -120,6 +123,17 @@ class Writer:
                 fresh.append(rows.lease_values(record, texts.get(key, "")))
         self._leases.write(connection, fresh)
         self._open_leases.write(connection, known)
+
+    def _write_attempts(self, connection: sa.Connection, records: Sequence[AttemptRecord]) -> None:
+        """Those of a lease that is there are there too: they were written when it was granted."""
+        fresh, known = [], []
+        for record in records:
+            if record.lease_id in self._leased:
+                known.append((*rows.attempt_progress(record), record.id))
+            else:
+                fresh.append(rows.attempt_values(record))
+        self._attempts.write(connection, fresh)
+        self._known_attempts.write(connection, known)
 
     def _remember(self, changes: Changes) -> None:
         for record in changes.jobs:

@@ -427,6 +427,21 @@ def test_a_request_id_belongs_to_one_tenant(store):
         store.commit(epoch, [], changes(jobs=(job_record(5, request_id="r"),)))
 
 
+def test_what_is_done_meanwhile_is_done_once_and_the_facts_are_there_whatever_comes_of_it(store, store_url):
+    epoch, reader, seen = store.acquire_epoch("me"), open_store(store_url), list[str]()
+    fact = [JobHeld(at_ms=1, job_id="j1")]
+    assert store.commit(epoch, fact, changes(), lambda: seen.append("once")) == 1
+    assert seen == ["once"]
+    with pytest.raises(ZeroDivisionError):
+        store.commit(epoch, fact, changes(), lambda: 1 // 0)
+    assert len(list(reader.journal())) == 2
+    store.acquire_epoch("another")
+    with pytest.raises(StaleEpoch):
+        store.commit(epoch, fact, changes(), lambda: seen.append("a stale writer's"))
+    assert (len(seen), store.commit(epoch + 1, fact, changes())) == (1, 3)
+    reader.close()
+
+
 def test_a_reader_in_the_middle_neither_waits_nor_sees_half(store, store_url):
     """A commit begun but not finished is invisible, and an open reader does not hold it up."""
     epoch = store.acquire_epoch("me")

@@ -12,7 +12,7 @@ from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptState
 from tests.unit.control.world import World, step
 
-STEPS = ("_hear", "_obey", "_decide", "_orders", "_record", "_tell", "_answer")
+STEPS = ("_hear", "_obey", "_decide", "_expand", "_record", "_tell", "_answer")
 STEPS_OF_JOB = (step("many", count=6), step("gang", ranks=2, needs=("many",)), step("last", needs=("gang",)))
 
 

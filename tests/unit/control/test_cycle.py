@@ -6,6 +6,7 @@ import pytest
 
 from scheduler.control.observe import REMIND_MS
 from scheduler.control.replay import first_difference
+from scheduler.control.settings import Limits
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import AttemptsSeen, JobCancelled
 from scheduler.model.job import JobState
@@ -207,6 +208,41 @@ def test_a_lease_nobody_speaks_of_is_lost_in_the_end(world):
     world.clock.now += world.limits.silence_ms
     world.turn()
     assert world.store.attempt(f"{job}.run.0.a1").state is AttemptState.LOST
+
+
+@pytest.fixture
+def hard_of_hearing(tmp_path):
+    """A cycle hears of one end at a time."""
+    made = World(tmp_path, limits=Limits(call_timeout_ms=5_000, ends_per_cycle=1))
+    yield made
+    made.close()
+
+
+def test_more_ends_than_a_cycle_hears_come_with_the_next_ones_in_their_order(hard_of_hearing, monkeypatch):
+    world, waits = hard_of_hearing, []
+    job = world.submit(step(count=3))
+    poll = world.workers.poll
+    monkeypatch.setattr(world.workers, "poll", lambda timeout_ms: waits.append(timeout_ms) or poll(timeout_ms))
+    for attempt in world.workers.ran[:]:
+        world.workers.finish(attempt)
+    world.workers.begin(world.workers.ran[2])  # it is over by then: nothing new
+    left = []
+    for _ in range(4):
+        world.cycle.once(7)
+        left.append((len(world.job(job).steps[0].succeeded), len(world.workers.unacknowledged)))
+    assert left == [(1, 3), (2, 2), (3, 1), (3, 0)]
+    assert waits == [7, 0, 0, 0]
+
+
+def test_who_was_not_heard_yet_is_not_silent(hard_of_hearing):
+    world = hard_of_hearing
+    job = world.submit(step(count=3))
+    for attempt in world.workers.ran[:]:
+        world.workers.finish(attempt)
+    world.clock.now += world.limits.silence_ms
+    world.turn(3)
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.workers.ran == [f"{job}.run.{index}.a1" for index in range(3)]
 
 
 def test_a_node_that_does_not_come_back_with_the_runtime_is_lost(world):

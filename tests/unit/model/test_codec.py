@@ -1,7 +1,10 @@
 """Canonical text is written without dictionaries; it must be the text that JSON's own encoder gives, byte for byte."""
 
+import copy
 import dataclasses
+import inspect
 import json
+import pickle
 from typing import get_args
 
 import pytest
@@ -18,6 +21,7 @@ from scheduler.model.order import LeaseOrder, Report
 from scheduler.model.plan import Plan
 from scheduler.model.ranges import Ranges
 from scheduler.model.usage import UsageRecord
+from scheduler.placement.fit import Demand
 from scheduler.store import rows
 from scheduler.store.chain import part, rows_of
 
@@ -80,8 +84,28 @@ def test_replace_is_that_of_dataclasses(attempt, resources):
     assert changed.replace(attempt, **changes) == dataclasses.replace(attempt, **changes)
     assert changed.replace(resources) == resources
     assert changed.replace(Ranges(((1, 2),)), spans=()) == Ranges()
-    with pytest.raises(KeyError):
+    with pytest.raises(AttributeError):
         changed.replace(resources, no_such_field=1)
+
+
+@FEW
+@given(st.from_type(AttemptRecord))
+def test_records_made_quickly_are_those_of_dataclasses(attempt):
+    values = {field.name: getattr(attempt, field.name) for field in dataclasses.fields(AttemptRecord)}
+    slow = object.__new__(AttemptRecord)
+    AttemptRecord.__init__.__wrapped__(slow, **values)
+    assert AttemptRecord(**values) == slow
+    assert inspect.signature(AttemptRecord) == inspect.signature(AttemptRecord.__init__.__wrapped__.__get__(slow))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attempt.id = "another"
+    with pytest.raises(TypeError, match="id"):
+        AttemptRecord(lease_id="l1")
+    assert pickle.loads(pickle.dumps(attempt)) == copy.deepcopy(attempt) == attempt
+
+
+def test_a_record_that_works_something_out_is_not_made_quickly():
+    with pytest.raises(TypeError, match="Demand works something out"):
+        changed.quick(Demand)
 
 
 def test_what_lacks_a_field_or_has_one_too_many_is_refused():

@@ -1,0 +1,62 @@
+"""What of a job waits, as its record says: worked out once per version of the record, not in every plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scheduler.model.job import JobRecord, Step
+from scheduler.model.plan import Reason, ReasonKind
+from scheduler.model.policy import Sort
+from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.rank import sorted_by
+from scheduler.queueing.tasks import is_done
+
+
+@dataclass(slots=True)
+class Queued:
+    """A function of the record alone; :meth:`by` remembers its last answer."""
+
+    record: JobRecord
+    number: int
+    """The job's."""
+    steps: tuple[tuple[int, tuple[Reason, ...]], ...]
+    """``(position, why it may not start yet)`` of each step with waiting tasks; no reasons: the record knows none."""
+    is_conditional: bool
+    """Held, or due only after other jobs or in a price band: whether it may start is asked in every plan."""
+    is_special: bool
+    """It has a slot, or others were stopped for it."""
+    sort: Sort | None = None
+    key: int = 0
+    """What the record is sorted by under ``sort``."""
+
+    @classmethod
+    def of(cls, record: JobRecord) -> Queued:
+        """From a version of the record."""
+        job = record.job
+        steps = tuple(
+            (position, tuple(_needs(record, step)) if step.needs else ())
+            for position, (step, done) in enumerate(zip(job.steps, record.steps, strict=True))
+            if done.waiting.spans
+        )
+        return cls(
+            record=record,
+            number=int(job.id[1:]),
+            steps=steps,
+            is_conditional=record.held or bool(job.after or job.band),
+            is_special=record.is_next or job.slot is not None,
+        )
+
+    def by(self, sort: Sort) -> int:
+        """The second part of its steps' rank."""
+        if self.sort is not sort:
+            self.sort, self.key = sort, sorted_by(self.record, sort)
+        return self.key
+
+
+def _needs(record: JobRecord, step: Step) -> Iterator[Reason]:
+    for name in step.needs:
+        other_step, done = find_step(record, name)
+        if not is_done(other_step, done):
+            message = f"starts after step {name} has succeeded: {len(done.succeeded)} of {other_step.count} tasks have"
+            yield Reason(kind=ReasonKind.DEPENDENCY, resource=name, message=message)
