@@ -11,11 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
-from numba.experimental import structref
 from numpy.typing import NDArray
 
-from scheduler.placement.compiled import entry, inlined
+from scheduler.placement.compiled import inlined
 from scheduler.placement.fragment import Memo, card_mark, known_value
 from scheduler.placement.mix import FIXED, ROLLOUTS, Mix
 
@@ -163,39 +161,14 @@ class Work(NamedTuple):
     stack: Ints
     """``[N]``"""
     least: Longs
-    """``[Q]``"""
+    """By block of states."""
+    unknown: Ints
+    """States of a block, and one place more."""
     nodes: Ints
     """``[BATCH]``: rows of the copies placed last."""
     slots: Ints
     """``[BATCH, D]``: their slots."""
     state: Longs
-
-
-@structref.register
-class CoreType(types.StructRef):
-    """All arrays as one compiled value: handing over thirty arrays would cost more than a decision."""
-
-
-class Core(structref.StructRefProxy):
-    """What ``core_of`` makes. Its fields exist in compiled code only."""
-
-    rows: Rows
-    states: States
-    asks: Asks
-    ranks: Ranks
-    frag: Frag
-    work: Work
-
-
-_FIELDS = ["rows", "states", "asks", "ranks", "frag", "work"]
-structref.define_constructor(Core, CoreType, _FIELDS)  # type: ignore[no-untyped-call]
-structref.define_boxing(CoreType, Core)  # type: ignore[no-untyped-call]
-
-
-@entry
-def core_of(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work) -> Core:
-    """The arrays in one value. Arrays stay shared: what one side writes, the other reads."""
-    return Core(rows, states, asks, ranks, frag, work)  # type: ignore[no-untyped-call]
 
 
 @inlined

@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 
-from scheduler.placement.fill import SCRATCH, filled_in_lanes, kept_in_lanes
+from scheduler.placement.fill import SCRATCH, filled_in_lanes, kept_in_lanes, lanes_of
 from scheduler.placement.fragment import SLOTS_MOST, filled, kept
 from scheduler.placement.mix import Demand, NodeClass, mix_of
 
@@ -28,13 +28,14 @@ def test_lanes_take_and_keep_what_one_after_the_other_does():
         ]
         mix = mix_of(demands, [node])
         assert mix.has_lanes[0]
+        asks = lanes_of.py_func(mix, 0)  # type: ignore[attr-defined]
         for _ in range(50):
             free = np.zeros(8, np.int64)
             free[:cards] = [rng.choice((0, 90, 300, 500, 999, 1_000, 1_000)) for _ in range(cards)]
             cpu, memory = rng.randrange(int(mix.tops[0]) + 1), rng.randrange(int(mix.tops[0]) + 1)
             slow = filled(mix, np.zeros(SLOTS_MOST, np.int64), 0, cpu, memory, free)
-            assert filled_in_lanes(mix, np.zeros(SCRATCH, np.int16), 0, cpu, memory, free) == slow
+            assert filled_in_lanes(asks, np.zeros(SCRATCH, np.int16), cpu, memory, free) == slow
             worth = kept(mix, 0, cpu, memory, free)
-            assert kept_in_lanes(mix, 0, cpu, memory, free) == worth
+            assert kept_in_lanes(asks, cpu, memory, free) == worth
             kept_at_all += worth > 0
     assert kept_at_all > 100
