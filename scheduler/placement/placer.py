@@ -376,6 +376,7 @@ def _states(rows: int, slots: int) -> States:
         value=np.zeros(most, np.int64),
         mark=np.zeros(most, np.uint64),
         top=np.full(most, -1, np.int32),
+        most=np.zeros((most, 2), np.int64),
         empty=np.full(most, kernels.EMPTY, np.int64),
         chain=np.full(most, -1, np.int32),
         buckets=np.full(2 * most, -1, np.int32),

@@ -12,8 +12,10 @@ from scheduler.placement.core import Core, core_at
 from scheduler.placement.kernels import (
     CARDS,
     COST_BITS,
+    CPU,
     EMPTY,
     LIVE,
+    MEMORY,
     MILLI,
     NOWHERE,
     PICKED,
@@ -158,12 +160,23 @@ def _used(core: Core) -> int:
     return -(-core.states.clock[USED] // BLOCK) * BLOCK
 
 
+@inlined
+def _first(core: Core, s: int, q: int) -> int:
+    """The first row of a state on which the shape fits; -1: none."""
+    asks, states = core.asks, core.states
+    if asks.ask[s, CPU] > states.most[q, CPU] or asks.ask[s, MEMORY] > states.most[q, MEMORY]:
+        return -1
+    r = states.top[q]
+    return r if fits(core.rows, asks, s, r) else _look(core, s, q)
+
+
 @kernel
-def _first(core: Core, s: int, root: int) -> int:
-    """The first row of a heap on which the shape fits; -1: none."""
-    rows, asks, stack = core.rows, core.asks, core.work.stack
-    links, order, rank, depth, found = rows.links, rows.order, rows.rank, 1, -1
-    stack[0] = root
+def _look(core: Core, s: int, q: int) -> int:
+    """Likewise by looking through its heap. If there is none, it is known what its rows have at most."""
+    rows, asks, states, stack = core.rows, core.asks, core.states, core.work.stack
+    links, order, rank, free, most = rows.links, rows.order, rows.rank, rows.free, states.most
+    depth, found, cpu, memory = 1, -1, 0, 0
+    stack[0] = states.top[q]
     while depth > 0:
         depth -= 1
         r = stack[depth]
@@ -172,10 +185,13 @@ def _first(core: Core, s: int, root: int) -> int:
         if fits(rows, asks, s, r):
             found = r
             continue
+        cpu, memory = max(cpu, free[r, CPU]), max(memory, free[r, MEMORY])
         for side in range(2):
             if links[r, side] >= 0:
                 stack[depth] = links[r, side]
                 depth += 1
+    if found < 0:
+        most[q, CPU], most[q, MEMORY] = cpu, memory
     return found
 
 
@@ -183,7 +199,7 @@ def _first(core: Core, s: int, root: int) -> int:
 def _best(core: Core, s: int) -> int:
     """The best row of a shape; -1: none."""
     least = _learn(core, s)
-    rows, states, asks, used = core.rows, core.states, core.asks, _used(core)
+    rows, states, used = core.rows, core.states, _used(core)
     key, empty, by_block = core.ranks.key[s, :used], states.empty[:used], core.work.least
     while least < EMPTY // 2:
         found, after = -1, NOWHERE
@@ -192,9 +208,7 @@ def _best(core: Core, s: int) -> int:
                 continue
             for q in range(b * BLOCK, b * BLOCK + BLOCK):
                 if key[q] + empty[q] == least:
-                    r = states.top[q]
-                    if not fits(rows, asks, s, r):
-                        r = _first(core, s, r)
+                    r = _first(core, s, q)
                     if r >= 0 and (found < 0 or comes_before(rows.order, rows.rank, r, found)):
                         found = r
         if found >= 0:

@@ -84,10 +84,11 @@ def leave_state(rows: Rows, states: States, r: int) -> None:
 @inlined
 def join_state(rows: Rows, states: States, r: int) -> None:
     """Put a row back into the state that it left, or into another."""
-    q = rows.state[r]
+    q, most, free = rows.state[r], states.most, rows.free
     if states.top[q] < 0:
-        states.empty[q] = 0
+        states.empty[q], most[q, CPU], most[q, MEMORY] = 0, 0, 0
         states.clock[HELD] += 1
+    most[q, CPU], most[q, MEMORY] = max(most[q, CPU], free[r, CPU]), max(most[q, MEMORY], free[r, MEMORY])
     states.top[q] = root = _merged(rows.links, rows.order, rows.rank, states.top[q], r)
     rows.links[root, PARENT] = -1
 
