@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scheduler.model.lease import Allocation
 from scheduler.model.node import Node
 from scheduler.model.units import WHOLE_CARD_MILLI
-from scheduler.placement import kernels, ranking
+from scheduler.placement import kernels, nearest, ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.core import address_of, core_of
 from scheduler.placement.fit import Demand, Features
@@ -192,7 +192,7 @@ class Placer:
         if self._unsettled:
             self._settle()
         row, have, count = np.zeros((3, 5), np.int64)
-        ranking.nearest(self._at, shape, row, have, count)
+        nearest.nearest(self._at, shape, row, have, count)
         return [(int(row[stage]), int(count[stage])) for stage in range(4, -1, -1) if count[stage]]
 
     # -- placing

@@ -10,7 +10,6 @@ from __future__ import annotations
 from scheduler.placement.compiled import called, inlined, kernel
 from scheduler.placement.core import Core, core_at
 from scheduler.placement.kernels import (
-    CARDS,
     COST_BITS,
     CPU,
     EMPTY,
@@ -19,7 +18,6 @@ from scheduler.placement.kernels import (
     MILLI,
     NOWHERE,
     PICKED,
-    SAME_ISLAND,
     TENANT,
     TIE_MOST,
     TURN,
@@ -28,7 +26,6 @@ from scheduler.placement.kernels import (
     Ints,
     Longs,
     copies_of,
-    count_islands,
     fits,
     weigh,
 )
@@ -115,18 +112,27 @@ def _least(key: Longs, empty: Longs, least: Longs) -> int:
     """The least key of states that have rows, and by block in ``least``."""
     all_least = NOWHERE
     for b in range(key.shape[0] // BLOCK):
-        least[b] = mine = _least_of(key, empty, b, UNKNOWN)
+        least[b] = mine = _least_of(key, empty, b)
         all_least = min(all_least, mine)
     return all_least
 
 
 @inlined
-def _least_of(key: Longs, empty: Longs, b: int, floor: int) -> int:
-    """The least key of a block, of those that are ``floor`` or more."""
+def _least_of(key: Longs, empty: Longs, b: int) -> int:
+    """The least key of a block."""
+    least, key, empty = NOWHERE, key[b * BLOCK :], empty[b * BLOCK :]
+    for i in range(BLOCK):
+        least = min(least, key[i] + empty[i])
+    return least
+
+
+@inlined
+def _least_above(key: Longs, empty: Longs, b: int, bound: int) -> int:
+    """The least key of a block that is more than ``bound``."""
     least, key, empty = NOWHERE, key[b * BLOCK :], empty[b * BLOCK :]
     for i in range(BLOCK):
         mine = key[i] + empty[i]
-        least = min(least, mine if mine >= floor else NOWHERE)
+        least = min(least, mine if mine > bound else NOWHERE)
     return least
 
 
@@ -149,7 +155,7 @@ def _learn(core: Core, s: int) -> int:
             for i in range(count):
                 q = unknown[i]
                 key[q] = weigh(states, core.asks, core.frag, work, s, q)
-            by_block[b] = _least_of(key, empty, b, UNKNOWN)
+            by_block[b] = _least_of(key, empty, b)
         least = min(least, by_block[b])
     return least
 
@@ -215,7 +221,7 @@ def _best(core: Core, s: int) -> int:
             return found
         for b in range(used // BLOCK):
             if by_block[b] == least:
-                by_block[b] = _least_of(key, empty, b, least + 1)
+                by_block[b] = _least_above(key, empty, b, least)
             after = min(after, by_block[b])
         least = after
     return -1
@@ -342,54 +348,3 @@ def scan(address: int, s: int) -> int:
             if key < least or (key == least and key != NOWHERE and comes_before(rows.order, rows.rank, r, found)):
                 found, least = r, key
     return found
-
-
-@called
-def nearest(address: int, s: int, best_row: Longs, best_have: Longs, counts: Longs) -> None:
-    """Why rows that the shape would fit on if they were empty take no copy now, by the first condition they fail.
-
-    Conditions, in the order of ``fit.refusal``: cards, island, cpu, memory, scratch. Per condition: the row that has
-    most (then by rank of its name), what it has, and how many rows fail there. ``counts`` begin at 0.
-    """
-    core = core_at(address)
-    rows, asks = core.rows, core.asks
-    for r in range(rows.klass.shape[0]):
-        klass = rows.klass[r]
-        if klass < 0 or not asks.empty[s, klass] or copies_of(rows, asks, core.work, s, r) > 0:
-            continue
-        stage, have = _lack(core, s, r)
-        row = best_row[stage]
-        if (
-            counts[stage] == 0
-            or have > best_have[stage]
-            or (have == best_have[stage] and rows.rank[r] < rows.rank[row])
-        ):
-            best_row[stage], best_have[stage] = r, have
-        counts[stage] += 1
-
-
-@kernel
-def _lack(core: Core, s: int, r: int) -> tuple[int, int]:
-    """The first condition a row fails, and what it has of it."""
-    rows, asks, work = core.rows, core.asks, core.work
-    ask, slots, klass = asks.ask[s], rows.slots[r], rows.klass[r]
-    if ask[MILLI] > 0:
-        most = 0
-        for d in range(slots):
-            if asks.group[s, klass, d] > 0 and (rows.holder[r, d] == 0 or rows.holder[r, d] == ask[TENANT]):
-                most = max(most, rows.milli[r, d])
-        if most < ask[MILLI]:
-            return 0, most
-    elif ask[CARDS] > 0:
-        free = count_islands(rows, asks, work, s, r)
-        if free < ask[CARDS]:
-            return 0, free
-        most = 0
-        for island in range(1, slots + 1):
-            most = max(most, work.islands[island])
-        if ask[SAME_ISLAND] > 0 and most < ask[CARDS]:
-            return 1, most
-    for i in range(3):
-        if ask[i] > 0 and rows.free[r, i] < ask[i]:
-            return 2 + i, rows.free[r, i]
-    return 2, rows.free[r, 0]
