@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
+from zlib import crc32
 
 from numba import extending, types
 from numba.core import cgutils
@@ -54,10 +55,28 @@ def core_of(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, wo
     return Held(rows, states, asks, ranks, frag, work)  # type: ignore[no-untyped-call]
 
 
+def address_of(held: Held, layout: int) -> int:
+    """Where the arrays are described, as long as ``held`` is kept.
+
+    ``layout``: what code that reads there was compiled for. Raises RuntimeError if that is not what the arrays are.
+    """
+    if len(cast(Any, core_of).signatures) > 1 or layout != _crc_of(_held_type()):
+        raise RuntimeError("kernels kept on disk are for other arrays: delete scheduler/placement/__pycache__/*.nb?")
+    return _address_of(held)
+
+
 @entry
-def address_of(held: Held) -> int:
-    """Where the arrays are described, as long as ``held`` is kept."""
+def _address_of(held: Held) -> int:
     return int(_address(held))
+
+
+def _held_type() -> Any:
+    """They are of the types that ``core_of`` was first called with, as all are."""
+    return cast(Any, core_of).nopython_signatures[0].return_type
+
+
+def _crc_of(held: Any) -> int:
+    return crc32(str(held).encode())
 
 
 class CoreType(types.Type):
@@ -84,12 +103,25 @@ def _core_at(_typing: Any, _number: Any) -> Any:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    held = cast(Any, core_of).nopython_signatures[0].return_type
-    return cast(Any, CoreType(held))(types.int64), lower
+    return cast(Any, CoreType(_held_type()))(types.int64), lower
 
 
 core_at: Callable[[int], Core] = _extending.intrinsic(_core_at)
-"""The arrays at an address. They are of the types that ``core_of`` was first called with, as all are."""
+"""The arrays at an address."""
+
+
+def _layout_read(_typing: Any) -> Any:
+    crc = _crc_of(_held_type())
+
+    def lower(context: Any, _builder: Any, signature: Any, _arguments: Any) -> Any:
+        return context.get_constant(signature.return_type, crc)
+
+    return cast(Any, types.int64)(), lower
+
+
+layout_read: Callable[[], int] = _extending.intrinsic(_layout_read)
+"""A number for the arrays that code with ``core_at`` in it was compiled for; Numba, which sees a number only, would not
+compile it anew when they change."""
 
 
 @_extending.infer_getattr

@@ -346,7 +346,7 @@ class Placer:
         arrays = (self.cluster.rows, self._states, self.table.asks, self._ranks, self._frag, self._work)
         if self._bound is None or any(map(is_not, arrays, self._bound)):
             self._core, self._bound = core_of(*arrays), arrays
-            self._at = address_of(self._core)
+            self._at = address_of(self._core, ranking.layout())
 
 
 def _ranks(shapes: int, rows: int) -> Ranks:

@@ -8,7 +8,7 @@ content and name is total, and a key says nothing about cpu, memory and scratch,
 from __future__ import annotations
 
 from scheduler.placement.compiled import called, inlined, kernel
-from scheduler.placement.core import Core, core_at
+from scheduler.placement.core import Core, core_at, layout_read
 from scheduler.placement.kernels import (
     COST_BITS,
     CPU,
@@ -70,6 +70,12 @@ def _shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, 
         if rows.milli[r, d] >= WHOLE:
             rows.holder[r, d] = 0
     _touch(core, r)
+
+
+@called
+def layout() -> int:
+    """What these kernels were compiled for: for ``core.address_of``."""
+    return layout_read()
 
 
 @called

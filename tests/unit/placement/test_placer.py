@@ -1,5 +1,9 @@
+import pytest
+
 from scheduler.model.job import Resources
+from scheduler.placement import ranking
 from scheduler.placement.cluster import Cluster
+from scheduler.placement.core import address_of
 from scheduler.placement.fit import Demand
 from scheduler.placement.placer import Placer
 from tests.builders import a_node
@@ -50,3 +54,10 @@ def test_an_empty_node_takes_all_it_has_however_coarse_its_levels():
     assert placer.place(shape(placer, cpu_milli=0, memory_mib=6)) is None
     assert placer.place(shape(placer, cpu_milli=0, memory_mib=5)) == (0, ())
     assert placer.place(shape(placer, cpu_milli=0, memory_mib=1)) is None
+
+
+def test_kernels_compiled_for_other_arrays_are_refused():
+    placer = a_placer(a_node())
+    placer.shape(Demand(resources=Resources(cpu_milli=1), lane="pool", tenant=""))
+    with pytest.raises(RuntimeError, match="other arrays"):
+        address_of(placer._core, ranking.layout() + 1)
