@@ -28,3 +28,8 @@ def kernel(function: F) -> F:
 def inlined(function: F) -> F:
     """Likewise, and put where it is called: handing over all arrays would take longer than the work."""
     return cast(F, _njit(cache=True, _nrt=False, forceinline=True)(function))
+
+
+def called(function: F) -> F:
+    """Likewise, but called from Python: with numbers, and arrays that the caller holds."""
+    return kernel(function)

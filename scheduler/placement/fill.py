@@ -7,12 +7,12 @@ eight device slots on which every draw and every scarce shape may use every slot
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.placement.compiled import kernel
+from scheduler.placement.compiled import inlined, kernel
 from scheduler.placement.mix import FEW_BITS, LANE_NEVER, PARTS, RECIPROCAL_BITS, ROLLOUTS, Mix
 
 SLOTS = 8
@@ -24,8 +24,36 @@ Row = NDArray[np.signedinteger[Any]]
 Shorts = NDArray[np.int16]
 
 
-@kernel
-def filled_in_lanes(mix: Mix, room: Shorts, klass: int, cpu: int, memory: int, free: Row) -> int:
+class Lanes(NamedTuple):
+    """What of the mix is about one class: few enough arrays to hand over."""
+
+    cards: Shorts
+    """``Mix.lanes``"""
+    gangs: Shorts
+    """``Mix.gang_lanes``"""
+    is_gang: NDArray[np.bool_]
+    """``Mix.gangs``"""
+    caps: NDArray[np.int32]
+    reciprocals: NDArray[np.int32]
+    price: NDArray[np.int64]
+
+
+@inlined
+def lanes_of(mix: Mix, klass: int) -> Lanes:
+    """The part of the mix about a class."""
+    kept = mix.kept
+    return Lanes(
+        mix.lanes[klass],
+        mix.gang_lanes[klass],
+        mix.gangs[klass],
+        kept.caps[klass],
+        kept.reciprocals[klass],
+        kept.price[klass],
+    )
+
+
+@inlined
+def filled_in_lanes(asks: Lanes, room: Shorts, cpu: int, memory: int, free: Row) -> int:
     """Thousandths of cards that all rollouts together take; cpu and memory in levels. ``room``: SCRATCH places."""
     lanes = room.shape[0] // (SLOTS + 2)  # not a constant, or the loops over lanes are unrolled and not vectorised
     idle = 0
@@ -38,10 +66,10 @@ def filled_in_lanes(mix: Mix, room: Shorts, klass: int, cpu: int, memory: int, f
     for k in range(lanes):
         room[CPU + k] = cpu_left
         room[MEMORY + k] = memory_left
-    for draw in range(mix.lanes.shape[1]):
-        if mix.gangs[klass, draw]:
-            _take_gangs(mix.gang_lanes[klass, draw], room, lanes)
-        _take_cards(mix.lanes[klass, draw], room, lanes)
+    for draw in range(asks.cards.shape[0]):
+        if asks.is_gang[draw]:
+            _take_gangs(asks.gangs[draw], room, lanes)
+        _take_cards(asks.cards[draw], room, lanes)
     left = 0
     for i in range(SLOTS * ROLLOUTS):
         left += room[i]
@@ -89,12 +117,20 @@ def _take_gangs(asks: Shorts, room: Shorts, lanes: int) -> None:
             due = np.int16(due - (ONE if takes else NOTHING))
 
 
-@kernel
-def kept_in_lanes(mix: Mix, klass: int, cpu: int, memory: int, free: Row) -> int:
+@inlined
+def used_in_lanes(room: Shorts, kind: int, amount: int) -> int:
+    """The most parts of an amount that a rollout took in the last ``filled_in_lanes``; ``kind``: CPU or MEMORY."""
+    least = NEVER
+    for k in range(ROLLOUTS):
+        least = min(least, room[kind + k])
+    return int(amount * PARTS - least)
+
+
+@inlined
+def kept_in_lanes(asks: Lanes, cpu: int, memory: int, free: Row) -> int:
     """The price of the copies of scarce shapes that still fit; cpu and memory in levels."""
-    kept = mix.kept
-    caps, cards, copies = kept.caps[klass], kept.reciprocals[klass, 0], kept.reciprocals[klass, 1]
-    price, total = kept.price[klass], 0
+    caps, cards, copies = asks.caps, asks.reciprocals[0], asks.reciprocals[1]
+    price, total = asks.price, 0
     f0, f1, f2, f3 = max(free[0], 0), max(free[1], 0), max(free[2], 0), max(free[3], 0)
     f4, f5, f6, f7 = max(free[4], 0), max(free[5], 0), max(free[6], 0), max(free[7], 0)
     for s in range(price.shape[0]):

@@ -29,17 +29,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.placement.compiled import entry, inlined, kernel
-from scheduler.placement.fill import SCRATCH, SLOTS, filled_in_lanes, kept_in_lanes
+from scheduler.placement.fill import (
+    CPU,
+    MEMORY,
+    SCRATCH,
+    SLOTS,
+    Lanes,
+    filled_in_lanes,
+    kept_in_lanes,
+    lanes_of,
+    used_in_lanes,
+)
 from scheduler.placement.mix import FIXED, PARTS, WHOLE_MILLI, Mix
 
 Row = NDArray[np.signedinteger[Any]]
 # Compiled kernels take their arguments by position, hence the PLR0917 below.
 SLOTS_MOST = 256
 """Device slots of a node."""
+ANY_LEVEL = 2**15
+"""Stands for all levels in the key of what a fill takes when cpu and memory do not bind."""
+PART_BITS, PART_MOST = 16, 2**16 - 1
+"""Place of parts in its entry: what it took in thousandths, most parts of cpu and of memory."""
 
 
 class Memo(NamedTuple):
-    """Values by content. Direct-mapped, overwritten when full; never changes a value, only its price."""
+    """Values and fills by content. Direct-mapped, overwritten when full; never changes a value, only its price."""
 
     entries: NDArray[np.uint64]
     """[entry, 2]: key and value."""
@@ -72,7 +86,7 @@ def card_mark(kind: int, free: int) -> np.uint64:
     return mixed((np.uint64(kind) * np.uint64(1024) + np.uint64(free + 1)) * np.uint64(0xD6E8FEB86659FD93))
 
 
-@kernel
+@inlined
 def cards_mark(mix: Mix, klass: int, free: Row) -> np.uint64:
     """A sum over slots: the order of slots of one kind does not matter, and one slot is cheaply changed."""
     cards = np.uint64(0)
@@ -82,7 +96,7 @@ def cards_mark(mix: Mix, klass: int, free: Row) -> np.uint64:
     return cards
 
 
-@kernel
+@inlined
 def content(mix: Mix, klass: int, cpu: int, memory: int, cards: np.uint64) -> np.uint64:
     """A hash of what a node is and has free, never 0."""
     key = mixed(mix.class_keys[klass] + np.uint64(cpu) * np.uint64(0x9E3779B97F4A7C15))
@@ -184,21 +198,58 @@ def known_value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: R
 
     Cpu and memory in levels; ``cards`` is ``cards_mark`` of ``free``.
     """
-    levels = mix.class_keys[klass] + np.uint64((cpu << 16) + memory) * np.uint64(0x9E3779B97F4A7C15)
-    key = mixed(mixed(levels) ^ cards) | np.uint64(1)
-    at = np.int64(key >> np.uint64(1)) & (memo.entries.shape[0] - 1)
-    if memo.entries[at, 0] != key:
-        memo.entries[at, 1] = np.uint64(_value(mix, memo, klass, cpu, memory, free))
-        memo.entries[at, 0] = key
-    return int(np.int64(memo.entries[at, 1]))
+    entries, klass_key = memo.entries, mix.class_keys[klass]
+    key = _key(klass_key, cpu, memory, cards)
+    at = _place(entries, key)
+    if entries[at, 0] != key:
+        if mix.has_lanes[klass] and free.shape[0] >= SLOTS:
+            worth = _value_in_lanes(lanes_of(mix, klass), memo, klass_key, mix.tops[klass], cpu, memory, free, cards)
+        else:
+            worth = _value(mix, memo.room, klass, cpu, memory, free)
+        entries[at, 1] = np.uint64(worth)
+        entries[at, 0] = key
+    return int(np.int64(entries[at, 1]))
+
+
+@inlined
+def _key(klass_key: np.uint64, cpu: int, memory: int, cards: np.uint64) -> np.uint64:
+    """A hash of a state, never 0."""
+    levels = klass_key + np.uint64((cpu << 16) + memory) * np.uint64(0x9E3779B97F4A7C15)
+    return mixed(mixed(levels) ^ cards) | np.uint64(1)
+
+
+@inlined
+def _place(entries: NDArray[np.uint64], key: np.uint64) -> int:
+    return int(np.int64(key >> np.uint64(1)) & (entries.shape[0] - 1))
 
 
 @kernel
-def _value(mix: Mix, memo: Memo, klass: int, cpu: int, memory: int, free: Row) -> int:
-    if mix.has_lanes[klass] and free.shape[0] >= SLOTS:
-        fill = filled_in_lanes(mix, memo.lanes, klass, cpu, memory, free)
-        return fill * FIXED + kept_in_lanes(mix, klass, cpu, memory, free)
-    fill = filled(mix, memo.room, klass, cpu, memory, free)
+def _value_in_lanes(
+    asks: Lanes, memo: Memo, klass_key: np.uint64, top: int, cpu: int, memory: int, free: Row, cards: np.uint64
+) -> int:
+    """The value of a node of a class that has lanes.
+
+    It is first filled as if all its cpu and memory were free. If no rollout then took more than there is, each went as
+    it would have gone, so what they took is known for all states that differ in cpu and memory only and have as much.
+    """
+    entries, room = memo.entries, memo.lanes
+    key = _key(klass_key, ANY_LEVEL, ANY_LEVEL, cards)
+    at = _place(entries, key)
+    if entries[at, 0] != key:
+        fill = filled_in_lanes(asks, room, top, top, free)
+        used = (used_in_lanes(room, CPU, top) << PART_BITS) + used_in_lanes(room, MEMORY, top)
+        entries[at, 1] = np.uint64((fill << (2 * PART_BITS)) + used)
+        entries[at, 0] = key
+    known = int(np.int64(entries[at, 1]))
+    fill = known >> (2 * PART_BITS)
+    if cpu * PARTS < (known >> PART_BITS) & PART_MOST or memory * PARTS < known & PART_MOST:
+        fill = filled_in_lanes(asks, room, cpu, memory, free)
+    return fill * FIXED + kept_in_lanes(asks, cpu, memory, free)
+
+
+@kernel
+def _value(mix: Mix, room: Row, klass: int, cpu: int, memory: int, free: Row) -> int:
+    fill = filled(mix, room, klass, cpu, memory, free)
     return fill * FIXED + kept(mix, klass, cpu, memory, free)
 
 

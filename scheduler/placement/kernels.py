@@ -11,11 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
-from numba.experimental import structref
 from numpy.typing import NDArray
 
-from scheduler.placement.compiled import entry, inlined
+from scheduler.placement.compiled import inlined
 from scheduler.placement.fragment import Memo, card_mark, known_value
 from scheduler.placement.mix import FIXED, ROLLOUTS, Mix
 
@@ -102,6 +100,8 @@ class States(NamedTuple):
     """``[Q]``: hash of all of it."""
     top: Ints
     """``[Q]``: the first of its rows, root of a heap; -1: no row."""
+    most: Longs
+    """``[Q, 2]``: no row of the state has more cpu or more memory than that."""
     empty: Longs
     """``[Q]``: 0, or EMPTY if it has no row; added to a key, so that the least is one that has."""
     chain: Ints
@@ -163,39 +163,14 @@ class Work(NamedTuple):
     stack: Ints
     """``[N]``"""
     least: Longs
-    """``[Q]``"""
+    """By block of states."""
+    unknown: Ints
+    """States of a block, and one place more."""
     nodes: Ints
     """``[BATCH]``: rows of the copies placed last."""
     slots: Ints
     """``[BATCH, D]``: their slots."""
     state: Longs
-
-
-@structref.register
-class CoreType(types.StructRef):
-    """All arrays as one compiled value: handing over thirty arrays would cost more than a decision."""
-
-
-class Core(structref.StructRefProxy):
-    """What ``core_of`` makes. Its fields exist in compiled code only."""
-
-    rows: Rows
-    states: States
-    asks: Asks
-    ranks: Ranks
-    frag: Frag
-    work: Work
-
-
-_FIELDS = ["rows", "states", "asks", "ranks", "frag", "work"]
-structref.define_constructor(Core, CoreType, _FIELDS)  # type: ignore[no-untyped-call]
-structref.define_boxing(CoreType, Core)  # type: ignore[no-untyped-call]
-
-
-@entry
-def core_of(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work) -> Core:
-    """The arrays in one value. Arrays stay shared: what one side writes, the other reads."""
-    return Core(rows, states, asks, ranks, frag, work)  # type: ignore[no-untyped-call]
 
 
 @inlined
@@ -257,13 +232,18 @@ def count_islands(nodes: Rows | States, asks: Asks, work: Work, s: int, i: int) 
 
 @inlined
 def weigh(nodes: Rows | States, asks: Asks, frag: Frag, work: Work, s: int, i: int) -> int:
-    """The shape's key on a row or state if cpu, memory and scratch are enough; slots it takes go to ``work.pick``."""
+    """The shape's key on a row or state if cpu, memory and scratch are enough; slots it takes go to ``work.pick``.
+
+    NOWHERE for a state in which they never are.
+    """
     klass, mix = nodes.klass[i], frag.mix
     work.state[PICKED] = 0
     if klass < 0 or asks.cost[s, klass] == NOWHERE:
         return NOWHERE
-    cpu = max(nodes.level[i, CPU] - _levels(mix, klass, CPU, asks.ask[s, CPU]), 0)
-    memory = max(nodes.level[i, MEMORY] - _levels(mix, klass, MEMORY, asks.ask[s, MEMORY]), 0)
+    cpu = _levels_left(mix, klass, CPU, nodes.level[i, CPU], asks.ask[s, CPU])
+    memory = _levels_left(mix, klass, MEMORY, nodes.level[i, MEMORY], asks.ask[s, MEMORY])
+    if cpu < 0 or memory < 0:
+        return NOWHERE
     if asks.ask[s, MILLI] > 0:
         after, tie = _pick_part(nodes, asks, frag, work, s, i, cpu, memory)
     else:
@@ -278,9 +258,16 @@ def weigh(nodes: Rows | States, asks: Asks, frag: Frag, work: Work, s: int, i: i
 
 
 @inlined
-def _levels(mix: Mix, klass: int, kind: int, amount: int) -> int:
-    """An amount that is asked for in levels, rounded up as what is free is rounded down."""
-    return -(-amount // mix.grains[klass, kind])
+def _levels_left(mix: Mix, klass: int, kind: int, level: int, amount: int) -> int:
+    """Levels left without an amount, which is rounded up as what is free is rounded down.
+
+    -1 if it is more than the most that rounds down to the level, so that no row has enough.
+    """
+    grain = mix.grains[klass, kind]
+    whole = amount // grain
+    if whole > level and level < mix.tops[klass]:
+        return -1
+    return max(level - whole - (whole * grain < amount), 0)
 
 
 @inlined

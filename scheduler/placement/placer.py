@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scheduler.model.lease import Allocation
 from scheduler.model.node import Node
 from scheduler.model.units import WHOLE_CARD_MILLI
-from scheduler.placement import kernels, ranking
+from scheduler.placement import kernels, nearest, ranking
 from scheduler.placement.cluster import Cluster
+from scheduler.placement.core import address_of, core_of
 from scheduler.placement.fit import Demand, Features
 from scheduler.placement.kernels import Ranks, States, Work
 from scheduler.placement.table import Table, frag_of
@@ -24,6 +25,10 @@ STATES_PER_ROW = 2
 
 Place = tuple[int, tuple[int, ...]]
 """Row of the node, and the device slots taken on it."""
+
+_MASK = (1 << ranking.MASK_SLOTS) - 1
+_SLOTS = [tuple(slot for slot in range(ranking.MASK_SLOTS) if mask >> slot & 1) for mask in range(_MASK + 1)]
+"""Slots by mask."""
 
 
 class Placer:
@@ -49,6 +54,7 @@ class Placer:
         self._origin: Placer | None = None
         self._forked = 0
         """The origin's clock when this was forked from it."""
+        self._lag = LAG
         self._unsettled = True
         self._changed = None
 
@@ -63,7 +69,7 @@ class Placer:
         other._states = States._make(array.copy() for array in self._states)
         other._work = _work(self._work.pick.shape[0], rows)
         other._bind()
-        other._origin, other._forked, other._changed = self, self.changes, set()
+        other._origin, other._forked, other._changed, other._lag = self, self.changes, set(), 0
         return other
 
     # -- nodes
@@ -139,7 +145,7 @@ class Placer:
         """Copies by row, to read and not to keep, and ``(cost, tie)`` by row, as they are now."""
         copies = self.copies_by_row(shape)
         key = np.empty((len(copies), 2), np.int64)
-        ranking.room(self._core, shape, key)
+        ranking.room(self._at, shape, key)
         return copies, key
 
     def best(self, shape: int) -> int | None:
@@ -151,7 +157,7 @@ class Placer:
         """The best row that is none of ``barred``."""
         if self._unsettled:
             self._settle()
-        row = ranking.best_but(self._core, shape, barred, np.empty(len(barred), np.int32))
+        row = ranking.best_but(self._at, shape, barred, np.empty(len(barred), np.int32))
         return None if row < 0 else row
 
     # -- why
@@ -186,23 +192,24 @@ class Placer:
         if self._unsettled:
             self._settle()
         row, have, count = np.zeros((3, 5), np.int64)
-        ranking.nearest(self._core, shape, row, have, count)
+        nearest.nearest(self._at, shape, row, have, count)
         return [(int(row[stage]), int(count[stage])) for stage in range(4, -1, -1) if count[stage]]
 
     # -- placing
 
     def place(self, shape: int, tenant: int = 1) -> Place | None:
         """Take the best place for one copy; None when it fits nowhere."""
-        work = self._work
-        if not self._decide(shape, tenant, -1, 1):
-            return None
-        return int(work.nodes[0]), tuple(work.pick[: work.state[kernels.PICKED]].tolist())
+        if self._unsettled:
+            self._settle()
+        found = ranking.place(self._at, shape, tenant, -1, self._lag)
+        if found >= 0:
+            return found >> ranking.MASK_SLOTS, _SLOTS[found & _MASK]
+        return None if found == ranking.NO_PLACE else self._placed()
 
     def take(self, shape: int, row: int, tenant: int = 1) -> Place:
         """Take one copy from a row that it fits on."""
-        work = self._work
         self._decide(shape, tenant, row, 1)
-        return row, tuple(work.pick[: work.state[kernels.PICKED]].tolist())
+        return self._placed()
 
     def place_many(self, shape: int, count: int, tenant: int = 1) -> list[Place]:
         """Places of as many copies as fit, at most ``count``: what as many single placements would give."""
@@ -222,7 +229,7 @@ class Placer:
         """What ``best`` finds, by weighing every node again: to check it, and to compare with."""
         if self._unsettled:
             self._settle()
-        row = ranking.scan(self._core, shape)
+        row = ranking.scan(self._at, shape)
         return None if row < 0 else row
 
     def release(self, shape: int, place: Place) -> None:
@@ -248,6 +255,10 @@ class Placer:
 
     # -- inside
 
+    def _placed(self) -> Place:
+        work = self._work
+        return int(work.nodes[0]), tuple(work.pick[: work.state[kernels.PICKED]].tolist())
+
     def _shift(self, allocation: Allocation, tenant: str, sign: int) -> None:
         cluster = self.cluster
         row = cluster.row[allocation.node]
@@ -266,7 +277,7 @@ class Placer:
         pick = self._work.pick
         for at, slot in enumerate(slots):
             pick[at] = slot
-        ranking.shift(self._core, row, *amounts, len(slots), milli, tenant)
+        ranking.shift(self._at, row, *amounts, len(slots), milli, tenant)
 
     def _adopt(self, shape: int, origin: Placer) -> None:
         """Begin with what the origin knows of the shape, if nothing has changed there since."""
@@ -280,7 +291,7 @@ class Placer:
     def _decide(self, shape: int, tenant: int, row: int, count: int) -> int:
         if self._unsettled:
             self._settle()
-        return int(ranking.decide(self._core, shape, tenant, row, count, LAG if self._origin is None else 0))
+        return int(ranking.decide(self._at, shape, tenant, row, count, self._lag))
 
     def _refresh(self, shape: int) -> int:
         return self._decide(shape, 0, -1, 0)
@@ -288,7 +299,7 @@ class Placer:
     def _count(self, shape: int) -> None:
         if self._unsettled:
             self._settle()
-        ranking.count(self._core, shape)
+        ranking.count(self._at, shape)
 
     def _settle(self) -> None:
         """Work in nodes and a mix that were set: new classes, new sizes, and which values and rankings still hold."""
@@ -297,7 +308,7 @@ class Placer:
         if self._entered != cluster.version:
             self._changed = None
         for row in sorted(self._changed or ()):
-            ranking.leave(self._core, row)
+            ranking.leave(self._at, row)
         cluster.rank_names()
         self._frag = frag_of(self.wanted, cluster, self.features, before)
         if self._frag.memo is not before.memo:
@@ -309,7 +320,7 @@ class Placer:
             self._ranks.seen[:] = self._ranks.counted[:] = -1
         self._follow()
         for row in range(rows) if self._changed is None else sorted(self._changed):
-            ranking.shift(self._core, row, 0, 0, 0, 0, 0, 0)
+            ranking.shift(self._at, row, 0, 0, 0, 0, 0, 0)
         self._changed = set()
 
     def _follow(self) -> None:
@@ -334,12 +345,13 @@ class Placer:
     def _bind(self) -> None:
         arrays = (self.cluster.rows, self._states, self.table.asks, self._ranks, self._frag, self._work)
         if self._bound is None or any(map(is_not, arrays, self._bound)):
-            self._core, self._bound = kernels.core_of(*arrays), arrays
+            self._core, self._bound = core_of(*arrays), arrays
+            self._at = address_of(self._core, ranking.layout())
 
 
 def _ranks(shapes: int, rows: int) -> Ranks:
     return Ranks(
-        key=np.empty((shapes, STATES_PER_ROW * rows), np.int64),
+        key=np.zeros((shapes, _most(rows)), np.int64),
         seen=np.full(shapes, -1, np.int64),
         copies=np.empty((shapes, rows), np.int32),
         total=np.zeros(shapes, np.int64),
@@ -347,8 +359,13 @@ def _ranks(shapes: int, rows: int) -> Ranks:
     )
 
 
+def _most(rows: int) -> int:
+    """Numbers of states: whole blocks, and like the rows a power of two."""
+    return max(STATES_PER_ROW * rows, ranking.BLOCK)
+
+
 def _states(rows: int, slots: int) -> States:
-    most = STATES_PER_ROW * rows
+    most = _most(rows)
     return States(
         klass=np.zeros(most, np.int32),
         slots=np.zeros(most, np.int32),
@@ -359,6 +376,7 @@ def _states(rows: int, slots: int) -> States:
         value=np.zeros(most, np.int64),
         mark=np.zeros(most, np.uint64),
         top=np.full(most, -1, np.int32),
+        most=np.zeros((most, 2), np.int64),
         empty=np.full(most, kernels.EMPTY, np.int64),
         chain=np.full(most, -1, np.int32),
         buckets=np.full(2 * most, -1, np.int32),
@@ -373,7 +391,8 @@ def _work(slots: int, rows: int) -> Work:
         pick=np.zeros(slots, np.int32),
         islands=np.zeros(slots + 1, np.int32),
         stack=np.zeros(rows, np.int32),
-        least=np.zeros(STATES_PER_ROW * rows, np.int64),
+        least=np.zeros(_most(rows) // ranking.BLOCK, np.int64),
+        unknown=np.zeros(ranking.BLOCK + 1, np.int32),
         nodes=np.empty(kernels.BATCH, np.int32),
         slots=np.empty((kernels.BATCH, slots), np.int32),
         state=np.zeros(8, np.int64),

@@ -7,32 +7,25 @@ content and name is total, and a key says nothing about cpu, memory and scratch,
 
 from __future__ import annotations
 
-from scheduler.placement.compiled import entry, inlined, kernel
+from scheduler.placement.compiled import called, inlined, kernel
+from scheduler.placement.core import Core, core_at, layout_read
 from scheduler.placement.kernels import (
-    CARDS,
     COST_BITS,
+    CPU,
     EMPTY,
     LIVE,
+    MEMORY,
     MILLI,
     NOWHERE,
     PICKED,
-    SAME_ISLAND,
     TENANT,
     TIE_MOST,
     TURN,
     UNKNOWN,
     WHOLE,
-    Asks,
-    Core,
-    Frag,
     Ints,
     Longs,
-    Ranks,
-    Rows,
-    States,
-    Work,
     copies_of,
-    count_islands,
     fits,
     weigh,
 )
@@ -47,12 +40,16 @@ from scheduler.placement.states import (
 
 BLOCK = 64
 """States whose least key is looked for together."""
+MASK_SLOTS = 8
+"""Device slots of a place that ``place`` puts into its result."""
+NO_PLACE, IN_WORK = -1, -2
 
 
 @inlined
-def _touch(rows: Rows, states: States, frag: Frag, r: int) -> None:
+def _touch(core: Core, r: int) -> None:
     """Row ``r`` has changed."""
-    enter_state(rows, states, frag, r)
+    rows = core.rows
+    enter_state(rows, core.states, core.frag, r)
     now = rows.clock[0]
     rows.log[now & (rows.log.shape[0] - 1)] = r
     rows.last[r] = now
@@ -60,56 +57,53 @@ def _touch(rows: Rows, states: States, frag: Frag, r: int) -> None:
 
 
 @inlined
-def _shift(
-    rows: Rows,
-    states: States,
-    frag: Frag,
-    work: Work,
-    r: int,
-    cpu: int,
-    memory: int,
-    scratch: int,
-    count: int,
-    milli: int,
-    tenant: int,
-) -> None:
+def _shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int) -> None:
+    rows, pick = core.rows, core.work.pick
     rows.free[r, 0] -= cpu
     rows.free[r, 1] -= memory
     rows.free[r, 2] -= scratch
     for i in range(count):
-        d = work.pick[i]
+        d = pick[i]
         rows.milli[r, d] -= milli
         if milli > 0:
             rows.holder[r, d] = tenant
         if rows.milli[r, d] >= WHOLE:
             rows.holder[r, d] = 0
-    _touch(rows, states, frag, r)
+    _touch(core, r)
 
 
-@entry
-def shift(core: Core, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int) -> None:
+@called
+def layout() -> int:
+    """What these kernels were compiled for: for ``core.address_of``."""
+    return layout_read()
+
+
+@called
+def shift(address: int, r: int, cpu: int, memory: int, scratch: int, count: int, milli: int, tenant: int) -> None:
     """Take amounts from row ``r``, and ``milli`` of each of the first ``count`` slots of ``work.pick``.
 
     Negative amounts give back; none at all only say that the row has changed.
     """
-    _shift(core.rows, core.states, core.frag, core.work, r, cpu, memory, scratch, count, milli, tenant)
+    _shift(core_at(address), r, cpu, memory, scratch, count, milli, tenant)
 
 
-@entry
-def leave(core: Core, r: int) -> None:
+@called
+def leave(address: int, r: int) -> None:
     """Row ``r`` is about to have another name or node: take it out of its state until it is shifted."""
+    core = core_at(address)
     leave_state(core.rows, core.states, r)
 
 
 @kernel
-def _weigh(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int, r: int) -> int:
+def _weigh(core: Core, s: int, r: int) -> int:
     """``weigh`` of a row."""
-    return weigh(rows, asks, frag, work, s, r)
+    return weigh(core.rows, core.asks, core.frag, core.work, s, r)
 
 
 @inlined
-def _hear(states: States, ranks: Ranks, s: int) -> None:
+def _hear(core: Core, s: int) -> None:
     """The shape hears of every state that is new to it."""
+    states, ranks = core.states, core.ranks
     now, seen, size = states.clock[BIRTHS], ranks.seen[s], states.log.shape[0]
     is_new = seen < 0 or now - seen > size
     for at in range(0 if is_new else seen, states.clock[USED] if is_new else now):
@@ -120,111 +114,143 @@ def _hear(states: States, ranks: Ranks, s: int) -> None:
 
 
 @inlined
-def _least(states: States, work: Work, key: Longs) -> int:
-    """The least key of states that have rows, and by block in ``work.least``."""
-    used, empty, least = states.clock[USED], states.empty, NOWHERE
-    for b in range((used + BLOCK - 1) // BLOCK):
-        mine = NOWHERE
-        for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
-            mine = min(mine, key[q] + empty[q])
-        work.least[b] = mine
-        least = min(least, mine)
+def _least(key: Longs, empty: Longs, least: Longs) -> int:
+    """The least key of states that have rows, and by block in ``least``."""
+    all_least = NOWHERE
+    for b in range(key.shape[0] // BLOCK):
+        least[b] = mine = _least_of(key, empty, b)
+        all_least = min(all_least, mine)
+    return all_least
+
+
+@inlined
+def _least_of(key: Longs, empty: Longs, b: int) -> int:
+    """The least key of a block."""
+    least, key, empty = NOWHERE, key[b * BLOCK :], empty[b * BLOCK :]
+    for i in range(BLOCK):
+        least = min(least, key[i] + empty[i])
+    return least
+
+
+@inlined
+def _least_above(key: Longs, empty: Longs, b: int, bound: int) -> int:
+    """The least key of a block that is more than ``bound``."""
+    least, key, empty = NOWHERE, key[b * BLOCK :], empty[b * BLOCK :]
+    for i in range(BLOCK):
+        mine = key[i] + empty[i]
+        least = min(least, mine if mine > bound else NOWHERE)
     return least
 
 
 @kernel
-def _learn(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
+def _learn(core: Core, s: int) -> int:
     """Weigh the shape on every state that has rows and was not weighed yet. Returns ``_least``."""
-    _hear(states, ranks, s)
-    key, used = ranks.key[s], states.clock[USED]
-    least = _least(states, work, key)
+    _hear(core, s)
+    states, work, used = core.states, core.work, _used(core)
+    key, empty, by_block = core.ranks.key[s, :used], states.empty[:used], work.least
+    least = _least(key, empty, by_block)
     if least != UNKNOWN:
         return least
     least = NOWHERE
-    for b in range((used + BLOCK - 1) // BLOCK):
-        if work.least[b] == UNKNOWN:
-            mine = NOWHERE
-            for q in range(b * BLOCK, min(b * BLOCK + BLOCK, used)):
-                if key[q] + states.empty[q] == UNKNOWN:
-                    key[q] = weigh(states, asks, frag, work, s, q)
-                mine = min(mine, key[q] + states.empty[q])
-            work.least[b] = mine
-        least = min(least, work.least[b])
+    for b in range(used // BLOCK):
+        if by_block[b] == UNKNOWN:
+            count, unknown = 0, work.unknown
+            for q in range(b * BLOCK, b * BLOCK + BLOCK):
+                unknown[count] = q
+                count += key[q] + empty[q] == UNKNOWN
+            for i in range(count):
+                q = unknown[i]
+                key[q] = weigh(states, core.asks, core.frag, work, s, q)
+            by_block[b] = _least_of(key, empty, b)
+        least = min(least, by_block[b])
     return least
 
 
+@inlined
+def _used(core: Core) -> int:
+    """States in use, in whole blocks."""
+    return -(-core.states.clock[USED] // BLOCK) * BLOCK
+
+
+@inlined
+def _first(core: Core, s: int, q: int) -> int:
+    """The first row of a state on which the shape fits; -1: none."""
+    asks, states = core.asks, core.states
+    if asks.ask[s, CPU] > states.most[q, CPU] or asks.ask[s, MEMORY] > states.most[q, MEMORY]:
+        return -1
+    r = states.top[q]
+    return r if fits(core.rows, asks, s, r) else _look(core, s, q)
+
+
 @kernel
-def _first(rows: Rows, asks: Asks, work: Work, s: int, root: int) -> int:
-    """The first row of a heap on which the shape fits; -1: none."""
-    stack, links, depth, found = work.stack, rows.links, 1, -1
-    stack[0] = root
+def _look(core: Core, s: int, q: int) -> int:
+    """Likewise by looking through its heap. If there is none, it is known what its rows have at most."""
+    rows, asks, states, stack = core.rows, core.asks, core.states, core.work.stack
+    links, order, rank, free, most = rows.links, rows.order, rows.rank, rows.free, states.most
+    depth, found, cpu, memory = 1, -1, 0, 0
+    stack[0] = states.top[q]
     while depth > 0:
         depth -= 1
         r = stack[depth]
-        if found >= 0 and not comes_before(rows, r, found):
+        if found >= 0 and not comes_before(order, rank, r, found):
             continue
         if fits(rows, asks, s, r):
             found = r
             continue
+        cpu, memory = max(cpu, free[r, CPU]), max(memory, free[r, MEMORY])
         for side in range(2):
             if links[r, side] >= 0:
                 stack[depth] = links[r, side]
                 depth += 1
+    if found < 0:
+        most[q, CPU], most[q, MEMORY] = cpu, memory
     return found
 
 
-@inlined
-def _best(rows: Rows, states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, s: int) -> int:
+@kernel
+def _best(core: Core, s: int) -> int:
     """The best row of a shape; -1: none."""
-    key, least = ranks.key[s], _learn(states, asks, ranks, frag, work, s)
+    least = _learn(core, s)
+    rows, states, used = core.rows, core.states, _used(core)
+    key, empty, by_block = core.ranks.key[s, :used], states.empty[:used], core.work.least
     while least < EMPTY // 2:
         found, after = -1, NOWHERE
-        for b in range((states.clock[USED] + BLOCK - 1) // BLOCK):
-            if work.least[b] > least:
-                after = min(after, work.least[b])
+        for b in range(used // BLOCK):
+            if by_block[b] != least:
                 continue
-            work.least[b] = NOWHERE
-            for q in range(b * BLOCK, min(b * BLOCK + BLOCK, states.clock[USED])):
-                mine = key[q] + states.empty[q]
-                if mine > least:
-                    work.least[b] = min(work.least[b], mine)
-                elif mine == least:
-                    r = states.top[q]
-                    if not fits(rows, asks, s, r):
-                        r = _first(rows, asks, work, s, r)
-                    if r >= 0 and (found < 0 or comes_before(rows, r, found)):
+            for q in range(b * BLOCK, b * BLOCK + BLOCK):
+                if key[q] + empty[q] == least:
+                    r = _first(core, s, q)
+                    if r >= 0 and (found < 0 or comes_before(rows.order, rows.rank, r, found)):
                         found = r
-            after = min(after, work.least[b])
         if found >= 0:
             return found
+        for b in range(used // BLOCK):
+            if by_block[b] == least:
+                by_block[b] = _least_above(key, empty, b, least)
+            after = min(after, by_block[b])
         least = after
     return -1
 
 
-@entry
-def room(core: Core, s: int, key: Longs) -> None:
+@called
+def room(address: int, s: int, key: Longs) -> None:
     """Cost and tie of the shape by row, into ``key``."""
-    _learn(core.states, core.asks, core.ranks, core.frag, core.work, s)
-    _room(core.rows, core.asks, core.ranks, s, key)
-
-
-@kernel
-def _room(rows: Rows, asks: Asks, ranks: Ranks, s: int, key: Longs) -> None:
+    core = core_at(address)
+    _learn(core, s)
+    rows, asks, keys = core.rows, core.asks, core.ranks.key[s]
     for r in range(key.shape[0]):
         key[r, 0], key[r, 1] = NOWHERE, 0
-        mine = ranks.key[s, rows.state[r]] if rows.state[r] >= 0 and fits(rows, asks, s, r) else NOWHERE
+        mine = keys[rows.state[r]] if rows.state[r] >= 0 and fits(rows, asks, s, r) else NOWHERE
         if mine != NOWHERE:
             key[r, 0], key[r, 1] = mine >> COST_BITS, ((mine & TIE_MOST) << 48) + rows.order[r]
 
 
-@entry
-def count(core: Core, s: int) -> None:
+@called
+def count(address: int, s: int) -> None:
     """Work every change into the shape's copies. Placing does not need them."""
-    _count(core.rows, core.asks, core.ranks, core.work, s)
-
-
-@kernel
-def _count(rows: Rows, asks: Asks, ranks: Ranks, work: Work, s: int) -> None:
+    core = core_at(address)
+    rows, ranks = core.rows, core.ranks
     now, seen, size = rows.clock[0], ranks.counted[s], rows.log.shape[0]
     is_new = seen < 0 or now - seen > size
     if is_new:
@@ -233,72 +259,82 @@ def _count(rows: Rows, asks: Asks, ranks: Ranks, work: Work, s: int) -> None:
     for at in range(0 if is_new else seen, rows.klass.shape[0] if is_new else now):
         r = at if is_new else rows.log[at & (size - 1)]
         if is_new or rows.last[r] == at:
-            copies = copies_of(rows, asks, work, s, r)
+            copies = copies_of(rows, core.asks, core.work, s, r)
             ranks.total[s] += copies - ranks.copies[s, r]
             ranks.copies[s, r] = copies
     ranks.counted[s] = now
 
 
-@entry
-def decide(core: Core, s: int, tenant: int, row: int, count: int, lag: int) -> int:
+@called
+def place(address: int, s: int, tenant: int, row: int, lag: int) -> int:
+    """``decide`` for one copy, with the place in the result: 256 times the row, and the mask of slots.
+
+    NO_PLACE if there is none; IN_WORK if the slots are not a mask of eight, in order: look into ``work``.
+    """
+    core = core_at(address)
+    if _decide(core, s, tenant, row, 1, lag) == 0:
+        return NO_PLACE
+    work, mask, after = core.work, 0, 0
+    for i in range(work.state[PICKED]):
+        slot = work.pick[i]
+        if slot < after or slot >= MASK_SLOTS:
+            return IN_WORK
+        mask |= 1 << slot
+        after = slot + 1
+    return (work.nodes[0] << MASK_SLOTS) + mask
+
+
+@called
+def decide(address: int, s: int, tenant: int, row: int, count: int, lag: int) -> int:
     """Take ``count`` copies, each from the row that is best then (or from ``row`` if it is not negative).
 
     Rows go to ``work.nodes``, the slots of copy ``i`` to ``work.slots[i]``. Returns how many found a place; for a
     ``count`` of 0, the best row (-1: none). ``lag``: with each copy, one other shape learns the states that are new to
     it if those are more than so many (0: never); this bounds how long one decision can take.
     """
-    return _decide(core.rows, core.states, core.asks, core.ranks, core.frag, core.work, s, tenant, row, count, lag)
+    return _decide(core_at(address), s, tenant, row, count, lag)
 
 
 @kernel
-def _decide(
-    rows: Rows,
-    states: States,
-    asks: Asks,
-    ranks: Ranks,
-    frag: Frag,
-    work: Work,
-    s: int,
-    tenant: int,
-    row: int,
-    count: int,
-    lag: int,
-) -> int:
+def _decide(core: Core, s: int, tenant: int, row: int, count: int, lag: int) -> int:
+    work, ask = core.work, core.asks.ask[s]
     for i in range(max(count, 1)):
-        r = row if row >= 0 else _best(rows, states, asks, ranks, frag, work, s)
+        r = row if row >= 0 else _best(core, s)
         if count == 0:
             return r
         if lag > 0 and row < 0:
-            _catch_up(states, asks, ranks, frag, work, lag)
+            _catch_up(core, lag)
         if r < 0:
             return i
-        _weigh(rows, asks, frag, work, s, r)
-        picked, part, ask = work.state[PICKED], asks.ask[s, MILLI], asks.ask
+        _weigh(core, s, r)
+        picked, part = work.state[PICKED], ask[MILLI]
         work.nodes[i] = r
         for j in range(picked):
             work.slots[i, j] = work.pick[j]
-        milli, holder = (part, ask[s, TENANT]) if part > 0 else (WHOLE, tenant)
-        _shift(rows, states, frag, work, r, ask[s, 0], ask[s, 1], ask[s, 2], picked, milli, holder)
+        milli, holder = (part, ask[TENANT]) if part > 0 else (WHOLE, tenant)
+        _shift(core, r, ask[0], ask[1], ask[2], picked, milli, holder)
     return count
 
 
 @inlined
-def _catch_up(states: States, asks: Asks, ranks: Ranks, frag: Frag, work: Work, lag: int) -> None:
+def _catch_up(core: Core, lag: int) -> None:
     """Let the next shape in turn learn, if more than ``lag`` states are new to it."""
-    turn = work.state[TURN]
-    if states.clock[BIRTHS] - ranks.seen[turn] > lag:
-        _learn(states, asks, ranks, frag, work, turn)
-    work.state[TURN] = turn + 1 if turn + 1 < work.state[LIVE] else 0
+    state = core.work.state
+    turn = state[TURN]
+    if core.states.clock[BIRTHS] - core.ranks.seen[turn] > lag:
+        _learn(core, turn)
+    state[TURN] = turn + 1 if turn + 1 < state[LIVE] else 0
 
 
-@entry
-def best_but(core: Core, s: int, barred: Ints, saved: Ints) -> int:
+@called
+def best_but(address: int, s: int, barred: Ints, saved: Ints) -> int:
     """The best row that is none of ``barred`` (each once); -1: none. ``saved``: scratch, a place per barred row."""
+    core = core_at(address)
     rows, states = core.rows, core.states
     for i in range(barred.shape[0]):
         saved[i] = rows.state[barred[i]]
         leave_state(rows, states, barred[i])
-    found = _best(rows, states, core.asks, core.ranks, core.frag, core.work, s)
+    found = _best(core, s)
     for i in range(barred.shape[0]):
         if saved[i] >= 0:
             rows.state[barred[i]] = saved[i]
@@ -306,71 +342,15 @@ def best_but(core: Core, s: int, barred: Ints, saved: Ints) -> int:
     return found
 
 
-@entry
-def scan(core: Core, s: int) -> int:
+@called
+def scan(address: int, s: int) -> int:
     """The best row by weighing every row again, without states or keys: what ``decide`` must find. -1: none."""
-    return _scan(core.rows, core.asks, core.frag, core.work, s)
-
-
-@kernel
-def _scan(rows: Rows, asks: Asks, frag: Frag, work: Work, s: int) -> int:
+    core = core_at(address)
+    rows, asks = core.rows, core.asks
     found, least = -1, NOWHERE
     for r in range(rows.klass.shape[0]):
         if rows.klass[r] >= 0 and fits(rows, asks, s, r):
-            key = _weigh(rows, asks, frag, work, s, r)
-            if key < least or (key == least and key != NOWHERE and comes_before(rows, r, found)):
+            key = _weigh(core, s, r)
+            if key < least or (key == least and key != NOWHERE and comes_before(rows.order, rows.rank, r, found)):
                 found, least = r, key
     return found
-
-
-@entry
-def nearest(core: Core, s: int, best_row: Longs, best_have: Longs, counts: Longs) -> None:
-    """Why rows that the shape would fit on if they were empty take no copy now, by the first condition they fail.
-
-    Conditions, in the order of ``fit.refusal``: cards, island, cpu, memory, scratch. Per condition: the row that has
-    most (then by rank of its name), what it has, and how many rows fail there. ``counts`` begin at 0.
-    """
-    _nearest(core.rows, core.asks, core.work, s, best_row, best_have, counts)
-
-
-@kernel
-def _nearest(rows: Rows, asks: Asks, work: Work, s: int, best_row: Longs, best_have: Longs, counts: Longs) -> None:
-    for r in range(rows.klass.shape[0]):
-        klass = rows.klass[r]
-        if klass < 0 or not asks.empty[s, klass] or copies_of(rows, asks, work, s, r) > 0:
-            continue
-        stage, have = _lack(rows, asks, work, s, r)
-        row = best_row[stage]
-        if (
-            counts[stage] == 0
-            or have > best_have[stage]
-            or (have == best_have[stage] and rows.rank[r] < rows.rank[row])
-        ):
-            best_row[stage], best_have[stage] = r, have
-        counts[stage] += 1
-
-
-@kernel
-def _lack(rows: Rows, asks: Asks, work: Work, s: int, r: int) -> tuple[int, int]:
-    """The first condition a row fails, and what it has of it."""
-    ask, slots, klass = asks.ask[s], rows.slots[r], rows.klass[r]
-    if ask[MILLI] > 0:
-        most = 0
-        for d in range(slots):
-            if asks.group[s, klass, d] > 0 and (rows.holder[r, d] == 0 or rows.holder[r, d] == ask[TENANT]):
-                most = max(most, rows.milli[r, d])
-        if most < ask[MILLI]:
-            return 0, most
-    elif ask[CARDS] > 0:
-        free = count_islands(rows, asks, work, s, r)
-        if free < ask[CARDS]:
-            return 0, free
-        most = 0
-        for island in range(1, slots + 1):
-            most = max(most, work.islands[island])
-        if ask[SAME_ISLAND] > 0 and most < ask[CARDS]:
-            return 1, most
-    for i in range(3):
-        if ask[i] > 0 and rows.free[r, i] < ask[i]:
-            return 2 + i, rows.free[r, i]
-    return 2, rows.free[r, 0]

@@ -19,6 +19,8 @@ from scheduler.placement.kernels import (
     MEMORY,
     MIB_PER_CPU_MILLI,
     Frag,
+    Ints,
+    Longs,
     Rows,
     States,
 )
@@ -32,24 +34,23 @@ SPARE = 256
 
 
 @inlined
-def comes_before(rows: Rows, a: int, b: int) -> bool:
+def comes_before(order: Longs, rank: Ints, a: int, b: int) -> bool:
     """Whether row ``a`` goes before row ``b`` of the same state."""
-    return bool(rows.order[a] < rows.order[b] or (rows.order[a] == rows.order[b] and rows.rank[a] < rows.rank[b]))
+    return bool(order[a] < order[b] or (order[a] == order[b] and rank[a] < rank[b]))
 
 
 @kernel
-def _merged(rows: Rows, a: int, b: int) -> int:
+def _merged(links: Ints, order: Longs, rank: Ints, a: int, b: int) -> int:
     """The root of two heaps made one (skew heaps: Sleator and Tarjan, 1986). The caller sets the root's parent."""
     if a < 0 or b < 0:
         return max(a, b)
-    links = rows.links
-    if comes_before(rows, b, a):
+    if comes_before(order, rank, b, a):
         a, b = b, a
     root = a
     while True:
         rest = links[a, SECOND]
         links[a, SECOND] = links[a, FIRST]
-        if rest >= 0 and comes_before(rows, rest, b):
+        if rest >= 0 and comes_before(order, rank, rest, b):
             rest, b = b, rest
         links[a, FIRST] = b
         links[b, PARENT] = a
@@ -58,13 +59,13 @@ def _merged(rows: Rows, a: int, b: int) -> int:
         a, b = b, rest
 
 
-@kernel
+@inlined
 def leave_state(rows: Rows, states: States, r: int) -> None:
     """Take a row out of its state."""
     links = rows.links
     if rows.state[r] < 0:
         return
-    parent, heir = links[r, PARENT], _merged(rows, links[r, FIRST], links[r, SECOND])
+    parent, heir = links[r, PARENT], _merged(links, rows.order, rows.rank, links[r, FIRST], links[r, SECOND])
     if heir >= 0:
         links[heir, PARENT] = parent
     if parent < 0:
@@ -80,18 +81,19 @@ def leave_state(rows: Rows, states: States, r: int) -> None:
     rows.state[r] = -1
 
 
-@kernel
+@inlined
 def join_state(rows: Rows, states: States, r: int) -> None:
     """Put a row back into the state that it left, or into another."""
-    q = rows.state[r]
+    q, most, free = rows.state[r], states.most, rows.free
     if states.top[q] < 0:
-        states.empty[q] = 0
+        states.empty[q], most[q, CPU], most[q, MEMORY] = 0, 0, 0
         states.clock[HELD] += 1
-    states.top[q] = root = _merged(rows, states.top[q], r)
+    most[q, CPU], most[q, MEMORY] = max(most[q, CPU], free[r, CPU]), max(most[q, MEMORY], free[r, MEMORY])
+    states.top[q] = root = _merged(rows.links, rows.order, rows.rank, states.top[q], r)
     rows.links[root, PARENT] = -1
 
 
-@kernel
+@inlined
 def enter_state(rows: Rows, states: States, frag: Frag, r: int) -> None:
     """Work out the state of a row that has changed and put it there."""
     leave_state(rows, states, r)

@@ -1,0 +1,63 @@
+import pytest
+
+from scheduler.model.job import Resources
+from scheduler.placement import ranking
+from scheduler.placement.cluster import Cluster
+from scheduler.placement.core import address_of
+from scheduler.placement.fit import Demand
+from scheduler.placement.placer import Placer
+from tests.builders import a_node
+
+
+def a_placer(*nodes):
+    placer = Placer(Cluster())
+    for node in nodes:
+        placer.set_node(node)
+    return placer
+
+
+def shape(placer, **ask):
+    return placer.shape(Demand(resources=Resources(**ask), lane="pool", tenant=""))
+
+
+def test_a_place_names_slots_beyond_the_eighth():
+    placer = a_placer(a_node(cpus=64, cards=12, island=12))
+    assert placer.place(shape(placer, cpu_milli=0, memory_mib=0, cards=9)) == (0, tuple(range(9)))
+    assert placer.place(shape(placer, cpu_milli=0, memory_mib=0, cards=2)) == (0, (9, 10))
+    assert placer.place(shape(placer, cpu_milli=0, memory_mib=0, cards=2)) is None
+
+
+def test_a_gang_over_two_islands_takes_the_fuller_one_first():
+    placer = a_placer(a_node(cpus=64, cards=6, island=3))
+    one, four = (shape(placer, cpu_milli=0, memory_mib=0, cards=cards) for cards in (1, 4))
+    assert placer.place(one) == (0, (0,))
+    first = placer.place(four)
+    assert first == (0, (3, 4, 5, 1))
+    placer.release(four, first)
+    assert placer.place_many(four, 2) == [first]
+
+
+def test_nodes_that_had_too_little_are_looked_at_again_when_they_have_more():
+    placer = a_placer(a_node("n1", cpus=24), a_node("n2", cpus=24))
+    most, little, asked = (shape(placer, cpu_milli=cpu, memory_mib=0) for cpu in (23_400, 200, 500))
+    assert {placer.place(most)[0] for _ in range(2)} == {0, 1}
+    for row in (0, 1):
+        placer.take(little, row)
+    assert placer.place(asked) is None
+    assert placer.place(asked) is None
+    placer.release(little, (1, ()))
+    assert placer.place(asked) == (1, ())
+
+
+def test_an_empty_node_takes_all_it_has_however_coarse_its_levels():
+    placer = a_placer(a_node(cpus=24, memory_mib=5))  # three levels of 1 MiB
+    assert placer.place(shape(placer, cpu_milli=0, memory_mib=6)) is None
+    assert placer.place(shape(placer, cpu_milli=0, memory_mib=5)) == (0, ())
+    assert placer.place(shape(placer, cpu_milli=0, memory_mib=1)) is None
+
+
+def test_kernels_compiled_for_other_arrays_are_refused():
+    placer = a_placer(a_node())
+    placer.shape(Demand(resources=Resources(cpu_milli=1), lane="pool", tenant=""))
+    with pytest.raises(RuntimeError, match="other arrays"):
+        address_of(placer._core, ranking.layout() + 1)
