@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.chunk import chunk_size
 from scheduler.engine.evict import Evictor
 from scheduler.engine.expected import Expected
-from scheduler.engine.gaps import Gaps, Stretch
-from scheduler.engine.guard import Ends, Guard, Promise
+from scheduler.engine.gaps import Gaps, Held, Stretch
+from scheduler.engine.guard import Guard, Promise, Stay
 from scheduler.engine.kept import Slots
-from scheduler.engine.leave import Leavers
+from scheduler.engine.leave import LEAST_MS, Leavers
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
@@ -166,11 +167,12 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
-            end_ms = self.now_ms + (self.leavers.term_ms(candidate) or candidate.run_ms)
+            end_ms, term_ms = self.now_ms + candidate.run_ms, self.leavers.term_ms(candidate)
             last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
+            leaves_ms = min(self.now_ms + term_ms, end_ms) if term_ms else 0
+            stay = Stay(end_ms=end_ms, last_ms=last_ms, leaves_ms=leaves_ms)
             with self.guard.without(self.slots.get(candidate.key)):
-                ranks = candidate.step.ranks
-                promised = self.guard.barred(candidate.demand, end_ms, last_ms, candidate.job.tenant, ranks)
+                promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, candidate.step.ranks)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
@@ -187,7 +189,7 @@ class Trial:
 
     def _lease(self, candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str) -> Lease:
         job, step = candidate.job, candidate.step
-        leaves_for = self._leaves_for(candidate, allocations)
+        leaves_for = self._leaves_for(candidate)
         indices = tuple(islice(candidate.tasks, candidate.chunk))
         candidate.left -= len(indices)
         candidate.parallel_left -= 1
@@ -203,16 +205,15 @@ class Trial:
             leaves_for=leaves_for,
         )
 
-    def _leaves_for(self, candidate: Candidate, allocations: tuple[Allocation, ...]) -> str:
-        """The job for whose start the lease is to be stopped: of those ahead, the first on its nodes or on any.
+    def _leaves_for(self, candidate: Candidate) -> str:
+        """The job for whose start the lease is to be stopped: the first of those ahead, wherever it is promised.
 
-        On any, because where that start is made depends on what ends first.
+        Wherever, because where that start is made depends on what ends first.
         """
         if not self.promises or not self.leavers.term_ms(candidate):
             return ""
-        here = self.guard.delayed(allocation.node for allocation in allocations)
-        first = next(iter((*(promise for promise in here if not promise.is_slot), *self.promises)))
-        self.calls_ms.append(first.start_ms - candidate.step.grace_ms)
+        first = self.promises[0]
+        self.calls_ms.append(first.start_ms - max(candidate.step.grace_ms, LEAST_MS))
         return first.job_id
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +250,7 @@ class Trial:
 
     def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
         """The same for its promised start: what leaves for it is told in time to be gone with the others."""
-        lead_ms = self.leavers.lead_ms(nodes)
+        lead_ms = self.leavers.lead_ms(nodes, candidate.job.id) if self.leave(candidate) else None
         if lead_ms is None:
             return False, ()
         call_ms = next((p.start_ms for p in self.promises if (p.job_id, p.step) == candidate.key), 0) - lead_ms
@@ -275,6 +276,12 @@ class Trial:
         self.expected.stop(stop.lease_id for stop in stops)
         return stops
 
+    def leave(self, candidate: Candidate) -> str:
+        """The candidate's job if what leaves for it is told in time: it is the first with a promise, or would be."""
+        first = self.promises[0] if self.promises else None
+        is_first = first is None or (first.job_id, first.step) == candidate.key
+        return candidate.job.id if is_first else ""
+
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
         shape = self.state.shapes.of(candidate.demand)
@@ -289,12 +296,13 @@ class Trial:
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
         """The nodes of the start that is promised; none when there never will be one."""
-        step, tenant = candidate.step, candidate.job.tenant
+        step, tenant, leave = candidate.step, candidate.job.tenant, self.leave(candidate)
         if self.slots:
-            found = self.gaps(self.expected.ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
+            ends = partial(self.expected.ends, for_job=leave)
+            found = self.gaps(ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
         else:
             found = self.guard.earliest(
-                candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together
+                candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together, leave=leave
             )
         if found is None:
             return ()
@@ -307,6 +315,7 @@ class Trial:
             allocations=allocations,
             start_ms=start_ms,
             end_ms=start_ms + candidate.run_ms,
+            is_first=bool(leave),
         )
         self.keep(promise)
         return promise.nodes
@@ -337,7 +346,7 @@ class Trial:
             latest_ms=latest_ms,
         )
 
-    def gaps(self, ends: Ends) -> Gaps:
+    def gaps(self, ends: Held) -> Gaps:
         """What is free when, if what is held ends as ``ends`` says."""
         return Gaps(self.guard, ends, self.calendar, self.state.shapes.features)
 
