@@ -13,6 +13,7 @@ from scheduler.engine.evict import Evictor
 from scheduler.engine.expected import Expected
 from scheduler.engine.gaps import Gaps, Held, Stretch
 from scheduler.engine.guard import Guard, Promise, Stay
+from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
 from scheduler.engine.leave import LEAST_MS, Leavers
 from scheduler.engine.state import State
@@ -53,6 +54,7 @@ class Trial:
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.awaited: list[Seat] = []
         """Seats that are kept and not free yet."""
+        self.headroom = Headroom(state, quotas, self.seats, self.expected)
         self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
         self.promises: list[Promise] = []
         self.slots = Slots(state, quotas)
@@ -75,10 +77,15 @@ class Trial:
         candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
+        self._set_chunk(candidate)
+        candidate.blocked = self._needed_ahead(candidate)
+        if candidate.blocked is not None:
+            return None
         allocations = self._place(candidate, seat)
         if not allocations:
             return None
         amounts = candidate.amounts_on(len(allocations))
+        self.headroom.start(candidate, amounts, self._stay(candidate))
         self.quotas.take(candidate.queue, amounts, candidate.job.id)
         self.floors.take(candidate.job.kind, amounts)
         for name, seats in candidate.step.resources.licences:
@@ -118,12 +125,32 @@ class Trial:
         block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)
         return quota_reason(block) if block is not None else None
 
-    def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
-        step, job = candidate.step, candidate.job
+    def _set_chunk(self, candidate: Candidate) -> None:
+        """How many tasks one lease carries, which says how long it lasts."""
         if not candidate.chunk:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
-            candidate.chunk = chunk_size(step, candidate.record, self.policy, slots)
+            candidate.chunk = chunk_size(candidate.step, candidate.record, self.policy, slots)
+
+    def _stay(self, candidate: Candidate) -> Stay:
+        """Until when a lease of the candidate would be there."""
+        end_ms, term_ms = self.now_ms + candidate.run_ms, self.leavers.term_ms(candidate)
+        last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
+        return Stay(end_ms=end_ms, last_ms=last_ms, leaves_ms=min(self.now_ms + term_ms, end_ms) if term_ms else 0)
+
+    def _needed_ahead(self, candidate: Candidate) -> Reason | None:
+        """What it would hold of a limit is needed by a start that is promised; as a reason."""
+        if not self.promises:
+            return None
+        promise = self.headroom.delayed(candidate, candidate.amounts, self._stay(candidate))
+        if promise is None:
+            return None
+        in_s = max(0, promise.start_ms - self.now_ms) // 1000
+        message = f"would hold what job {promise.job_id} may not do without under a limit when it starts, in {in_s} s"
+        return Reason(kind=ReasonKind.RESERVATION, resource=promise.job_id, message=message)
+
+    def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
+        step, job = candidate.step, candidate.job
         if candidate.slot_nodes:
             return self._sit(candidate)
         barred = self.barred(candidate)
@@ -167,12 +194,9 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
-            end_ms, term_ms = self.now_ms + candidate.run_ms, self.leavers.term_ms(candidate)
-            last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
-            leaves_ms = min(self.now_ms + term_ms, end_ms) if term_ms else 0
-            stay = Stay(end_ms=end_ms, last_ms=last_ms, leaves_ms=leaves_ms)
+            stay, ranks = self._stay(candidate), candidate.step.ranks
             with self.guard.without(self.slots.get(candidate.key)):
-                promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, candidate.step.ranks)
+                promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
@@ -318,6 +342,7 @@ class Trial:
             is_first=bool(leave),
         )
         self.keep(promise)
+        self.headroom.keep(promise, candidate)
         return promise.nodes
 
     def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
