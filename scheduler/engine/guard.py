@@ -133,7 +133,7 @@ class Guard:
         found = {id(p): p for name in names for p in self._on.get(name, ())}
         return sorted(found.values(), key=lambda p: (p.start_ms, p.job_id, p.step))
 
-    def earliest(  # noqa: PLR0917 (all of them decide)
+    def earliest(
         self,
         demand: Demand,
         ranks: int,

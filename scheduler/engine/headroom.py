@@ -42,18 +42,28 @@ class Headroom:
         self._expected = expected
         self._owners: list[tuple[Promise, Candidate]] = []
         self._known: dict[int, _Then] = {}
-        """By position in ``_owners``; worked out when somebody comes near a limit."""
+        """By promise; worked out when somebody comes near a limit."""
 
     def keep(self, promise: Promise, owner: Candidate) -> None:
         """A start is promised."""
         self._owners.append((promise, owner))
+        self._known.clear()
+
+    def drop(self, promise: Promise) -> None:
+        """It has begun."""
+        self._owners = [kept for kept in self._owners if kept[0] is not promise]
+        self._known.clear()
+
+    def allows(self, promise: Promise, owner: Candidate) -> bool:
+        """Whether the limits will let it start then, beside the starts that were promised before it."""
+        return not self._owners or self._then(promise, owner).passes()
 
     def delayed(self, candidate: Candidate, amounts: Amounts, stay: Stay) -> Promise | None:
         """The first promise whose start a limit would forbid if the candidate held ``amounts`` for so long."""
-        for at, (promise, owner) in enumerate(self._owners):
+        for promise, owner in self._owners:
             if promise.start_ms >= stay.until_ms(promise) or owner is candidate or self._is_far(owner, candidate):
                 continue
-            then = self._known.get(at) or self._known.setdefault(at, self._then(promise, owner))
+            then = self._known.get(id(promise)) or self._known.setdefault(id(promise), self._then(promise, owner))
             if not then.passes():
                 continue  # not this one's doing
             with_it = _taken(then, candidate, amounts, 1)

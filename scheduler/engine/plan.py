@@ -42,6 +42,8 @@ class Draft:
     """And seats kept for those who are moved, and for whom."""
     left_over: list[Candidate] = field(default_factory=list)
     """Steps with tasks left, in the order they were reached."""
+    reached: set[tuple[str, str]] = field(default_factory=set)
+    """Steps that were passed over."""
     barred: Sequence[Wait] = ()
     """Steps that may not start, with the reason."""
     steer_ms: int = 0
@@ -137,8 +139,14 @@ def drafted(
     # 8. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
     if any(any(queue.guaranteed) for queue in tree):
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
-    # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start. Where
+    # several do, they are all promised theirs before anybody starts ahead of his turn.
     del draft.left_over[unsteered:]
+    if policy.promises_max > 1:
+        draft.trial.in_turn = True
+        _place_all(draft, Order(tree, state.totals, draft.shares, entries))
+        draft.trial.in_turn = False
+        del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
     return draft
 
@@ -174,6 +182,8 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
     """Leases for everything that fits. ``only``: as long as this is true of it; others come later."""
     trial, explain = draft.trial, draft.explain
     while (candidate := order.peek()) is not None:
+        if trial.in_turn and len(trial.promises) >= trial.promises_max:
+            break
         full = bool(trial.shut) or len(draft.starts) >= trial.policy.starts_per_cycle
         wanted = only is None or only(candidate)
         amounts = _start(draft, candidate) if candidate.left and wanted and not full else None
@@ -186,7 +196,8 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         draft.left_over.append(candidate)
         if full and not explain:
             break  # nothing more starts, and nobody asks why
-        if only is None and not full:
+        if only is None and not full and candidate.key not in draft.reached:
+            draft.reached.add(candidate.key)
             draft.preempts += trial.pass_over(candidate)
             draft.preempts += drain(trial, candidate)
             if trial.policy.backfill is Backfill.NONE and candidate.blocked is None:

@@ -159,8 +159,8 @@ def _first(  # noqa: PLR0917 (all of them decide)
     model, ranks = place
     shapes, demand = trial.state.shapes, _on(candidate.demand, model)
     names = [name for name in shapes.possible(shapes.of(demand)) if name not in but]
-    gaps = trial.gaps(trial.expected.lasts)
-    asked = replace(trial.stretch(candidate, ranks, length), demand=demand, latest_ms=by_ms - length)
+    gaps = trial.starts.gaps(trial.expected.lasts)
+    asked = replace(trial.starts.stretch(candidate, ranks, length), demand=demand, latest_ms=by_ms - length)
     amounts = amounts_of(demand.resources, ranks)
     for _ in range(TRIES):
         found = gaps.earliest(asked, names)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.chunk import chunk_size
 from scheduler.engine.evict import Evictor
 from scheduler.engine.expected import Expected
-from scheduler.engine.gaps import Gaps, Held, Stretch
 from scheduler.engine.guard import Guard, Promise, Stay
 from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
 from scheduler.engine.leave import LEAST_MS, Leavers
+from scheduler.engine.starts import Starts
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
@@ -26,7 +25,7 @@ from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, capacity, thousandths
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
-from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
+from scheduler.queueing.calendar import Calendar, Floors
 from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
 from scheduler.queueing.tasks import tries
 
@@ -54,6 +53,7 @@ class Trial:
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.awaited: list[Seat] = []
         """Seats that are kept and not free yet."""
+        self.starts = Starts(state, self.guard, self.expected, self.leavers, self.calendar, now_ms)
         self.headroom = Headroom(state, quotas, self.seats, self.expected)
         self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
         self.promises: list[Promise] = []
@@ -63,6 +63,10 @@ class Trial:
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
+        self.in_turn = False
+        """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
+        self._seated = 0
+        """Leases that started where they would have been promised a start."""
         self._kept: set[str] = set()
         """Nodes with promises that wait for what runs to end by itself."""
         self._shapes_started: set[Demand] = set()
@@ -93,6 +97,7 @@ class Trial:
         self._shapes_started.add(candidate.demand)
         if candidate.key in self.slots:
             self.guard.drop(self.slots.pop(candidate.key))
+        self.fulfil(candidate)
         self.expected.start(candidate, allocations, lease_id)
         return self._lease(candidate, allocations, lease_id)
 
@@ -153,6 +158,8 @@ class Trial:
         step, job = candidate.step, candidate.job
         if candidate.slot_nodes:
             return self._sit(candidate)
+        if self.in_turn and seat is None and (self.promises or self._seated < self.promises_max):
+            return self._in_turn(candidate)
         barred = self.barred(candidate)
         if seat is not None:
             barred |= frozenset(self.search.nodes).difference(seat.nodes)
@@ -163,6 +170,16 @@ class Trial:
             if found:
                 return found
         return ()
+
+    def _in_turn(self, candidate: Candidate) -> tuple[Allocation, ...]:
+        """The place where its start would be promised, if that is now: so it starts where it was promised before."""
+        promise = self.starts.promise(candidate, self._possible(candidate), self.leave(candidate), gaps=True)
+        if promise is None or promise.start_ms > self.now_ms:
+            return ()
+        self._seated += 1
+        for allocation in promise.allocations:
+            self.search.hold(allocation, candidate.job.tenant)
+        return promise.allocations
 
     def _sit(self, candidate: Candidate) -> tuple[Allocation, ...]:
         """The nodes that its slot names; nothing where another slot that was overstayed has taken the room."""
@@ -195,7 +212,7 @@ class Trial:
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
             stay, ranks = self._stay(candidate), candidate.step.ranks
-            with self.guard.without(self.slots.get(candidate.key)):
+            with self.guard.without(self.slots.get(candidate.key) or self.promise_of(candidate)):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
 
@@ -234,9 +251,9 @@ class Trial:
 
         Wherever, because where that start is made depends on what ends first.
         """
-        if not self.promises or not self.leavers.term_ms(candidate):
+        first = self.promises[0] if self.promises else None
+        if first is None or not first.is_first or not self.leavers.term_ms(candidate):
             return ""
-        first = self.promises[0]
         self.calls_ms.append(first.start_ms - max(candidate.step.grace_ms, LEAST_MS))
         return first.job_id
 
@@ -246,6 +263,8 @@ class Trial:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
         if candidate.key in self.slots:
             candidate.blocked = candidate.blocked or self._until_slot(candidate)
+            return ()
+        if self.promise_of(candidate) is not None:
             return ()
         may_stop = self.evictor.may_try(candidate)
         if not candidate.left or (not may_stop and self.evictor.is_full and len(self.promises) >= self.promises_max):
@@ -320,30 +339,17 @@ class Trial:
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
         """The nodes of the start that is promised; none when there never will be one."""
-        step, tenant, leave = candidate.step, candidate.job.tenant, self.leave(candidate)
-        if self.slots:
-            ends = partial(self.expected.ends, for_job=leave)
-            found = self.gaps(ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
-        else:
-            found = self.guard.earliest(
-                candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together, leave=leave
-            )
-        if found is None:
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=self._has_gaps)
+        if promise is None or not self.headroom.allows(promise, candidate):
             return ()
-        start_ms, allocations = found
-        promise = Promise(
-            job_id=candidate.job.id,
-            step=step.name,
-            tenant=tenant,
-            demand=candidate.demand,
-            allocations=allocations,
-            start_ms=start_ms,
-            end_ms=start_ms + candidate.run_ms,
-            is_first=bool(leave),
-        )
         self.keep(promise)
         self.headroom.keep(promise, candidate)
         return promise.nodes
+
+    @property
+    def _has_gaps(self) -> bool:
+        """Whether more than one start may be kept, so that there is room between them."""
+        return bool(self.slots) or self.promises_max > 1
 
     def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
         """A start is promised: what comes later must not delay it."""
@@ -353,27 +359,22 @@ class Trial:
         self.promises.append(promise)
         self.guard.add(promise)
 
+    def promise_of(self, candidate: Candidate) -> Promise | None:
+        """What was promised to the candidate in this plan."""
+        return next((p for p in self.promises if (p.job_id, p.step) == candidate.key), None)
+
+    def fulfil(self, candidate: Candidate) -> None:
+        """It starts: what was promised to it is kept no longer."""
+        promise = self.promise_of(candidate)
+        if promise is not None:
+            self.promises.remove(promise)
+            self.guard.drop(promise)
+            self.headroom.drop(promise)
+
     def keep_slot(self, promise: Promise) -> None:
         """A slot is kept before anything else."""
         self.slots[promise.job_id, promise.step] = promise
         self.guard.add(promise)
-
-    def stretch(self, candidate: Candidate, ranks: int, length_ms: int, latest_ms: int = FOREVER_MS) -> Stretch:
-        """What the candidate needs to run for so long, from now on."""
-        return Stretch(
-            demand=candidate.demand,
-            ranks=ranks,
-            together=candidate.step.together,
-            tenant=candidate.job.tenant,
-            queues=ancestors(self.state.queues, candidate.queue),
-            length_ms=length_ms,
-            from_ms=self.now_ms,
-            latest_ms=latest_ms,
-        )
-
-    def gaps(self, ends: Held) -> Gaps:
-        """What is free when, if what is held ends as ``ends`` says."""
-        return Gaps(self.guard, ends, self.calendar, self.state.shapes.features)
 
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""

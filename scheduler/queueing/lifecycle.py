@@ -262,9 +262,7 @@ def lease_stopping(record: LeaseRecord, event: LeaseStopping) -> LeaseRecord:
     """A stop was decided. The first one stays."""
     if record.stopping or record.closed_ms:
         return record
-    return replace(
-        record, stopping=True, stopping_ms=event.at_ms, stop_reason=event.reason, stop_charged=event.charged
-    )
+    return replace(record, stopping=True, stopping_ms=event.at_ms, stop_reason=event.reason, stop_charged=event.charged)
 
 
 def lease_after(record: LeaseRecord, attempts: Sequence[AttemptRecord]) -> LeaseRecord:

@@ -252,6 +252,7 @@ class Witness:
                 ahead[did.key] = did.start_ms, did.nodes
             elif did.what == "start":
                 self.backfilled += bool(ahead)
+                self.bound.pop(did.key, None)
 
 
 @contextmanager
