@@ -113,12 +113,13 @@ class Guard:
 
     @contextmanager
     def without(self, promise: Promise | None) -> Iterator[None]:
-        """As if a promise had not been made; None: with all of them."""
-        if promise is not None:
-            self.drop(promise)
+        """As if a promise had not been made; with all of them where it is None or not kept here."""
+        if promise is None or not any(kept is promise for kept in self.on(promise.allocations[0].node)):
+            yield
+            return
+        self.drop(promise)
         yield
-        if promise is not None:
-            self.add(promise)
+        self.add(promise)
 
     def on(self, name: str) -> Sequence[Promise]:
         """Promises on a node."""

@@ -1,4 +1,4 @@
-"""What queues may hold and licences have seats for, when a promised start comes: what starts before must leave it that."""
+"""What queues may hold and licences have seats for when a promised start comes: what starts before leaves it that."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ class Headroom:
         """It has begun."""
         self._owners = [kept for kept in self._owners if kept[0] is not promise]
         self._known.clear()
+
+    @property
+    def owners(self) -> tuple[tuple[Promise, Candidate], ...]:
+        """The promises in order, and whose they are."""
+        return tuple(self._owners)
 
     def allows(self, promise: Promise, owner: Candidate) -> bool:
         """Whether the limits will let it start then, beside the starts that were promised before it."""

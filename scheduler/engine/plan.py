@@ -98,6 +98,23 @@ def drafted(
     explain: bool = False,
 ) -> Draft:
     """Who starts, who is stopped, and what is kept for whom. ``now_ms`` is not before the state's."""
+    draft = _drafted(state, now_ms, policy, jobs, queues, explain=explain, strict=False)
+    if policy.promises_max > 1 and draft.trial.promises and draft.starts and not draft.trial.holds():
+        return _drafted(state, now_ms, policy, jobs, queues, explain=explain, strict=True)
+    return draft
+
+
+def _drafted(
+    state: State,
+    now_ms: int,
+    policy: Policy,
+    jobs: Mapping[str, JobRecord],
+    queues: Mapping[str, Queue],
+    *,
+    explain: bool,
+    strict: bool,
+) -> Draft:
+    """``strict``: see :attr:`Trial.is_strict`."""
     tree = tuple({**state.queues, **queues}.values())
     # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     entries, barred = sort_steps(state, now_ms, policy, jobs)
@@ -108,6 +125,7 @@ def drafted(
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
+    draft.trial.is_strict = strict
     # 3. Keep the slots of promised deadlines; those whose time has come start.
     for candidate in keep(draft.trial, chain.from_iterable(entries.values())):
         _start(draft, candidate)
@@ -139,8 +157,8 @@ def drafted(
     # 8. Then queues that hold less than they are guaranteed, so that what is taken back for them is theirs.
     if any(any(queue.guaranteed) for queue in tree):
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
-    # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start. Where
-    # several do, they are all promised theirs before anybody starts ahead of his turn.
+    # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    # Where several do, all are promised theirs before anybody starts ahead of his turn.
     del draft.left_over[unsteered:]
     if policy.promises_max > 1:
         draft.trial.in_turn = True

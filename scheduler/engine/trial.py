@@ -63,6 +63,8 @@ class Trial:
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
+        self.is_strict = False
+        """What starts ahead of its turn ends before, or is where nobody could be who was promised a start."""
         self.in_turn = False
         """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
         self._seated = 0
@@ -173,7 +175,9 @@ class Trial:
 
     def _in_turn(self, candidate: Candidate) -> tuple[Allocation, ...]:
         """The place where its start would be promised, if that is now: so it starts where it was promised before."""
-        promise = self.starts.promise(candidate, self._possible(candidate), self.leave(candidate), gaps=True)
+        barred = self.barred(candidate) if self.slots else frozenset[str]()
+        names = [name for name in self._possible(candidate) if name not in barred]
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=True)
         if promise is None or promise.start_ms > self.now_ms:
             return ()
         self._seated += 1
@@ -212,9 +216,16 @@ class Trial:
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
             stay, ranks = self._stay(candidate), candidate.step.ranks
-            with self.guard.without(self.slots.get(candidate.key) or self.promise_of(candidate)):
+            own = self.slots.get(candidate.key) or self.promise_of(candidate)
+            with self.guard.without(own):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
+            promised |= self._wanted(stay, own) if self.is_strict else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
+
+    def _wanted(self, stay: Stay, own: Promise | None) -> frozenset[str]:
+        """Nodes where a promised start could be, wherever it is, that the stay would outlast the time until."""
+        late = ((p, c) for p, c in self.headroom.owners if p is not own and p.start_ms < stay.end_ms)
+        return frozenset(name for _, candidate in late for name in self._possible(candidate))
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
@@ -370,6 +381,28 @@ class Trial:
             self.promises.remove(promise)
             self.guard.drop(promise)
             self.headroom.drop(promise)
+
+    def holds(self) -> bool:
+        """Whether the next plan would promise nobody a later start, if everything goes on as expected.
+
+        What starts ahead of its turn may leave room for each start where it is promised, and yet move one to a place
+        where it is in the way of the next.
+        """
+        owners = self.headroom.owners
+        for promise, _ in owners:
+            self.guard.drop(promise)
+        again: list[Promise] = []
+        for promise, candidate in owners:
+            found = self.starts.promise(candidate, self._possible(candidate), promise.leave, gaps=self._has_gaps)
+            if found is None or found.start_ms > promise.start_ms:
+                break
+            again.append(found)
+            self.guard.add(found)
+        for found in again:
+            self.guard.drop(found)
+        for promise, _ in owners:
+            self.guard.add(promise)
+        return len(again) == len(owners)
 
     def keep_slot(self, promise: Promise) -> None:
         """A slot is kept before anything else."""

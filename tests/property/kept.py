@@ -54,7 +54,7 @@ class World:
         )
         self.work_ms: dict[str, int] = {}
         self.jobs: list[Job] = [self._warm_up(number) for number in range(1, WARM_UP + 1)]
-        gap_ms = draw.choice((10, 20, 40)) * S * 16 // self.cards
+        gap_ms = draw.choice((5, 10, 20)) * S * 16 // self.cards
         at_ms = 10 * S
         for number in range(WARM_UP + 1, WARM_UP + jobs + 1):
             at_ms += 1 + int(draw.expovariate(1 / gap_ms))
@@ -212,7 +212,7 @@ class Witness:
         if record is None or record.state.is_final or record.cancelled:
             del self.bound[kept.key]
             return
-        starts = set[Key]()
+        starts, at = set[Key](), 0
         ahead: dict[Key, tuple[int, tuple[str, ...]]] = {}
         for did in log:
             if did.key == kept.key and did.what != "pass":
@@ -225,11 +225,13 @@ class Witness:
                 return
             if did.what == "pass":
                 continue
-            promised = kept.ahead.get(did.key)
-            if promised is None or did.key in starts:
-                del self.bound[kept.key]  # something else than backfill: it goes ahead by the order
+            order = list(kept.ahead)
+            known = did.key in order and did.key not in starts and order.index(did.key) >= at
+            if not known or (did.what == "start" and did.start_ms < kept.ahead[did.key][0]):
+                del self.bound[kept.key]  # something else than backfill: the order has changed, or one ahead is early
                 self.void += 1
                 return
+            at = order.index(did.key)
             if did.what == "start":
                 starts.add(did.key)
             else:
