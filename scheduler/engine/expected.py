@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms
@@ -27,21 +27,14 @@ class Expected:
         """By node: what this plan starts, with its expected end."""
         self._begun: dict[str, Candidate] = {}
         """By lease this plan starts, whose it is."""
-        self._ranks: dict[str, int] = {}
-        """Likewise, on how many places."""
         self._known: dict[tuple[str, str], list[End]] = {}
 
-    def start(self, candidate: Candidate, allocations: Collection[Allocation], lease_id: str) -> None:
+    def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
         """The plan starts a lease."""
-        self._begun[lease_id], self._ranks[lease_id] = candidate, len(allocations)
+        self._begun[lease_id] = candidate
         for allocation in allocations:
             end = (self._now_ms + candidate.likely_ms, allocation, lease_id)
             self._started.setdefault(allocation.node, []).append(end)
-
-    def of_plan(self) -> Iterator[tuple[Candidate, int, int]]:
-        """``(whose, ranks, expected end)`` of the leases this plan starts."""
-        for lease_id, candidate in self._begun.items():
-            yield candidate, self._ranks[lease_id], self._now_ms + candidate.likely_ms
 
     def stop(self, lease_ids: Iterable[str]) -> None:
         """The plan stops leases."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
@@ -54,7 +54,7 @@ class Trial:
         self.awaited: list[Seat] = []
         """Seats that are kept and not free yet."""
         self.starts = Starts(state, self.guard, self.expected, self.leavers, self.calendar, now_ms)
-        self.headroom = Headroom(state, quotas, self.seats, self.expected)
+        self.headroom = Headroom(quotas, self.seats)
         self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
         self.promises: list[Promise] = []
         self.slots = Slots(state, quotas)
@@ -91,7 +91,6 @@ class Trial:
         if not allocations:
             return None
         amounts = candidate.amounts_on(len(allocations))
-        self.headroom.start(candidate, amounts, self._stay(candidate))
         self.quotas.take(candidate.queue, amounts, candidate.job.id)
         self.floors.take(candidate.job.kind, amounts)
         for name, seats in candidate.step.resources.licences:
@@ -149,11 +148,11 @@ class Trial:
         """What it would hold of a limit is needed by a start that is promised; as a reason."""
         if not self.promises:
             return None
-        promise = self.headroom.delayed(candidate, candidate.amounts, self._stay(candidate))
+        promise = self.headroom.needed_by(candidate)
         if promise is None:
             return None
         in_s = max(0, promise.start_ms - self.now_ms) // 1000
-        message = f"would hold what job {promise.job_id} may not do without under a limit when it starts, in {in_s} s"
+        message = f"would use up a limit that job {promise.job_id} needs, which is expected to start in {in_s} s"
         return Reason(kind=ReasonKind.RESERVATION, resource=promise.job_id, message=message)
 
     def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
@@ -307,20 +306,32 @@ class Trial:
         lead_ms = self.leavers.lead_ms(nodes, candidate.job.id) if self.leave(candidate) else None
         if lead_ms is None:
             return False, ()
-        call_ms = next((p.start_ms for p in self.promises if (p.job_id, p.step) == candidate.key), 0) - lead_ms
-        if call_ms > self.now_ms + 1:
-            self.calls_ms.append(call_ms)
+        promise = self.promise_of(candidate)
+        start_ms = promise.start_ms if promise is not None else self.now_ms
+        if start_ms - lead_ms > self.now_ms + 1:
+            self.calls_ms.append(start_ms - lead_ms)
         self.evictor.expect(self.leavers.ending(nodes, lead_ms))
-        return self._stop_for(candidate, nodes, promised=True)
+        presumed = self._presumed(promise) if self.promises_max > 1 and promise is not None else frozenset[str]()
+        return self._stop_for(candidate, nodes, max(start_ms - self.now_ms, LEAST_MS), presumed)
+
+    def _presumed(self, promise: Promise) -> frozenset[str]:
+        """Leases on the very devices that were promised: others were promised theirs with the rest in mind."""
+        devices = {device for allocation in promise.allocations for device in allocation.devices}
+        held = (key for name in promise.nodes for key in self.state.leases_of_node.get(name, ()))
+        return frozenset(
+            key
+            for key in held
+            if any(devices.intersection(a.devices) for a in self.state.leases[key].lease.allocations)
+        )
 
     def _stop_for(
-        self, candidate: Candidate, names: Sequence[str], *, promised: bool = False
+        self, candidate: Candidate, names: Sequence[str], promised_ms: int = 0, presumed: Collection[str] = ()
     ) -> tuple[bool, tuple[Preempt, ...]]:
-        """Whether stops make room for the candidate, and those that are new. ``promised``: of what leaves for it."""
+        """Whether stops make room for the candidate, and those that are new. ``promised_ms``: of what leaves for it."""
         free = [name for name in names if name not in self._kept]
         if self.evictor.fits_when_stopped(candidate, free):
             return True, ()
-        stops = self.evictor.victims(candidate, free, promised=promised)
+        stops = self.evictor.victims(candidate, free, promised_ms, presumed)
         self.expected.stop(stop.lease_id for stop in stops)
         return bool(stops), stops
 
@@ -351,7 +362,7 @@ class Trial:
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
         """The nodes of the start that is promised; none when there never will be one."""
         promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=self._has_gaps)
-        if promise is None or not self.headroom.allows(promise, candidate):
+        if promise is None or not self.headroom.allows(candidate):
             return ()
         self.keep(promise)
         self.headroom.keep(promise, candidate)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from scheduler.engine import Engine
 from scheduler.engine.candidates import Candidate
+from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
 from scheduler.model.event import Event, JobCancelled
@@ -145,7 +146,7 @@ class Did:
     """One thing a plan did, in the order in which it did it."""
 
     what: str
-    """``start``, ``promise`` or ``pass`` (reached and left waiting)."""
+    """``start``, ``promise``, ``pass`` (reached and left waiting) or ``taken`` (others would take its room)."""
     key: Key
     start_ms: int = 0
     nodes: tuple[str, ...] = ()
@@ -212,10 +213,16 @@ class Witness:
         if record is None or record.state.is_final or record.cancelled:
             del self.bound[kept.key]
             return
+        if any(did.key == kept.key and did.what == "taken" for did in log):
+            del self.bound[kept.key]
+            self.void += 1
+            return
         starts, at = set[Key](), 0
         ahead: dict[Key, tuple[int, tuple[str, ...]]] = {}
         for did in log:
-            if did.key == kept.key and did.what != "pass":
+            if did.key == kept.key and did.what in {"start", "promise"}:
+                if not kept.ahead.keys() <= ahead.keys() | starts:
+                    break
                 self._compare(plan, kept, did)
                 if did.what == "start":
                     del self.bound[kept.key]
@@ -223,7 +230,7 @@ class Witness:
                 else:
                     kept.start_ms, kept.ahead = min(kept.start_ms, did.start_ms), ahead
                 return
-            if did.what == "pass":
+            if did.what in {"pass", "taken"}:
                 continue
             order = list(kept.ahead)
             known = did.key in order and did.key not in starts and order.index(did.key) >= at
@@ -236,9 +243,13 @@ class Witness:
                 starts.add(did.key)
             else:
                 ahead[did.key] = did.start_ms, did.nodes
-        if plan.now_ms > kept.start_ms:
-            self.broken.append(f"{kept} has no start at {plan.now_ms}")
-            del self.bound[kept.key]
+        else:
+            if plan.now_ms > kept.start_ms:
+                self.broken.append(f"{kept} has no start at {plan.now_ms}")
+                del self.bound[kept.key]
+            return
+        del self.bound[kept.key]  # who was ahead of it is no longer
+        self.void += 1
 
     def _compare(self, plan: Plan, kept: Kept, did: Did) -> None:
         if did.start_ms > kept.start_ms + (self.allowance_ms if did.what == "promise" else 0):
@@ -246,9 +257,10 @@ class Witness:
 
     def _note(self, plan: Plan, log: tuple[Did, ...]) -> None:
         ahead: dict[Key, tuple[int, tuple[str, ...]]] = {}
+        taken = {did.key for did in log if did.what == "taken"}
         for did in log:
             if did.what == "promise":
-                if did.key not in self.bound and not (ahead and self.first_only):
+                if did.key not in taken.union(self.bound) and not (ahead and self.first_only):
                     self.bound[did.key] = Kept(did.key, plan.now_ms, did.start_ms, dict(ahead))
                     self.made += 1
                 ahead[did.key] = did.start_ms, did.nodes
@@ -257,10 +269,24 @@ class Witness:
                 self.bound.pop(did.key, None)
 
 
+def taken_by_others(evictor: Evictor, candidate: Candidate, chosen: Sequence[str]) -> bool:
+    """Likewise: nobody is stopped for the candidate, because somebody ahead without a promise would take the room."""
+    found = TAKEN(evictor, candidate, chosen)
+    if found:
+        Spied.log.append(Did("taken", candidate.key))
+    return found
+
+
+TAKEN = Evictor._taken_by_others
+
+
 @contextmanager
 def spying() -> Iterator[None]:
     """Plans are made on trials that tell what they did."""
-    with patch("scheduler.engine.plan.Trial", Spied):
+    with (
+        patch("scheduler.engine.plan.Trial", Spied),
+        patch.object(Evictor, "_taken_by_others", taken_by_others),
+    ):
         yield
 
 
