@@ -99,12 +99,12 @@ class Evictor:
     ) -> tuple[Preempt, ...]:
         """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help.
 
-        ``promised_ms``: its start there is promised, in so long; what leaves for that is stopped, and nobody else. If it
-        can be, only those who were ``presumed`` to leave, and nobody who needs longer than that to go.
+        ``promised_ms``: its start there is promised, in so long; what leaves for that is stopped, and nobody else. If
+        it can be, just those who were ``presumed`` to leave, and nobody who needs longer than that to go.
         """
         promised = promised_ms > 0
         with self._as_expected():
-            chosen = self._cheapest(candidate, names, promised_ms, presumed) if presumed else ()
+            chosen = self._all_of(candidate, names, promised_ms, presumed) if presumed else ()
             chosen = chosen or self._cheapest(candidate, names, promised_ms)
             if not chosen and promised:
                 chosen = self._cheapest(candidate, names, FOREVER_MS)
@@ -159,14 +159,19 @@ class Evictor:
             if not left:
                 return
 
-    def _cheapest(
-        self, candidate: Candidate, names: Sequence[str], promised_ms: int, among: Collection[str] | None = None
+    def _all_of(
+        self, candidate: Candidate, names: Sequence[str], promised_ms: int, presumed: Collection[str]
     ) -> tuple[str, ...]:
+        """These, cheap or not, if that is enough and they leave for it."""
+        possible = self._possible(candidate, frozenset(names), promised_ms)
+        leases = frozenset(victim.lease_id for victim, _ in possible if victim.lease_id in presumed)
+        enough = leases and self._fits(candidate, names, leases) and self._stays_above(leases)
+        return tuple(sorted(leases, key=number_of)) if enough else ()
+
+    def _cheapest(self, candidate: Candidate, names: Sequence[str], promised_ms: int) -> tuple[str, ...]:
         found: list[Victim] = []
         reclaimed: dict[str, tuple[str, Amounts]] = {}
         for victim, why in self._possible(candidate, frozenset(names), promised_ms):
-            if among is not None and victim.lease_id not in among:
-                continue
             found.append(victim)
             if why is Ground.GUARANTEE:
                 reclaimed[victim.lease_id] = self._share(victim.lease_id)[:2]

@@ -57,6 +57,27 @@ class Starts:
             is_first=bool(leave),
         )
 
+    def hold(self, kept: Sequence[tuple[Promise, Candidate, Sequence[str]]]) -> bool:
+        """Whether none of several promises would be later if they were all made again, one after the other.
+
+        What starts ahead of its turn may leave room for each start where it is promised, and yet move one to a place
+        where it is in the way of the next. ``kept``: each with its nodes, empty or not.
+        """
+        for promise, _, _ in kept:
+            self._guard.drop(promise)
+        again: list[Promise] = []
+        for promise, candidate, names in kept:
+            found = self.promise(candidate, names, promise.leave, gaps=True)
+            if found is None or found.start_ms > promise.start_ms:
+                break
+            again.append(found)
+            self._guard.add(found)
+        for found in again:
+            self._guard.drop(found)
+        for promise, _, _ in kept:
+            self._guard.add(promise)
+        return len(again) == len(kept)
+
     def stretch(self, candidate: Candidate, ranks: int, length_ms: int, latest_ms: int = FOREVER_MS) -> Stretch:
         """What the candidate needs to run for so long, from now on."""
         return Stretch(

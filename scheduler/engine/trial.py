@@ -14,6 +14,7 @@ from scheduler.engine.guard import Guard, Promise, Stay
 from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
 from scheduler.engine.leave import LEAST_MS, Leavers
+from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason
 from scheduler.engine.starts import Starts
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
@@ -22,11 +23,11 @@ from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
-from scheduler.placement.fit import Demand, capacity, thousandths
+from scheduler.placement.fit import Demand, capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.queueing.calendar import Calendar, Floors
-from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
+from scheduler.queueing.quota import Quotas, ancestors
 from scheduler.queueing.tasks import tries
 
 
@@ -69,8 +70,7 @@ class Trial:
         """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
         self._seated = 0
         """Leases that started where they would have been promised a start."""
-        self._kept: set[str] = set()
-        """Nodes with promises that wait for what runs to end by itself."""
+        self._kept: set[str] = set()  # nodes with promises that wait for what runs to end by itself
         self._shapes_started: set[Demand] = set()
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,13 +105,11 @@ class Trial:
     def limit(self, candidate: Candidate) -> Reason | None:
         """A limit that holds whatever is free, as a reason."""
         if not candidate.parallel_left:
-            message = f"runs at most {candidate.step.max_parallel} tasks at once, as its job file says"
-            return Reason(kind=ReasonKind.PARALLEL_LIMIT, message=message)
+            return parallel_reason(candidate.step)
         for name, seats in candidate.step.resources.licences:
             free, needed = self.seats.get(name, 0), seats * candidate.step.ranks
             if free < needed:
-                message = f"needs {needed} seats of licence {name}; {max(free, 0)} are free"
-                return Reason(kind=ReasonKind.LICENCE, resource=name, message=message)
+                return licence_reason(name, needed, free)
         return self.quota(candidate)
 
     def is_below_floor(self, candidate: Candidate) -> bool:
@@ -146,14 +144,8 @@ class Trial:
 
     def _needed_ahead(self, candidate: Candidate) -> Reason | None:
         """What it would hold of a limit is needed by a start that is promised; as a reason."""
-        if not self.promises:
-            return None
-        promise = self.headroom.needed_by(candidate)
-        if promise is None:
-            return None
-        in_s = max(0, promise.start_ms - self.now_ms) // 1000
-        message = f"would use up a limit that job {promise.job_id} needs, which is expected to start in {in_s} s"
-        return Reason(kind=ReasonKind.RESERVATION, resource=promise.job_id, message=message)
+        promise = self.headroom.needed_by(candidate) if self.promises else None
+        return needed_reason(promise.job_id, promise.start_ms - self.now_ms) if promise is not None else None
 
     def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
         step, job = candidate.step, candidate.job
@@ -361,17 +353,13 @@ class Trial:
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
         """The nodes of the start that is promised; none when there never will be one."""
-        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=self._has_gaps)
+        gaps = bool(self.slots) or self.promises_max > 1
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps)
         if promise is None or not self.headroom.allows(candidate):
             return ()
         self.keep(promise)
         self.headroom.keep(promise, candidate)
         return promise.nodes
-
-    @property
-    def _has_gaps(self) -> bool:
-        """Whether more than one start may be kept, so that there is room between them."""
-        return bool(self.slots) or self.promises_max > 1
 
     def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
         """A start is promised: what comes later must not delay it."""
@@ -394,26 +382,9 @@ class Trial:
             self.headroom.drop(promise)
 
     def holds(self) -> bool:
-        """Whether the next plan would promise nobody a later start, if everything goes on as expected.
-
-        What starts ahead of its turn may leave room for each start where it is promised, and yet move one to a place
-        where it is in the way of the next.
-        """
-        owners = self.headroom.owners
-        for promise, _ in owners:
-            self.guard.drop(promise)
-        again: list[Promise] = []
-        for promise, candidate in owners:
-            found = self.starts.promise(candidate, self._possible(candidate), promise.leave, gaps=self._has_gaps)
-            if found is None or found.start_ms > promise.start_ms:
-                break
-            again.append(found)
-            self.guard.add(found)
-        for found in again:
-            self.guard.drop(found)
-        for promise, _ in owners:
-            self.guard.add(promise)
-        return len(again) == len(owners)
+        """Whether the next plan would promise nobody a later start, if everything goes on as expected."""
+        kept = [(promise, candidate, self._possible(candidate)) for promise, candidate in self.headroom.owners]
+        return self.starts.hold(kept)
 
     def keep_slot(self, promise: Promise) -> None:
         """A slot is kept before anything else."""
@@ -424,19 +395,3 @@ class Trial:
         """The promises as actions."""
         for p in (*self.slots.values(), *self.promises):
             yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
-
-
-def quota_reason(block: Block) -> Reason:
-    """A block of the queue tree as a sentence with the numbers."""
-    name = f"queue {block.queue}" if block.queue else "the farm"
-    show = {"cpu": "vCPU", "memory": "MiB of memory", "card": "cards", "mig": "MIG instances"}.get(block.resource, "")
-    if block.rule is Rule.JOBS:
-        message = f"{name} runs {block.held} jobs at once, as many as it may"
-    else:
-        asked, held, most, kept = (
-            thousandths(n) if block.resource != "memory" else str(n)
-            for n in (block.asked, block.held, block.most, block.kept)
-        )
-        message = f"asks for {asked} {show} more; {name} holds {held} of at most {most}"
-        message += f", and other queues keep {kept} for themselves" if block.kept else ""
-    return Reason(kind=ReasonKind.QUOTA, resource=block.queue or block.resource, message=message)
