@@ -31,7 +31,10 @@ WARM_UP = 6
 SAID_PERMILLE = 960
 """What tasks take of what their owner says: all of a bucket of what is learned is then at least the truth, and the time
 limit of each task cuts it down to that."""
+ALLOWANCE_MS = 1
+"""In the plan that stops what leaves for it a start is promised a millisecond later, behind what was stopped before."""
 Key = tuple[str, str]
+Ahead = dict[Key, tuple[int, tuple[str, ...]]]
 
 
 class World:
@@ -184,8 +187,40 @@ class Kept:
     key: Key
     made_ms: int
     start_ms: int
-    ahead: dict[Key, tuple[int, tuple[str, ...]]]
+    ahead: Ahead
     """Who was promised a start ahead of it, when and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How a plan came to a step that was promised a start."""
+
+    did: Did | None
+    """Its start, or its promise anew; None: neither."""
+    ahead: Ahead
+    """Who was promised a start ahead of it this time."""
+
+
+def reached(kept: Kept, log: tuple[Did, ...]) -> Reached | None:
+    """None: the promise is void, because something else than backfill happened ahead of it."""
+    if any(did.key == kept.key and did.what == "taken" for did in log):
+        return None
+    order, at, started, ahead = list(kept.ahead), 0, set[Key](), Ahead()
+    for did in log:
+        if did.what in {"pass", "taken"}:
+            continue
+        if did.key == kept.key:
+            return Reached(did, ahead) if kept.ahead.keys() <= ahead.keys() | started else None
+        if did.key not in order[at:] or did.key in started:
+            return None  # it goes ahead by the order, which has changed
+        if did.what == "start" and did.start_ms < kept.ahead[did.key][0]:
+            return None  # it is early
+        at = order.index(did.key)
+        if did.what == "start":
+            started.add(did.key)
+        else:
+            ahead[did.key] = did.start_ms, did.nodes
+    return Reached(None, ahead)
 
 
 @dataclass(slots=True)
@@ -193,8 +228,6 @@ class Witness:
     """Called with each plan. ``first_only``: holds a plan to the promise to who was first only."""
 
     first_only: bool
-    allowance_ms: int = 1
-    """In the plan that stops what leaves for it a start is a millisecond later: behind what was stopped before."""
     bound: dict[Key, Kept] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     made: int = 0
@@ -209,54 +242,29 @@ class Witness:
         self._note(plan, log)
 
     def _hold(self, engine: Engine, plan: Plan, kept: Kept, log: tuple[Did, ...]) -> None:
+        """One promise against what a plan did."""
         record = engine.job(kept.key[0])
-        if record is None or record.state.is_final or record.cancelled:
+        found = reached(kept, log)
+        if record is None or record.state.is_final or record.cancelled or found is None:
             del self.bound[kept.key]
-            return
-        if any(did.key == kept.key and did.what == "taken" for did in log):
-            del self.bound[kept.key]
-            self.void += 1
-            return
-        starts, at = set[Key](), 0
-        ahead: dict[Key, tuple[int, tuple[str, ...]]] = {}
-        for did in log:
-            if did.key == kept.key and did.what in {"start", "promise"}:
-                if not kept.ahead.keys() <= ahead.keys() | starts:
-                    break
-                self._compare(plan, kept, did)
-                if did.what == "start":
-                    del self.bound[kept.key]
-                    self.started += 1
-                else:
-                    kept.start_ms, kept.ahead = min(kept.start_ms, did.start_ms), ahead
-                return
-            if did.what in {"pass", "taken"}:
-                continue
-            order = list(kept.ahead)
-            known = did.key in order and did.key not in starts and order.index(did.key) >= at
-            if not known or (did.what == "start" and did.start_ms < kept.ahead[did.key][0]):
-                del self.bound[kept.key]  # something else than backfill: the order has changed, or one ahead is early
-                self.void += 1
-                return
-            at = order.index(did.key)
-            if did.what == "start":
-                starts.add(did.key)
-            else:
-                ahead[did.key] = did.start_ms, did.nodes
-        else:
+            self.void += found is None
+        elif found.did is None:
             if plan.now_ms > kept.start_ms:
-                self.broken.append(f"{kept} has no start at {plan.now_ms}")
-                del self.bound[kept.key]
-            return
-        del self.bound[kept.key]  # who was ahead of it is no longer
-        self.void += 1
+                self._break(kept, f"has no start at {plan.now_ms}")
+        elif found.did.start_ms > kept.start_ms + (ALLOWANCE_MS if found.did.what == "promise" else 0):
+            self._break(kept, f"{found.did} in the plan of {plan.now_ms}")
+        elif found.did.what == "start":
+            del self.bound[kept.key]
+            self.started += 1
+        else:
+            kept.start_ms, kept.ahead = min(kept.start_ms, found.did.start_ms), found.ahead
 
-    def _compare(self, plan: Plan, kept: Kept, did: Did) -> None:
-        if did.start_ms > kept.start_ms + (self.allowance_ms if did.what == "promise" else 0):
-            self.broken.append(f"{kept}: {did} in the plan of {plan.now_ms}")
+    def _break(self, kept: Kept, how: str) -> None:
+        self.broken.append(f"{kept}: {how}")
+        del self.bound[kept.key]
 
     def _note(self, plan: Plan, log: tuple[Did, ...]) -> None:
-        ahead: dict[Key, tuple[int, tuple[str, ...]]] = {}
+        ahead: Ahead = {}
         taken = {did.key for did in log if did.what == "taken"}
         for did in log:
             if did.what == "promise":
