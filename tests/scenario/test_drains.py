@@ -157,9 +157,9 @@ def test_a_stop_that_was_told_ends_when_its_grace_is_over_not_a_grace_from_now()
 
 def test_with_several_promises_nobody_counts_on_what_leaves_for_another():
     """Slices on the idle node leave for the gang that is first: for who comes next they run to their end."""
-    park = Park(a_node("n1", cards=1), a_node("n2", cards=1))
+    park = Park(a_node("n1", cards=2), a_node("n2", cards=1))
     park.policy = Policy(backfill=Backfill.CONSERVATIVE)
-    slices = a_step(count=4, chunk=4, cards=1, run_ms_expected=100 * S, grace_ms=2 * S)
+    slices = a_step(count=8, chunk=4, cards=1, run_ms_expected=100 * S, grace_ms=2 * S)
     park.submit(a_job(1, a_step(cards=1, run_ms_expected=5_000 * S)))
     park.cycle()
     park.submit(a_job(2, a_step(ranks=2, cards=1, run_ms_expected=600 * S)), a_job(3, slices))
@@ -172,14 +172,15 @@ def test_with_several_promises_nobody_counts_on_what_leaves_for_another():
 
 def test_what_would_use_up_the_limit_of_who_is_next_waits():
     queues = (Queue(name="film", limit=(-1, -1, 4_000, -1)), Queue(name="default"))
+    nodes = (*TWO, a_node("n3", cards=1, cpus=16))
     jobs = (
-        whole(1, 60, queue="default"),
-        whole(2, 60, queue="default"),
+        whole(1, 60, cards=2),
+        whole(2, 60, cards=2),
         a_job(3, GANG, submitted_ms=5 * S, priority=55, queue="film"),
-        a_job(4, a_step(cards=1, run_ms_expected=50 * S), submitted_ms=6 * S, queue="film"),
+        a_job(4, a_step(cards=1, run_ms_expected=500 * S), submitted_ms=6 * S, queue="film"),
     )
-    truth = Workload(work_ms={"j1": 60 * S, "j2": 60 * S, "j3": 100 * S, "j4": 50 * S})
-    scenario = Scenario(policy=Policy(), truth=truth, nodes=TWO, queues=queues, jobs=jobs, until_ms=400 * S)
+    truth = Workload(work_ms={"j1": 60 * S, "j2": 60 * S, "j3": 100 * S, "j4": 500 * S})
+    scenario = Scenario(policy=Policy(), truth=truth, nodes=nodes, queues=queues, jobs=jobs, until_ms=400 * S)
     run = Simulation(scenario).run()
     assert run.jobs[2].granted_ms == 60 * S
     assert run.jobs[3].granted_ms >= 60 * S
