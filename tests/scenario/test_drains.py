@@ -157,12 +157,12 @@ def test_a_stop_that_was_told_ends_when_its_grace_is_over_not_a_grace_from_now()
 
 def test_with_several_promises_nobody_counts_on_what_leaves_for_another():
     """Slices on the idle node leave for the gang that is first: for who comes next they run to their end."""
-    park = Park(a_node("n1", cards=2), a_node("n2", cards=1))
+    park = Park(a_node("n1", cards=3), a_node("n2", cards=2))
     park.policy = Policy(backfill=Backfill.CONSERVATIVE)
-    slices = a_step(count=8, chunk=4, cards=1, run_ms_expected=100 * S, grace_ms=2 * S)
-    park.submit(a_job(1, a_step(cards=1, run_ms_expected=5_000 * S)))
+    slices = a_step(count=12, chunk=4, cards=1, run_ms_expected=100 * S, grace_ms=2 * S)
+    park.submit(a_job(1, a_step(cards=2, run_ms_expected=5_000 * S)))
     park.cycle()
-    park.submit(a_job(2, a_step(ranks=2, cards=1, run_ms_expected=600 * S)), a_job(3, slices))
+    park.submit(a_job(2, a_step(ranks=2, cards=2, run_ms_expected=600 * S)), a_job(3, slices))
     park.cycle()
     assert next(r.lease.leaves_for for r in park.engine.leases() if r.lease.job_id == "j3") == "j2"
     park.submit(a_job(4, a_step(cards=1, run_ms_expected=50 * S)))
