@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest.mock import patch
 
 from scheduler.engine import Engine
@@ -14,12 +14,13 @@ from scheduler.engine.candidates import Candidate
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
-from scheduler.model.event import Event, JobCancelled
+from scheduler.model.event import Event, JobCancelled, JobHeld
 from scheduler.model.job import Job, Seat, Step, Together
 from scheduler.model.lease import Lease
-from scheduler.model.plan import Plan, Preempt
+from scheduler.model.plan import Plan, Preempt, Start
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Queue
+from scheduler.model.snapshot import Snapshot
 from scheduler.simulation.loop import Simulation
 from scheduler.simulation.scenario import Scenario
 from scheduler.simulation.workload import Workload
@@ -128,6 +129,27 @@ class World:
                 at_ms=job.submitted_ms + self.random.randint(1, max(until_ms // 4, 2)), job_id=job.id, by="owner"
             )
 
+    def alone(self, start: Snapshot, key: Key, at_ms: int) -> int:
+        """When a waiting step starts from here on if nothing else does: what runs ends as it will."""
+        others = [record.job.id for record in start.jobs if record.job.id != key[0] and not record.state.is_final]
+        work_ms, granted = self.work_ms, list[int]()
+        scenario = Scenario(
+            policy=replace(self.policy, backfill=Backfill.NONE),
+            truth=Workload(work_ms=lambda job, step, index: work_ms[job.id]),
+            start=start,
+            begin_ms=at_ms,
+            queues=(),
+            outside=tuple(JobHeld(at_ms=at_ms, job_id=job_id) for job_id in others),
+            features=FEATURES,
+        )
+
+        def watch(engine: Engine, plan: Plan) -> None:
+            leases = (action.lease for action in plan.actions if isinstance(action, Start))
+            granted.extend(lease.granted_ms for lease in leases if (lease.job_id, lease.step) == key)
+
+        Simulation(scenario, watch=watch).run()
+        return granted[0]
+
     def scenario(self) -> Scenario:
         work_ms = self.work_ms
         return Scenario(
@@ -230,6 +252,8 @@ class Witness:
     first_only: bool
     bound: dict[Key, Kept] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    first: list[tuple[Snapshot, Key, int, int]] = field(default_factory=list)
+    """Of promises to who is first, made by plans that start nothing ahead: records, step, instant and the start."""
     made: int = 0
     started: int = 0
     void: int = 0
@@ -239,7 +263,7 @@ class Witness:
         log = tuple(Spied.log)
         for kept in tuple(self.bound.values()):
             self._hold(engine, plan, kept, log)
-        self._note(plan, log)
+        self._note(engine, plan, log)
 
     def _hold(self, engine: Engine, plan: Plan, kept: Kept, log: tuple[Did, ...]) -> None:
         """One promise against what a plan did."""
@@ -263,7 +287,7 @@ class Witness:
         self.broken.append(f"{kept}: {how}")
         del self.bound[kept.key]
 
-    def _note(self, plan: Plan, log: tuple[Did, ...]) -> None:
+    def _note(self, engine: Engine, plan: Plan, log: tuple[Did, ...]) -> None:
         ahead: Ahead = {}
         taken = {did.key for did in log if did.what == "taken"}
         for did in log:
@@ -271,6 +295,9 @@ class Witness:
                 if did.key not in taken.union(self.bound) and not (ahead and self.first_only):
                     self.bound[did.key] = Kept(did.key, plan.now_ms, did.start_ms, dict(ahead))
                     self.made += 1
+                    alone = not any(other.what == "start" for other in log[: log.index(did)])
+                    if alone and not ahead and not any(record.stopping for record in engine.leases()):
+                        self.first.append((engine.snapshot(), did.key, plan.now_ms, did.start_ms))
                 ahead[did.key] = did.start_ms, did.nodes
             elif did.what == "start":
                 self.backfilled += bool(ahead)
