@@ -68,17 +68,17 @@ class Candidate:
     @cached_property
     def run_ms(self) -> int:
         """How long one lease is expected to last, carefully: nine of ten are shorter."""
-        return max(1, self.estimate.p90_ms - self.kept_ms) * max(self.chunk, 1)
+        return self.restart_ms + max(1, self.estimate.p90_ms - self.kept_ms) * max(self.chunk, 1)
 
     @property
     def careful_ms(self) -> int:
         """Likewise, at the longest that is to be expected."""
-        return max(1, self.estimate.left(self.kept_ms, CAREFUL_PERMILLE)) * max(self.chunk, 1)
+        return self.restart_ms + max(1, self.estimate.left(self.kept_ms, CAREFUL_PERMILLE)) * max(self.chunk, 1)
 
     @cached_property
     def likely_ms(self) -> int:
         """Likewise, as likely as not."""
-        return max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)
+        return self.restart_ms + max(1, self.estimate.median_ms - self.kept_ms) * max(self.chunk, 1)
 
     @property
     def served_ms(self) -> int:
@@ -89,6 +89,11 @@ class Candidate:
     def kept_ms(self) -> int:
         """Work that the next task's checkpoints keep."""
         return self.record.worked[0][1] if self.record.worked and self.step.count == 1 else 0
+
+    @property
+    def restart_ms(self) -> int:
+        """What it then takes to catch up with them, before anything new is done."""
+        return self.step.restart_ms if self.kept_ms else 0
 
     @property
     def key(self) -> tuple[str, str]:

@@ -90,6 +90,7 @@ def _is_idle(trial: Trial, node: str) -> bool:
 def _offers(trial: Trial, candidate: Candidate, lane: Lane) -> Iterator[tuple[int, int, int, str]]:
     """``(when it is free, -copies, copies, node)`` of nodes in the other lane that nobody has been promised."""
     kept = trial.lanes_kept if candidate.step.ranks == 1 else ()
+    leave = trial.leave(candidate) if candidate.step.ranks > 1 else ""
     for name, view in trial.state.nodes.items():
         node = view.node
         other = node.lane not in (Lane.ANY, lane) and node.state is NodeState.READY
@@ -97,7 +98,7 @@ def _offers(trial: Trial, candidate: Candidate, lane: Lane) -> Iterator[tuple[in
             continue
         copies = _copies(trial, candidate, view)
         if copies:
-            yield trial.expected.empty_ms(name), -copies, copies, name
+            yield trial.expected.empty_ms(name, leave), -copies, copies, name
 
 
 def _copies(trial: Trial, candidate: Candidate, view: NodeView) -> int:
@@ -122,6 +123,7 @@ def _keep(trial: Trial, candidate: Candidate, nodes: Sequence[str], ready_ms: in
             allocations=tuple(_whole(trial.state.nodes[name].node) for name in nodes),
             start_ms=ready_ms,
             end_ms=start_ms + candidate.run_ms,
+            is_first=bool(trial.leave(candidate)),
         ),
         instead_of=own,
     )

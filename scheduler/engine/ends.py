@@ -14,6 +14,8 @@ from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 LIKELY_PERMILLE = 500
 CAREFUL_PERMILLE = 975
 """Quantile of a run time at which slots are kept: the longest of the equally likely values of an estimate."""
+OVERDUE_MS = 1_000
+"""What should have stopped by now is expected to be gone after this."""
 
 
 def estimate_of(state: State, job_id: str, step_name: str) -> Estimate:
@@ -40,7 +42,13 @@ def left_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate, 
         quantile = permille if not left else LIKELY_PERMILLE
         did = max(run_ms - restart, 0) * rate // FULL_PERMILLE
         left += max(restart - run_ms, 0) + estimate.left(worked + did, quantile) * FULL_PERMILLE // rate
-    return max(min(left, step.grace_ms) if record.stopping else left, 1)
+    return max(min(left, _grace_left(record, step, now_ms)) if record.stopping else left, 1)
+
+
+def _grace_left(record: LeaseRecord, step: Step, now_ms: int) -> int:
+    """What is left of the grace of a lease that is being stopped; what has outlasted it is about to go."""
+    left = (record.stopping_ms or now_ms) + step.grace_ms - now_ms
+    return left if left >= 0 else OVERDUE_MS
 
 
 def ran_ms(state: State, record: LeaseRecord, now_ms: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from scheduler.placement.fit import capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
-from scheduler.queueing.calendar import Floors
+from scheduler.queueing.calendar import FOREVER_MS, Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.precedence import Standing, ahead
@@ -94,13 +94,20 @@ class Evictor:
         """These leases will have ended by themselves when what this plan stops is gone."""
         self._gone |= ending
 
-    def victims(self, candidate: Candidate, names: Sequence[str], *, promised: bool = False) -> tuple[Preempt, ...]:
+    def victims(
+        self, candidate: Candidate, names: Sequence[str], promised_ms: int = 0, presumed: Collection[str] = ()
+    ) -> tuple[Preempt, ...]:
         """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help.
 
-        ``promised``: its start there is promised; what leaves for that is stopped, and nobody else.
+        ``promised_ms``: its start there is promised, in so long; what leaves for that is stopped, and nobody else. If
+        it can be, just those who were ``presumed`` to leave, and nobody who needs longer than that to go.
         """
+        promised = promised_ms > 0
         with self._as_expected():
-            chosen = self._cheapest(candidate, names, promised=promised)
+            chosen = self._all_of(candidate, names, promised_ms, presumed) if presumed else ()
+            chosen = chosen or self._cheapest(candidate, names, promised_ms)
+            if not chosen and promised:
+                chosen = self._cheapest(candidate, names, FOREVER_MS)
             if not chosen or self._taken_by_others(candidate, chosen):
                 if not promised:
                     self._hopeless.add(kind_of(candidate))
@@ -152,10 +159,19 @@ class Evictor:
             if not left:
                 return
 
-    def _cheapest(self, candidate: Candidate, names: Sequence[str], *, promised: bool) -> tuple[str, ...]:
+    def _all_of(
+        self, candidate: Candidate, names: Sequence[str], promised_ms: int, presumed: Collection[str]
+    ) -> tuple[str, ...]:
+        """These, cheap or not, if that is enough and they leave for it."""
+        possible = self._possible(candidate, frozenset(names), promised_ms)
+        leases = frozenset(victim.lease_id for victim, _ in possible if victim.lease_id in presumed)
+        enough = leases and self._fits(candidate, names, leases) and self._stays_above(leases)
+        return tuple(sorted(leases, key=number_of)) if enough else ()
+
+    def _cheapest(self, candidate: Candidate, names: Sequence[str], promised_ms: int) -> tuple[str, ...]:
         found: list[Victim] = []
         reclaimed: dict[str, tuple[str, Amounts]] = {}
-        for victim, why in self._possible(candidate, frozenset(names), promised=promised):
+        for victim, why in self._possible(candidate, frozenset(names), promised_ms):
             found.append(victim)
             if why is Ground.GUARANTEE:
                 reclaimed[victim.lease_id] = self._share(victim.lease_id)[:2]
@@ -164,7 +180,7 @@ class Evictor:
             return self._fits(candidate, names, leases)
 
         def allowed(leases: frozenset[str]) -> bool:
-            if promised:
+            if promised_ms:
                 return self._stays_above(leases)
             taken = [reclaimed[key] for key in leases if key in reclaimed]
             return self._quotas.may_reclaim_all(candidate.queue, candidate.amounts, taken)
@@ -224,7 +240,7 @@ class Evictor:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
     def _possible(
-        self, candidate: Candidate, nodes: frozenset[str], *, promised: bool
+        self, candidate: Candidate, nodes: frozenset[str], promised_ms: int
     ) -> Iterator[tuple[Victim, Ground]]:
         mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
         for lease_id in sorted(
@@ -235,8 +251,9 @@ class Evictor:
             step, done = find_step(job, record.lease.step)
             if job.job.id == candidate.job.id or lease_id in self._gone or job.job.slot is not None:
                 continue
-            if promised:
-                why = Ground.PROMISE if self._leavers.leaves_for(record, candidate.job.id) else None
+            if promised_ms:
+                in_time = self._leavers.notice_ms(record.lease) <= promised_ms
+                why = Ground.PROMISE if in_time and self._leavers.leaves_for(record, candidate.job.id) else None
             else:
                 why = self._may_stop(candidate, mine, record, job, step, done)
             if why is not None:

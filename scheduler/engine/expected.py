@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms
-from scheduler.engine.leave import LEAST_MS, Leavers
+from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, LeaseRecord
 
@@ -27,7 +27,7 @@ class Expected:
         """By node: what this plan starts, with its expected end."""
         self._begun: dict[str, Candidate] = {}
         """By lease this plan starts, whose it is."""
-        self._known: dict[str, list[End]] = {}
+        self._known: dict[tuple[str, str], list[End]] = {}
 
     def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
         """The plan starts a lease."""
@@ -47,16 +47,21 @@ class Expected:
         """Whether this plan starts something on a node."""
         return node in self._started
 
-    def empty_ms(self, node: str) -> int:
+    def empty_ms(self, node: str, for_job: str = "") -> int:
         """When a node will hold nothing, if what it holds ends as expected."""
-        return max((end_ms for end_ms, _, _ in self.ends(node)), default=self._now_ms)
+        return max((end_ms for end_ms, _, _ in self.ends(node, for_job)), default=self._now_ms)
 
-    def ends(self, node: str) -> list[End]:
-        """What is held on a node, by expected end: the state's leases and this plan's."""
-        known = self._known.get(node)
+    def ends(self, node: str, for_job: str = "") -> list[End]:
+        """What is held on a node, by expected end: the state's leases and this plan's.
+
+        ``for_job``: the job that asks, where what was granted on that condition leaves for it: that ends when it is
+        told. For everybody else it ends by itself, because nobody stops it for them.
+        """
+        key = node, for_job
+        known = self._known.get(key)
         if known is None:
-            known = sorted(self._ends_of(node), key=lambda end: (end[0], end[2]))
-            self._known[node] = known
+            known = sorted(self._ends_of(node, for_job), key=lambda end: (end[0], end[2]))
+            self._known[key] = known
         started = self._started.get(node)
         return sorted([*known, *started], key=lambda end: (end[0], end[2])) if started else known
 
@@ -76,21 +81,21 @@ class Expected:
         record = self._state.leases[lease_id]
         return self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
 
-    def end_ms(self, record: LeaseRecord) -> int:
-        """When a running lease will have ended, as likely as not, or when it is told to leave."""
+    def end_ms(self, record: LeaseRecord, for_job: str = "") -> int:
+        """When a running lease will have ended, as likely as not, or when it is told to leave for a job."""
         stop_ms = self._stop_ms(record)
         if stop_ms:
             return stop_ms
         left = self._left_ms(record, LIKELY_PERMILLE)
-        if self._leavers.leaves(record):
+        if for_job and self._leavers.leaves(record, for_job):
             # One more, so that who was stopped already is counted on first.
-            left = min(left, max(self._state.grace_ms(record.lease), LEAST_MS) + 1)
+            left = min(left, self._leavers.notice_ms(record.lease) + 1)
         return self._now_ms + left
 
-    def _ends_of(self, node: str) -> Iterator[End]:
+    def _ends_of(self, node: str, for_job: str) -> Iterator[End]:
         for lease_id in self._state.leases_of_node.get(node, ()):
             record = self._state.leases[lease_id]
-            end_ms = self.end_ms(record)
+            end_ms = self.end_ms(record, for_job)
             for allocation in record.lease.allocations:
                 if allocation.node == node:
                     yield end_ms, allocation, lease_id

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 
-from scheduler.engine.guard import Ends, Guard, seated
+from scheduler.engine.guard import Guard, seated
 from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
 from scheduler.placement.fit import Demand, Features, capacity
@@ -15,6 +15,8 @@ from scheduler.placement.future import groups
 from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import FOREVER_MS, Calendar
 
+Held = Callable[[str], Sequence[tuple[int, Allocation, str]]]
+"""For a node: ``(end, allocation, lease)`` of what is held there, in order of the ends."""
 LOOKED_AT = 50_000
 """So many looks at a node are worth an answer; behind them there is none."""
 
@@ -37,7 +39,7 @@ class Stretch:
 class Gaps:
     """The park as it will be if everything goes on as expected."""
 
-    def __init__(self, guard: Guard, ends: Ends, calendar: Calendar, features: Features) -> None:
+    def __init__(self, guard: Guard, ends: Held, calendar: Calendar, features: Features) -> None:
         """``ends``: when what is held on a node is given back at the latest."""
         self._guard = guard
         self._ends = cache(ends)

@@ -17,8 +17,26 @@ from scheduler.placement.fit import Demand, Features, capacity
 from scheduler.placement.future import allocate, groups, score, spread
 from scheduler.placement.view import NodeView
 
-Ends = Callable[[str], Sequence[tuple[int, Allocation, str]]]
-"""For a node: ``(expected end, allocation, lease)`` of what is held there, in order of the ends."""
+Ends = Callable[[str, str], Sequence[tuple[int, Allocation, str]]]
+"""For a node: ``(expected end, allocation, lease)`` of what is held there, in order of the ends. Then the job for whose
+start what leaves for it counts as told; empty: everything ends by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """Until when a lease that may start now would be there."""
+
+    end_ms: int
+    last_ms: int
+    """If it runs as long as anything like it did: for slots."""
+    leaves_ms: int = 0
+    """Long enough to be worth it if it leaves for the first of the promises; 0: it does not leave."""
+
+    def until_ms(self, promise: Promise) -> int:
+        """As far as a promise is concerned."""
+        if promise.is_slot:
+            return self.last_ms
+        return self.leaves_ms if promise.is_first and self.leaves_ms else self.end_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +52,14 @@ class Promise:
     end_ms: int
     is_slot: bool = False
     """Recorded with its job: what comes later must leave room even if it runs as long as anything like it did."""
+    is_first: bool = False
+    """What leaves for its job is told in time. Only the first in the order calls anybody away: others would start ahead
+    of it in the room."""
+
+    @property
+    def leave(self) -> str:
+        """The job for which others leave; empty: nobody does."""
+        return self.job_id if self.is_first else ""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -64,7 +90,7 @@ class Guard:
         self._ends = ends
         self._features = features
         self._on: dict[str, list[Promise]] = {}
-        self._verdicts: dict[tuple[Demand, tuple[int, int], int, str], tuple[NodeView, bool]] = {}
+        self._verdicts: dict[tuple[Demand, Stay, int, str], tuple[NodeView, bool]] = {}
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -87,24 +113,21 @@ class Guard:
 
     @contextmanager
     def without(self, promise: Promise | None) -> Iterator[None]:
-        """As if a promise had not been made; None: with all of them."""
-        if promise is not None:
-            self.drop(promise)
+        """As if a promise had not been made; with all of them where it is None or not kept here."""
+        if promise is None or not any(kept is promise for kept in self.on(promise.allocations[0].node)):
+            yield
+            return
+        self.drop(promise)
         yield
-        if promise is not None:
-            self.add(promise)
+        self.add(promise)
 
     def on(self, name: str) -> Sequence[Promise]:
         """Promises on a node."""
         return self._on.get(name, ())
 
-    def barred(self, demand: Demand, end_ms: int, last_ms: int, tenant: str, ranks: int) -> frozenset[str]:
-        """Nodes where a lease of ``demand`` that lasts until ``end_ms`` (``last_ms`` at most) would delay a promise.
-
-        ``ranks``: where a slot is kept there must be room beside as many of them as fit on the node.
-        """
-        until = end_ms, last_ms
-        return frozenset(name for name in self._on if not self._leaves_room(name, demand, until, tenant, ranks))
+    def barred(self, demand: Demand, stay: Stay, tenant: str, ranks: int) -> frozenset[str]:
+        """Nodes where a lease of ``demand`` would delay a promise, with as many of its ranks as fit on the node."""
+        return frozenset(name for name in self._on if not self._leaves_room(name, demand, stay, tenant, ranks))
 
     def delayed(self, names: Iterable[str]) -> list[Promise]:
         """Promises on these nodes, earliest first."""
@@ -112,21 +135,32 @@ class Guard:
         return sorted(found.values(), key=lambda p: (p.start_ms, p.job_id, p.step))
 
     def earliest(
-        self, demand: Demand, ranks: int, tenant: str, names: Iterable[str], now_ms: int, *, together: Together
+        self,
+        demand: Demand,
+        ranks: int,
+        tenant: str,
+        names: Iterable[str],
+        now_ms: int,
+        *,
+        together: Together,
+        leave: str = "",
     ) -> tuple[int, tuple[Allocation, ...]] | None:
-        """When and where all ranks will fit, if what runs ends as expected; None when that would never do."""
+        """When and where all ranks will fit, if what runs ends as expected; None when that would never do.
+
+        ``leave``: the job for which others leave.
+        """
         best: tuple[int, tuple[Allocation, ...]] | None = None
         for group in groups(names, self.views, together):
-            found = self._earliest(demand, ranks, tenant, group, now_ms)
+            found = self._earliest(demand, ranks, tenant, group, now_ms, leave)
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
         return best
 
-    def _earliest(
-        self, demand: Demand, ranks: int, tenant: str, names: Sequence[str], now_ms: int
+    def _earliest(  # noqa: PLR0917 (all of them decide)
+        self, demand: Demand, ranks: int, tenant: str, names: Sequence[str], now_ms: int, leave: str
     ) -> tuple[int, tuple[Allocation, ...]] | None:
         changes = sorted(
-            ((at, name, view) for name in names for at, view in self._futures(name, now_ms)),
+            ((at, name, view) for name in names for at, view in self._futures(name, now_ms, leave)),
             key=lambda change: change[:2],
         )
         room: dict[str, tuple[int, NodeView]] = {}
@@ -140,10 +174,13 @@ class Guard:
                 return start_ms, seated(room, demand, ranks, tenant, self._features)
         return None
 
-    def _futures(self, name: str, now_ms: int) -> Iterator[tuple[int, NodeView]]:
-        """The node now and after each expected end, as if every promise on it had begun already."""
+    def _futures(self, name: str, now_ms: int, leave: str) -> Iterator[tuple[int, NodeView]]:
+        """The node now and after each expected end, as if every promise on it had begun already.
+
+        What leaves for one of those counts beside it until it ends by itself: which of them are told is not settled.
+        """
         view = self.views[name]
-        ends = [(end, allocation) for end, allocation, _ in self._ends(name)]
+        ends = [(end, allocation) for end, allocation, _ in self._ends(name, leave)]
         for promise in self._on.get(name, ()):
             for allocation in promise.allocations:
                 if allocation.node == name:
@@ -154,15 +191,14 @@ class Guard:
             view = view.give_back(allocation)
             yield max(end_ms, now_ms), view
 
-    def _leaves_room(self, name: str, demand: Demand, until: tuple[int, int], tenant: str, ranks: int) -> bool:
+    def _leaves_room(self, name: str, demand: Demand, stay: Stay, tenant: str, ranks: int) -> bool:
         view = self.views[name]
-        key = (demand, until, ranks, name)
+        key = (demand, stay, ranks, name)
         known = self._verdicts.get(key)
         if known is not None and known[0] is view:
             return known[1]
-        late = [p for p in self._on[name] if p.start_ms < until[p.is_slot]]
-        slots = [p for p in late if p.is_slot]
-        verdict = self._check(name, demand, 1, late, tenant) and self._check(name, demand, ranks, slots, tenant)
+        late = [p for p in self._on[name] if p.start_ms < stay.until_ms(p)]
+        verdict = self._check(name, demand, ranks, late, tenant)
         self._verdicts[key] = (view, verdict)
         return verdict
 
@@ -177,7 +213,7 @@ class Guard:
     def _still_fits(self, name: str, view: NodeView, promise: Promise) -> bool:
         """At the promised start, with what ended by then given back and other promises begun by then taken."""
         at_ms = promise.start_ms
-        for end_ms, allocation, _ in self._ends(name):
+        for end_ms, allocation, _ in self._ends(name, promise.leave):
             if end_ms <= at_ms:
                 view = view.give_back(allocation)
         for other in self._on[name]:

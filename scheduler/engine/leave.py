@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.ends import estimate_of, left_ms
+from scheduler.engine.guard import Promise
 from scheduler.engine.state import State
-from scheduler.model.lease import LeaseRecord
+from scheduler.model.lease import Lease, LeaseRecord
 from scheduler.model.policy import Policy, Preemption
 from scheduler.queueing.durations import Estimate, worked_ms
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.preempt import spared, unit_ms
 
 LEAST_MS = 1_000
-"""Nobody is expected to be gone sooner: where a floor keeps him, the start is looked at again after this."""
+"""Nobody is told later than this before a start: where a floor keeps him, the start is looked at again after it."""
 SURE_PERMILLE = 900
 """What will have ended by itself when those told to leave are gone: nine times of ten."""
 
@@ -45,24 +46,36 @@ class Leavers:
         if job is not None and spared(job, self._policy):
             return 0
         unit = unit_ms(step, min(candidate.chunk, candidate.left), candidate.estimate.median_ms)
-        return unit and unit + step.grace_ms
+        return unit and unit + max(step.grace_ms, LEAST_MS)
 
-    def leaves(self, record: LeaseRecord) -> bool:
-        """Whether an open lease is stopped once a promised start needs no more than that."""
+    def leaves(self, record: LeaseRecord, job_id: str) -> bool:
+        """Whether an open lease is stopped once the promised start of this job needs no more than that."""
         if self._policy.preemption is Preemption.NEVER or record.stopping:
             return False
-        job = self._state.active.get(record.lease.leaves_for)
-        waits = job is not None and any(step.waiting.spans for step in job.steps)
-        return waits or self._overstays(record)
+        return self.leaves_for(record, job_id)
 
     def leaves_for(self, record: LeaseRecord, job_id: str) -> bool:
-        """Likewise, for the start of this job."""
+        """Whether it was granted on the condition that it leaves for this job, or overstays."""
         return record.lease.leaves_for == job_id or self._overstays(record)
 
-    def lead_ms(self, nodes: Iterable[str]) -> int | None:
-        """How long before a start on these nodes those that leave must be told; None: nobody leaves there."""
-        told = (r for r in self._on(nodes) if self.leaves(r) or (r.stopping and r.lease.leaves_for))
-        return max((self._state.grace_ms(record.lease) for record in told), default=None)
+    def presumed(self, promise: Promise) -> frozenset[str]:
+        """Leases on the very devices that were promised: others were promised theirs with the rest in mind."""
+        devices = {device for allocation in promise.allocations for device in allocation.devices}
+        held = (key for name in promise.nodes for key in self._state.leases_of_node.get(name, ()))
+        return frozenset(
+            key
+            for key in held
+            if any(devices.intersection(a.devices) for a in self._state.leases[key].lease.allocations)
+        )
+
+    def lead_ms(self, nodes: Iterable[str], job_id: str) -> int | None:
+        """How long before this job's start on these nodes those that leave must be told; None: nobody leaves there."""
+        told = (r for r in self._on(nodes) if self.leaves(r, job_id) or (r.stopping and r.lease.leaves_for == job_id))
+        return max((self.notice_ms(record.lease) for record in told), default=None)
+
+    def notice_ms(self, lease: Lease) -> int:
+        """How long before it must be gone a lease is told."""
+        return max(self._state.grace_ms(lease), LEAST_MS)
 
     def ending(self, nodes: Iterable[str], lead_ms: int) -> frozenset[str]:
         """Leases on these nodes that will have ended by themselves when those told now are gone."""

@@ -43,6 +43,8 @@ class Draft:
     """And seats kept for those who are moved, and for whom."""
     left_over: list[Candidate] = field(default_factory=list)
     """Steps with tasks left, in the order they were reached."""
+    reached: set[tuple[str, str]] = field(default_factory=set)
+    """Steps that were passed over."""
     barred: Sequence[Wait] = ()
     """Steps that may not start, with the reason."""
     steer_ms: int = 0
@@ -97,6 +99,23 @@ def drafted(
     explain: bool = False,
 ) -> Draft:
     """Who starts, who is stopped, and what is kept for whom. ``now_ms`` is not before the state's."""
+    draft = _drafted(state, now_ms, policy, jobs, queues, explain=explain, strict=False)
+    if policy.promises_max > 1 and draft.trial.promises and draft.starts and not draft.trial.holds():
+        return _drafted(state, now_ms, policy, jobs, queues, explain=explain, strict=True)
+    return draft
+
+
+def _drafted(
+    state: State,
+    now_ms: int,
+    policy: Policy,
+    jobs: Mapping[str, JobRecord],
+    queues: Mapping[str, Queue],
+    *,
+    explain: bool,
+    strict: bool,
+) -> Draft:
+    """``strict``: see :attr:`Trial.is_strict`."""
     tree = tuple({**state.queues, **queues}.values())
     # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     lines, barred = sort_steps(state, now_ms, policy, jobs)
@@ -108,6 +127,7 @@ def drafted(
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
+    draft.trial.is_strict = strict
     # 3. Keep the slots of promised deadlines; those whose time has come start.
     slotted = chain.from_iterable(line for line in lines.values() if line.has_special)
     for candidate in keep(draft.trial, slotted):
@@ -141,7 +161,13 @@ def drafted(
     if any(any(queue.guaranteed) for queue in tree):
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
     # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
+    # Where several do, all are promised theirs before anybody starts ahead of his turn.
     del draft.left_over[unsteered:]
+    if policy.promises_max > 1:
+        draft.trial.in_turn = True
+        _place_all(draft, Order(tree, state.totals, draft.shares, entries))
+        draft.trial.in_turn = False
+        del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
     return draft
 
@@ -180,6 +206,8 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
     hasty = not (explain or trial.has_lanes or policy.defragment_permille or policy.backfill is Backfill.NONE)
     over = set[tuple[object, ...]]()
     while (candidate := order.peek()) is not None:
+        if trial.in_turn and len(trial.promises) >= trial.promises_max:
+            break
         full = bool(trial.shut) or len(draft.starts) >= policy.starts_per_cycle
         if over and not full and kind_of(candidate) in over:
             order.drop()
@@ -196,13 +224,29 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         draft.left_over.append(candidate)
         if full and not explain:
             break  # nothing more starts, and nobody asks why
-        if only is None and not full:
+        if only is None and not full and candidate.key not in draft.reached:
+            draft.reached.add(candidate.key)
             draft.preempts += trial.pass_over(candidate)
             draft.preempts += drain(trial, candidate)
-            if hasty and trial.is_over_for(candidate):
+            if hasty and _is_over_for(trial, candidate):
                 over.add(kind_of(candidate))
             if policy.backfill is Backfill.NONE and candidate.blocked is None:
                 trial.shut = candidate.job.id
+
+
+def _is_over_for(trial: Trial, candidate: Candidate) -> bool:
+    """The candidate was passed over, and so will all others of its kind be in this plan, without any effect.
+
+    There is no room for them, nothing is promised to them, they may stop nobody, and the plan has noted enough of those
+    ahead. All that only grows during a plan.
+    """
+    step = candidate.step
+    return (
+        trial.search.is_hopeless(candidate.demand, step.ranks, step.together)
+        and trial.evictor.is_full
+        and not trial.needs_promise(candidate)
+        and not trial.evictor.may_try(candidate)
+    )
 
 
 def _start(draft: Draft, candidate: Candidate) -> Amounts | None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Together
+from scheduler.model.node import Health, Node
 from scheduler.model.plan import Reason, ReasonKind
+from scheduler.placement.fit import capacity
+from scheduler.placement.future import most
+from scheduler.placement.view import NodeView, healed, leasable
 from scheduler.placement.why import WHERE, why_not
+
+NODES_SHOWN = 3
+"""More of them say no more."""
 
 
 def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
@@ -30,7 +39,34 @@ def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
     if scattered and all(reason.kind is ReasonKind.CAPACITY for reason in found):
         message = f"needs {ranks} ranks{WHERE[together]}; enough is free, but not near enough to each other"
         return (Reason(kind=ReasonKind.TOPOLOGY, resource=together.value, message=message),)
+    if all(reason.kind is ReasonKind.HEALTH for reason in found):
+        return tuple(_strangers(trial, candidate, ranks)) or found
     return found
+
+
+def _strangers(trial: Trial, candidate: Candidate, ranks: int) -> Iterator[Reason]:
+    """Nodes whose cards something else than shisuan holds, where bringing back all that is ours would not be enough."""
+    demand, features = candidate.demand, trial.state.shapes.features
+    nodes = [view.node for view in trial.state.nodes.values()]
+    cured = {node.name: NodeView.empty(_cured(node)) for node in nodes}
+    copies = {name: capacity(view, demand, features) for name, view in cured.items()}
+    if most(copies, cured, candidate.step.together) >= ranks:
+        return
+    more = (n for n in nodes if capacity(NodeView.empty(healed(n)), demand, features) > copies[n.name])
+    for node in islice(sorted(more, key=lambda node: node.name), NODES_SHOWN):
+        cards = leasable(node)
+        theirs = [device for device in cards if device.health is Health.EXTERNAL]
+        whys = sorted({device.health_reason for device in theirs if device.health_reason})
+        why = f" ({'; '.join(whys)})" if whys else ""
+        count = f"{len(theirs)} of {len(cards)} cards of node {node.name}"
+        message = f"{count} are held by something else than shisuan{why}"
+        yield Reason(kind=ReasonKind.CAPACITY, resource="external", message=message)
+
+
+def _cured(node: Node) -> Node:
+    """With everything back that is ours to bring back."""
+    devices = (replace(d, health=Health.OK) if d.health is Health.QUARANTINED else d for d in node.devices)
+    return replace(healed(node), devices=tuple(devices))
 
 
 def _turn(trial: Trial) -> Reason:
@@ -43,8 +79,8 @@ def _turn(trial: Trial) -> Reason:
 
 def _kept(trial: Trial, candidate: Candidate, barred: Collection[str]) -> Reason:
     promises = trial.guard.delayed(name for name in barred if trial.search.copies_on(candidate.demand, name) > 0)
-    if promises:
-        first = promises[0]
+    if promises or (trial.is_strict and trial.promises):
+        first = next(iter((*promises, *trial.promises)))
         in_s = max(0, first.start_ms - trial.now_ms) // 1000
         message = f"would run into the start of job {first.job_id}, expected in {in_s} s on {first.nodes[0]}"
         return Reason(kind=ReasonKind.RESERVATION, resource=first.job_id, message=message)

@@ -87,10 +87,9 @@ def places(trial: Trial, candidate: Candidate) -> Iterator[tuple[str, int, int]]
 
 def length_ms(candidate: Candidate, place: Place) -> int:
     """How long a slot of this kind lasts."""
-    step = candidate.step
-    rate = max(work_rate_permille(step, place[1], place[0]), 1)
-    restart_ms = step.restart_ms if candidate.kept_ms else 0
-    return restart_ms + candidate.careful_ms * FULL_PERMILLE // rate + SWITCH_MS
+    rate = max(work_rate_permille(candidate.step, place[1], place[0]), 1)
+    work_ms = candidate.careful_ms - candidate.restart_ms
+    return candidate.restart_ms + work_ms * FULL_PERMILLE // rate + SWITCH_MS
 
 
 def _sizes(step: Step) -> list[int]:
@@ -159,8 +158,8 @@ def _first(  # noqa: PLR0917 (all of them decide)
     model, ranks = place
     shapes, demand = trial.state.shapes, _on(candidate.demand, model)
     names = [name for name in shapes.possible(shapes.of(demand)) if name not in but]
-    gaps = trial.gaps(trial.expected.lasts)
-    asked = replace(trial.stretch(candidate, ranks, length), demand=demand, latest_ms=by_ms - length)
+    gaps = trial.starts.gaps(trial.expected.lasts)
+    asked = replace(trial.starts.stretch(candidate, ranks, length), demand=demand, latest_ms=by_ms - length)
     amounts = amounts_of(demand.resources, ranks)
     for _ in range(TRIES):
         found = gaps.earliest(asked, names)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.chunk import chunk_size
 from scheduler.engine.evict import Evictor
 from scheduler.engine.expected import Expected
-from scheduler.engine.gaps import Gaps, Stretch
-from scheduler.engine.guard import Ends, Guard, Promise
+from scheduler.engine.guard import Guard, Promise, Stay
+from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
-from scheduler.engine.leave import Leavers
+from scheduler.engine.leave import LEAST_MS, Leavers
+from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason
+from scheduler.engine.starts import Starts
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
@@ -21,11 +23,11 @@ from scheduler.model.node import Lane
 from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
-from scheduler.placement.fit import Demand, capacity, thousandths
+from scheduler.placement.fit import Demand, capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
-from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
-from scheduler.queueing.quota import Block, Quotas, Rule, ancestors
+from scheduler.queueing.calendar import Calendar, Floors
+from scheduler.queueing.quota import Quotas, ancestors
 from scheduler.queueing.tasks import tries
 
 
@@ -52,6 +54,8 @@ class Trial:
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
         self.awaited: list[Seat] = []
         """Seats that are kept and not free yet."""
+        self.starts = Starts(state, self.guard, self.expected, self.leavers, self.calendar, now_ms)
+        self.headroom = Headroom(quotas, self.seats)
         self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
         self.promises: list[Promise] = []
         self.slots = Slots(state, quotas)
@@ -60,8 +64,13 @@ class Trial:
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
-        self._kept: set[str] = set()
-        """Nodes with promises that wait for what runs to end by itself."""
+        self.is_strict = False
+        """What starts ahead of its turn ends before, or is where nobody could be who was promised a start."""
+        self.in_turn = False
+        """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
+        self._seated = 0
+        """Leases that started where they would have been promised a start."""
+        self._kept: set[str] = set()  # nodes with promises that wait for what runs to end by itself
         self._shapes_started: set[Demand] = set()
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -72,6 +81,10 @@ class Trial:
         if self.search.is_hopeless(candidate.demand, step.ranks_min or step.ranks, step.together):
             return None
         candidate.blocked = candidate.blocked or self.limit(candidate)
+        if candidate.blocked is not None:
+            return None
+        self._set_chunk(candidate)
+        candidate.blocked = self._needed_ahead(candidate)
         if candidate.blocked is not None:
             return None
         allocations = self._place(candidate, seat)
@@ -85,19 +98,18 @@ class Trial:
         self._shapes_started.add(candidate.demand)
         if candidate.key in self.slots:
             self.guard.drop(self.slots.pop(candidate.key))
+        self.fulfil(candidate)
         self.expected.start(candidate, allocations, lease_id)
         return self._lease(candidate, allocations, lease_id)
 
     def limit(self, candidate: Candidate) -> Reason | None:
         """A limit that holds whatever is free, as a reason."""
         if not candidate.parallel_left:
-            message = f"runs at most {candidate.step.max_parallel} tasks at once, as its job file says"
-            return Reason(kind=ReasonKind.PARALLEL_LIMIT, message=message)
+            return parallel_reason(candidate.step)
         for name, seats in candidate.step.resources.licences:
             free, needed = self.seats.get(name, 0), seats * candidate.step.ranks
             if free < needed:
-                message = f"needs {needed} seats of licence {name}; {max(free, 0)} are free"
-                return Reason(kind=ReasonKind.LICENCE, resource=name, message=message)
+                return licence_reason(name, needed, free)
         return self.quota(candidate)
 
     def is_below_floor(self, candidate: Candidate) -> bool:
@@ -117,14 +129,30 @@ class Trial:
         block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)
         return quota_reason(block) if block is not None else None
 
-    def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
-        step, job = candidate.step, candidate.job
+    def _set_chunk(self, candidate: Candidate) -> None:
+        """How many tasks one lease carries, which says how long it lasts."""
         if not candidate.chunk:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
-            candidate.chunk = chunk_size(step, candidate.record, self.policy, slots)
+            candidate.chunk = chunk_size(candidate.step, candidate.record, self.policy, slots)
+
+    def _stay(self, candidate: Candidate) -> Stay:
+        """Until when a lease of the candidate would be there."""
+        end_ms, term_ms = self.now_ms + candidate.run_ms, self.leavers.term_ms(candidate)
+        last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
+        return Stay(end_ms=end_ms, last_ms=last_ms, leaves_ms=min(self.now_ms + term_ms, end_ms) if term_ms else 0)
+
+    def _needed_ahead(self, candidate: Candidate) -> Reason | None:
+        """What it would hold of a limit is needed by a start that is promised; as a reason."""
+        promise = self.headroom.needed_by(candidate) if self.promises else None
+        return needed_reason(promise.job_id, promise.start_ms - self.now_ms) if promise is not None else None
+
+    def _place(self, candidate: Candidate, seat: Seat | None = None) -> tuple[Allocation, ...]:
+        step, job = candidate.step, candidate.job
         if candidate.slot_nodes:
             return self._sit(candidate)
+        if self.in_turn and seat is None and (self.promises or self._seated < self.promises_max):
+            return self._in_turn(candidate)
         barred = self.barred(candidate)
         if seat is not None:
             barred |= frozenset(self.search.nodes).difference(seat.nodes)
@@ -135,6 +163,18 @@ class Trial:
             if found:
                 return found
         return ()
+
+    def _in_turn(self, candidate: Candidate) -> tuple[Allocation, ...]:
+        """The place where its start would be promised, if that is now: so it starts where it was promised before."""
+        barred = self.barred(candidate) if self.slots else frozenset[str]()
+        names = [name for name in self._possible(candidate) if name not in barred]
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=True)
+        if promise is None or promise.start_ms > self.now_ms:
+            return ()
+        self._seated += 1
+        for allocation in promise.allocations:
+            self.search.hold(allocation, candidate.job.tenant)
+        return promise.allocations
 
     def _sit(self, candidate: Candidate) -> tuple[Allocation, ...]:
         """The nodes that its slot names; nothing where another slot that was overstayed has taken the room."""
@@ -166,12 +206,17 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
-            end_ms = self.now_ms + (self.leavers.term_ms(candidate) or candidate.run_ms)
-            last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
-            with self.guard.without(self.slots.get(candidate.key)):
-                ranks = candidate.step.ranks
-                promised = self.guard.barred(candidate.demand, end_ms, last_ms, candidate.job.tenant, ranks)
+            stay, ranks = self._stay(candidate), candidate.step.ranks
+            own = self.slots.get(candidate.key) or self.promise_of(candidate)
+            with self.guard.without(own):
+                promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
+            promised |= self._wanted(stay, own) if self.is_strict else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
+
+    def _wanted(self, stay: Stay, own: Promise | None) -> frozenset[str]:
+        """Nodes where a promised start could be, wherever it is, that the stay would outlast the time until."""
+        late = ((p, c) for p, c in self.headroom.owners if p is not own and p.start_ms < stay.end_ms)
+        return frozenset(name for _, candidate in late for name in self._possible(candidate))
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
@@ -187,7 +232,7 @@ class Trial:
 
     def _lease(self, candidate: Candidate, allocations: tuple[Allocation, ...], lease_id: str) -> Lease:
         job, step = candidate.job, candidate.step
-        leaves_for = self._leaves_for(candidate, allocations)
+        leaves_for = self._leaves_for(candidate)
         indices = tuple(islice(candidate.tasks, candidate.chunk))
         candidate.left -= len(indices)
         candidate.parallel_left -= 1
@@ -203,16 +248,15 @@ class Trial:
             leaves_for=leaves_for,
         )
 
-    def _leaves_for(self, candidate: Candidate, allocations: tuple[Allocation, ...]) -> str:
-        """The job for whose start the lease is to be stopped: of those ahead, the first on its nodes or on any.
+    def _leaves_for(self, candidate: Candidate) -> str:
+        """The job for whose start the lease is to be stopped: the first of those ahead, wherever it is promised.
 
-        On any, because where that start is made depends on what ends first.
+        Wherever, because where that start is made depends on what ends first.
         """
-        if not self.promises or not self.leavers.term_ms(candidate):
+        first = self.promises[0] if self.promises else None
+        if first is None or not first.is_first or not self.leavers.term_ms(candidate):
             return ""
-        here = self.guard.delayed(allocation.node for allocation in allocations)
-        first = next(iter((*(promise for promise in here if not promise.is_slot), *self.promises)))
-        self.calls_ms.append(first.start_ms - candidate.step.grace_ms)
+        self.calls_ms.append(first.start_ms - max(candidate.step.grace_ms, LEAST_MS))
         return first.job_id
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,6 +266,8 @@ class Trial:
         if candidate.key in self.slots:
             candidate.blocked = candidate.blocked or self._until_slot(candidate)
             return ()
+        if self.promise_of(candidate) is not None:
+            return ()
         may_stop = self.evictor.may_try(candidate)
         if not candidate.left or (not may_stop and self.evictor.is_full and len(self.promises) >= self.promises_max):
             return ()
@@ -229,7 +275,7 @@ class Trial:
         quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
         if candidate.blocked is not None and not quota:
             return ()
-        promised = self._needs_promise(candidate) and not quota and len(self.promises) < self.promises_max
+        promised = self.needs_promise(candidate) and not quota and len(self.promises) < self.promises_max
         if not (may_stop or promised):
             self.evictor.passed(candidate)
             return ()
@@ -243,46 +289,34 @@ class Trial:
             self.evictor.passed(candidate)
         return stops
 
-    def _needs_promise(self, candidate: Candidate) -> bool:
+    def needs_promise(self, candidate: Candidate) -> bool:
         """One task of a shape that others of its shape hold needs none: the next of those to end makes room for it, and
         the order gives it that room.
         """
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
         return candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
 
-    def is_over_for(self, candidate: Candidate) -> bool:
-        """The candidate was passed over, and so will all others of its kind be in this plan, without any effect.
-
-        There is no room for them, nothing is promised to them, they may stop nobody, and the plan has noted enough of
-        those ahead. All that only grows during a plan.
-        """
-        step = candidate.step
-        return (
-            self.search.is_hopeless(candidate.demand, step.ranks, step.together)
-            and self.evictor.is_full
-            and not self._needs_promise(candidate)
-            and not self.evictor.may_try(candidate)
-        )
-
     def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
         """The same for its promised start: what leaves for it is told in time to be gone with the others."""
-        lead_ms = self.leavers.lead_ms(nodes)
+        lead_ms = self.leavers.lead_ms(nodes, candidate.job.id) if self.leave(candidate) else None
         if lead_ms is None:
             return False, ()
-        call_ms = next((p.start_ms for p in self.promises if (p.job_id, p.step) == candidate.key), 0) - lead_ms
-        if call_ms > self.now_ms + 1:
-            self.calls_ms.append(call_ms)
+        promise = self.promise_of(candidate)
+        start_ms = promise.start_ms if promise is not None else self.now_ms
+        if start_ms - lead_ms > self.now_ms + 1:
+            self.calls_ms.append(start_ms - lead_ms)
         self.evictor.expect(self.leavers.ending(nodes, lead_ms))
-        return self._stop_for(candidate, nodes, promised=True)
+        presumed = self.leavers.presumed(promise) if self.promises_max > 1 and promise is not None else frozenset[str]()
+        return self._stop_for(candidate, nodes, max(start_ms - self.now_ms, LEAST_MS), presumed)
 
     def _stop_for(
-        self, candidate: Candidate, names: Sequence[str], *, promised: bool = False
+        self, candidate: Candidate, names: Sequence[str], promised_ms: int = 0, presumed: Collection[str] = ()
     ) -> tuple[bool, tuple[Preempt, ...]]:
-        """Whether stops make room for the candidate, and those that are new. ``promised``: of what leaves for it."""
+        """Whether stops make room for the candidate, and those that are new. ``promised_ms``: of what leaves for it."""
         free = [name for name in names if name not in self._kept]
         if self.evictor.fits_when_stopped(candidate, free):
             return True, ()
-        stops = self.evictor.victims(candidate, free, promised=promised)
+        stops = self.evictor.victims(candidate, free, promised_ms, presumed)
         self.expected.stop(stop.lease_id for stop in stops)
         return bool(stops), stops
 
@@ -291,6 +325,12 @@ class Trial:
         stops = self.evictor.leave_now(candidate, names)
         self.expected.stop(stop.lease_id for stop in stops)
         return stops
+
+    def leave(self, candidate: Candidate) -> str:
+        """The candidate's job if what leaves for it is told in time: it is the first with a promise, or would be."""
+        first = self.promises[0] if self.promises else None
+        is_first = first is None or (first.job_id, first.step) == candidate.key
+        return candidate.job.id if is_first else ""
 
     def _possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty and nobody had reserved them."""
@@ -306,26 +346,12 @@ class Trial:
 
     def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
         """The nodes of the start that is promised; none when there never will be one."""
-        step, tenant = candidate.step, candidate.job.tenant
-        if self.slots:
-            found = self.gaps(self.expected.ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
-        else:
-            found = self.guard.earliest(
-                candidate.demand, step.ranks, tenant, names, self.now_ms, together=step.together
-            )
-        if found is None:
+        gaps = bool(self.slots) or self.promises_max > 1
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps)
+        if promise is None or not self.headroom.allows(candidate):
             return ()
-        start_ms, allocations = found
-        promise = Promise(
-            job_id=candidate.job.id,
-            step=step.name,
-            tenant=tenant,
-            demand=candidate.demand,
-            allocations=allocations,
-            start_ms=start_ms,
-            end_ms=start_ms + candidate.run_ms,
-        )
         self.keep(promise)
+        self.headroom.keep(promise, candidate)
         return promise.nodes
 
     def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
@@ -336,45 +362,29 @@ class Trial:
         self.promises.append(promise)
         self.guard.add(promise)
 
+    def promise_of(self, candidate: Candidate) -> Promise | None:
+        """What was promised to the candidate in this plan."""
+        return next((p for p in self.promises if (p.job_id, p.step) == candidate.key), None)
+
+    def fulfil(self, candidate: Candidate) -> None:
+        """It starts: what was promised to it is kept no longer."""
+        promise = self.promise_of(candidate)
+        if promise is not None:
+            self.promises.remove(promise)
+            self.guard.drop(promise)
+            self.headroom.drop(promise)
+
+    def holds(self) -> bool:
+        """Whether the next plan would promise nobody a later start, if everything goes on as expected."""
+        kept = [(promise, candidate, self._possible(candidate)) for promise, candidate in self.headroom.owners]
+        return self.starts.hold(kept)
+
     def keep_slot(self, promise: Promise) -> None:
         """A slot is kept before anything else."""
         self.slots[promise.job_id, promise.step] = promise
         self.guard.add(promise)
 
-    def stretch(self, candidate: Candidate, ranks: int, length_ms: int, latest_ms: int = FOREVER_MS) -> Stretch:
-        """What the candidate needs to run for so long, from now on."""
-        return Stretch(
-            demand=candidate.demand,
-            ranks=ranks,
-            together=candidate.step.together,
-            tenant=candidate.job.tenant,
-            queues=ancestors(self.state.queues, candidate.queue),
-            length_ms=length_ms,
-            from_ms=self.now_ms,
-            latest_ms=latest_ms,
-        )
-
-    def gaps(self, ends: Ends) -> Gaps:
-        """What is free when, if what is held ends as ``ends`` says."""
-        return Gaps(self.guard, ends, self.calendar, self.state.shapes.features)
-
     def reserves(self) -> Iterator[Reserve]:
         """The promises as actions."""
         for p in (*self.slots.values(), *self.promises):
             yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
-
-
-def quota_reason(block: Block) -> Reason:
-    """A block of the queue tree as a sentence with the numbers."""
-    name = f"queue {block.queue}" if block.queue else "the farm"
-    show = {"cpu": "vCPU", "memory": "MiB of memory", "card": "cards", "mig": "MIG instances"}.get(block.resource, "")
-    if block.rule is Rule.JOBS:
-        message = f"{name} runs {block.held} jobs at once, as many as it may"
-    else:
-        asked, held, most, kept = (
-            thousandths(n) if block.resource != "memory" else str(n)
-            for n in (block.asked, block.held, block.most, block.kept)
-        )
-        message = f"asks for {asked} {show} more; {name} holds {held} of at most {most}"
-        message += f", and other queues keep {kept} for themselves" if block.kept else ""
-    return Reason(kind=ReasonKind.QUOTA, resource=block.queue or block.resource, message=message)

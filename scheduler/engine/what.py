@@ -175,7 +175,7 @@ def _end_leases(trials: Trials) -> Iterator[Change]:
 
 
 def _heal(trials: Trials) -> Iterator[Change]:
-    """Nodes and cards that are out: the fewest that must come back."""
+    """Nodes and cards that are out: the fewest that must come back. What strangers hold is not ours to bring back."""
     sick = {key: node for view in trials.world.nodes.values() for key, node in _cures(view.node)}
 
     def fits(cured: frozenset[str]) -> bool:
@@ -199,7 +199,7 @@ def _heal(trials: Trials) -> Iterator[Change]:
 def _cures(node: Node) -> Iterator[tuple[str, Node]]:
     if node.state is not NodeState.READY:
         yield node.name, node
-    yield from ((f"{node.name}/{d.id}", node) for d in leasable(node) if d.health is not Health.OK)
+    yield from ((f"{node.name}/{d.id}", node) for d in leasable(node) if d.health is Health.QUARANTINED)
 
 
 def _add_nodes(trials: Trials) -> Iterator[Change]:

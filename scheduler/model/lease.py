@@ -115,6 +115,8 @@ class LeaseRecord:
     """0 while open."""
     stopping: bool = False
     """A Stop has been recorded for it."""
+    stopping_ms: int = 0
+    """When, while it is open: its end is expected a grace later. 0: nobody noted it."""
     stop_reason: str = ""
     stop_charged: bool = False
     """The stop was its owner's own wish: see :class:`scheduler.model.event.LeaseStopping`."""

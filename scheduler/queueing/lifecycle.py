@@ -263,14 +263,14 @@ def lease_stopping(record: LeaseRecord, event: LeaseStopping) -> LeaseRecord:
     """A stop was decided. The first one stays."""
     if record.stopping or record.closed_ms:
         return record
-    return replace(record, stopping=True, stop_reason=event.reason, stop_charged=event.charged)
+    return replace(record, stopping=True, stopping_ms=event.at_ms, stop_reason=event.reason, stop_charged=event.charged)
 
 
 def lease_after(record: LeaseRecord, attempts: Sequence[AttemptRecord]) -> LeaseRecord:
     """The lease closed at its last attempt's end, or unchanged while one of its attempts can still run."""
     if record.closed_ms or not all(attempt.state.is_final for attempt in attempts):
         return record
-    return replace(record, closed_ms=max(attempt.finished_ms for attempt in attempts))
+    return replace(record, closed_ms=max(attempt.finished_ms for attempt in attempts), stopping_ms=0)
 
 
 def _refuse_ended(record: JobRecord, verb: str) -> None:

@@ -14,11 +14,13 @@ from scheduler.model.event import AttemptFinished, LeaseGranted, LeaseStopping
 from scheduler.model.job import JobKind
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import Lane
-from scheduler.model.policy import Floor, Policy, Preemption
+from scheduler.model.plan import Reserve
+from scheduler.model.policy import Backfill, Floor, Policy, Preemption
+from scheduler.model.queue import Queue
 from scheduler.simulation.loop import Simulation
 from scheduler.simulation.scenario import Scenario
 from scheduler.simulation.workload import Workload
-from tests.builders import a_job, a_node, a_step
+from tests.builders import Park, a_job, a_node, a_step
 
 S = 1_000
 SLICES, SLICE_S, GRACE_S = 4, 9, 2
@@ -33,9 +35,9 @@ def frames(number, count, **changes):
     return a_job(number, step, kind=JobKind.RENDER, **changes)
 
 
-def whole(number, seconds, **changes):
+def whole(number, seconds, cards=1, **changes):
     """One task that keeps nothing before its end."""
-    return a_job(number, a_step(cards=1, run_ms_expected=seconds * S), **changes)
+    return a_job(number, a_step(cards=cards, run_ms_expected=seconds * S), **changes)
 
 
 def gang(number, at_s, **changes):
@@ -142,3 +144,55 @@ def test_nodes_of_the_other_lane_are_left_in_time_to_move():
     assert run.jobs[4].was_granted
     stops = [float(line.split()[0]) for line in told if " stop " in line]
     assert 60.0 in stops
+
+
+def test_a_stop_that_was_told_ends_when_its_grace_is_over_not_a_grace_from_now():
+    """Slices of 20 s are told at 60 s. What may take until 70.4 s is no backfill for a start that is then at 70 s."""
+    slices = {"grace_ms": 10 * S, "run_ms_expected": 20 * S}
+    jobs = (*FILLED[:5], frames(6, 50, submitted_ms=10 * S, step=slices), whole(7, 6, submitted_ms=61 * S))
+    told, run = play(jobs, SECONDS | {"j6": 20, "j7": [9_500]})
+    assert "60 stop l5" in told
+    assert run.jobs[4].granted_ms == 70 * S
+
+
+def test_with_several_promises_nobody_counts_on_what_leaves_for_another():
+    """Slices on the idle node leave for the gang that is first: for who comes next they run to their end."""
+    park = Park(a_node("n1", cards=3), a_node("n2", cards=2))
+    park.policy = Policy(backfill=Backfill.CONSERVATIVE)
+    slices = a_step(count=12, chunk=4, cards=1, run_ms_expected=100 * S, grace_ms=2 * S)
+    park.submit(a_job(1, a_step(cards=2, run_ms_expected=5_000 * S)))
+    park.cycle()
+    park.submit(a_job(2, a_step(ranks=2, cards=2, run_ms_expected=600 * S)), a_job(3, slices))
+    park.cycle()
+    assert next(r.lease.leaves_for for r in park.engine.leases() if r.lease.job_id == "j3") == "j2"
+    park.submit(a_job(4, a_step(cards=1, run_ms_expected=50 * S)))
+    reserved = {a.job_id: a.start_ms for a in park.plan().actions if isinstance(a, Reserve)}
+    assert reserved["j4"] - park.now_ms > 390 * S
+
+
+def test_what_would_use_up_the_limit_of_who_is_next_waits():
+    queues = (Queue(name="film", limit=(-1, -1, 4_000, -1)), Queue(name="default"))
+    nodes = (*TWO, a_node("n3", cards=1, cpus=16))
+    jobs = (
+        whole(1, 60, cards=2),
+        whole(2, 60, cards=2),
+        a_job(3, GANG, submitted_ms=5 * S, priority=55, queue="film"),
+        a_job(4, a_step(cards=1, run_ms_expected=500 * S), submitted_ms=6 * S, queue="film"),
+    )
+    truth = Workload(work_ms={"j1": 60 * S, "j2": 60 * S, "j3": 100 * S, "j4": 500 * S})
+    scenario = Scenario(policy=Policy(), truth=truth, nodes=nodes, queues=queues, jobs=jobs, until_ms=400 * S)
+    run = Simulation(scenario).run()
+    assert run.jobs[2].granted_ms == 60 * S
+    assert run.jobs[3].granted_ms >= 60 * S
+
+
+def test_a_gang_that_puts_several_ranks_on_a_node_looks_at_all_of_them():
+    """Two ranks fit beside one another before the start that is promised, but only one of them beside it."""
+    node = (a_node("n1", cards=4, cpus=16),)
+    jobs = (
+        whole(1, 60, cards=2),
+        a_job(2, a_step(cards=3, run_ms_expected=20 * S), submitted_ms=1 * S, priority=55),
+        a_job(3, a_step(ranks=2, cards=1, run_ms_expected=300 * S), submitted_ms=2 * S),
+    )
+    _, run = play(jobs, {"j1": 60, "j2": 20, "j3": 300}, nodes=node)
+    assert run.jobs[1].granted_ms == 60 * S

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from scheduler.model.node import Lane, NodeState
+from scheduler.model.node import Health, Lane, NodeState
+from scheduler.model.plan import ChangeKind
 from scheduler.model.queue import Queue
 from tests.builders import Park, a_job, a_mig, a_node, a_step, lines
 
@@ -192,3 +195,21 @@ def test_a_retried_gang_moves_to_where_it_fits():
     assert lines(park.cycle()) == ["wait #1 j1.work x1 health:node"]
     park.see(a_node("n3", cards=2))
     assert lines(park.cycle()) == ["start j1.work.0.a2 on n1[0,1] n3[0,1]"]
+
+
+def test_cards_that_strangers_hold_are_nobodys_to_bring_back():
+    """Two cards of four are theirs: a job of three waits for them, a job of two for the quarantined one."""
+    healths = (Health.EXTERNAL, Health.EXTERNAL, Health.QUARANTINED, Health.OK)
+    cards = tuple(
+        replace(device, health=health, health_reason="held by default/jupyter" if health is Health.EXTERNAL else "")
+        for device, health in zip(a_node("n1", cards=4).devices, healths, strict=True)
+    )
+    park = Park(a_node("n1", devices=cards))
+    park.submit(a_job(1, a_step(cards=3)), a_job(2, a_step(cards=2)))
+    three, two = (wait.reasons[0] for wait in park.plan().waits)
+    assert (three.kind.value, three.resource) == ("capacity", "external")
+    assert three.message == "2 of 4 cards of node n1 are held by something else than shisuan (held by default/jupyter)"
+    assert two.kind.value == "health"
+    heal = [c for c in park.engine.changes("j2", "work", park.now_ms, park.policy) if c.kind is ChangeKind.HEAL]
+    assert [change.names for change in heal] == [("n1/GPU-n1-2",)]
+    assert not [c for c in park.engine.changes("j1", "work", park.now_ms, park.policy) if c.kind is ChangeKind.HEAL]

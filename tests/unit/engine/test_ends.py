@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.engine.ends import estimate_of, left_ms
+from scheduler.engine.candidates import candidate_of
+from scheduler.engine.ends import OVERDUE_MS, estimate_of, left_ms
 from scheduler.engine.state import State
+from scheduler.model.event import LeaseStopping
 from scheduler.model.job import StepRecord
 from tests.builders import FEATURES, Park, a_job, a_node, a_step, stopping
 
@@ -73,3 +75,25 @@ def test_tasks_of_a_step_that_ran_shorter_than_said_are_believed():
         park.cycle()
     assert park.job().steps[0] != StepRecord(name="work")
     assert left(park) == pytest.approx(MINUTE, rel=0.05)
+
+
+def test_a_task_that_is_to_resume_lasts_as_long_as_it_will_when_it_runs():
+    park = Park(a_node(cpus=1))
+    park.submit(a_job(1, a_step(run_ms_expected=10 * MINUTE, restart_ms=MINUTE)))
+    state = State(park.engine.snapshot(), FEATURES)
+    record = state.jobs["j1"]
+    record = replace(record, steps=(replace(record.steps[0], worked=((0, 5 * MINUTE),)),))
+    fresh = candidate_of(state, state.jobs["j1"], 0, park.now_ms, park.policy)
+    again = candidate_of(state, record, 0, park.now_ms, park.policy)
+    assert again.likely_ms == fresh.likely_ms - 5 * MINUTE + MINUTE
+    assert again.run_ms == fresh.run_ms - 5 * MINUTE + MINUTE
+
+
+def test_the_grace_of_a_stop_counts_from_the_stop():
+    park = a_park(a_step(run_ms_expected=10 * MINUTE, grace_ms=10_000))
+    park.start("j1.work.0.a1")
+    park.tell(LeaseStopping(at_ms=park.now_ms, lease_id="l1", reason="by hand"))
+    assert left(park) == 10_000
+    assert left(park, 4_000) == 6_000
+    assert left(park, 10_000) == 1
+    assert left(park, 11_000) == OVERDUE_MS, "it is about to go, and nobody looks every millisecond"

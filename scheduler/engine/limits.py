@@ -1,0 +1,42 @@
+"""Limits that hold whatever is free, as sentences with the numbers."""
+
+from __future__ import annotations
+
+from scheduler.model.job import Step
+from scheduler.model.plan import Reason, ReasonKind
+from scheduler.placement.fit import thousandths
+from scheduler.queueing.quota import Block, Rule
+
+
+def parallel_reason(step: Step) -> Reason:
+    """The step runs as many tasks at once as it may."""
+    message = f"runs at most {step.max_parallel} tasks at once, as its job file says"
+    return Reason(kind=ReasonKind.PARALLEL_LIMIT, message=message)
+
+
+def licence_reason(name: str, needed: int, free: int) -> Reason:
+    """Too few seats of a licence are free."""
+    message = f"needs {needed} seats of licence {name}; {max(free, 0)} are free"
+    return Reason(kind=ReasonKind.LICENCE, resource=name, message=message)
+
+
+def needed_reason(job_id: str, in_ms: int) -> Reason:
+    """Somebody ahead, whose start is promised, could not start beside it."""
+    message = f"would use up a limit that job {job_id} needs, which is expected to start in {max(0, in_ms) // 1000} s"
+    return Reason(kind=ReasonKind.RESERVATION, resource=job_id, message=message)
+
+
+def quota_reason(block: Block) -> Reason:
+    """A block of the queue tree as a sentence with the numbers."""
+    name = f"queue {block.queue}" if block.queue else "the farm"
+    show = {"cpu": "vCPU", "memory": "MiB of memory", "card": "cards", "mig": "MIG instances"}.get(block.resource, "")
+    if block.rule is Rule.JOBS:
+        message = f"{name} runs {block.held} jobs at once, as many as it may"
+    else:
+        asked, held, most, kept = (
+            thousandths(n) if block.resource != "memory" else str(n)
+            for n in (block.asked, block.held, block.most, block.kept)
+        )
+        message = f"asks for {asked} {show} more; {name} holds {held} of at most {most}"
+        message += f", and other queues keep {kept} for themselves" if block.kept else ""
+    return Reason(kind=ReasonKind.QUOTA, resource=block.queue or block.resource, message=message)
