@@ -36,6 +36,8 @@ class Resource:
 NODES = Resource(plural="nodes", kind="Node", namespaced=False)
 PODS = Resource(plural="pods", kind="Pod")
 NAMESPACES = Resource(plural="namespaces", kind="Namespace", namespaced=False)
+SECRETS = Resource(plural="secrets", kind="Secret")
+NETWORK_POLICIES = Resource(group="networking.k8s.io", plural="networkpolicies", kind="NetworkPolicy")
 DEPLOYMENTS = Resource(group="apps", plural="deployments", kind="Deployment")
 LEASES = Resource(group="coordination.k8s.io", plural="leases", kind="Lease")
 RESOURCE_SLICES = Resource(group="resource.k8s.io", plural="resourceslices", kind="ResourceSlice", namespaced=False)
