@@ -79,9 +79,12 @@ def group(site: Site, cluster: Cluster, shape: Shape, replicas: int, to_delete: 
 
 def ray_job(site: Site, cluster: Cluster, lease_id: str, tasks: Iterable[str], shapes: Sequence[Shape]) -> Body:
     """A RayJob for one lease, suspended. ``shapes``: one per rank."""
+    tasks = tuple(tasks)
+    until = ("--until-over", "--pods", str(len(shapes)), "--wait-s", str(site.start_ms // 1_000))
+    until += ("--lease", lease_id, "--attempt", tasks[0])
     counted = {shape: shapes.count(shape) for shape in sorted(set(shapes))}
     groups = [group(site, cluster, shape, replicas) for shape, replicas in counted.items()]
-    annotations = {TENANT: cluster.tenant, TASKS: ",".join(tasks), SHAPE: " ".join(shape.text() for shape in shapes)}
+    annotations = {TENANT: cluster.tenant, TASKS: ",".join(tasks), SHAPE: "\n".join(shape.text() for shape in shapes)}
     return {
         **_meta(site, cluster, annotations=annotations, labels={LEASE: lease_id}),
         "spec": {
@@ -89,7 +92,7 @@ def ray_job(site: Site, cluster: Cluster, lease_id: str, tasks: Iterable[str], s
             "submissionMode": "SidecarMode",
             "shutdownAfterJobFinishes": True,
             "backoffLimit": 0,
-            "entrypoint": shlex.join(pods.bridge(site, cluster, until_over=True)),
+            "entrypoint": shlex.join(pods.bridge(site, cluster, *until)),
             "rayClusterSpec": _spec(site, cluster, groups, has_bridge=False),
         },
     }

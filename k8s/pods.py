@@ -12,8 +12,7 @@ from k8s.shapes import Shape
 from k8s.site import Site
 
 Body = dict[str, Any]
-POD = "SHISUAN_POD"
-TOKEN = "SHISUAN_BRIDGE_TOKEN"
+POD, HOME = "SHISUAN_POD", "SHISUAN_HOME"
 TOKEN_KEY, RAY_TOKEN_KEY = "bridge_token", "auth_token"
 """Keys in a cluster's Secret; the second is the one that KubeRay reads."""
 LOGICAL_CPUS = "10000"
@@ -21,7 +20,13 @@ LOGICAL_CPUS = "10000"
 OBJECT_STORE_BYTES = "80000000"
 GCS_PORT, RAYLET_PORT = 6379, 6380
 USER = 10_001
-CA_PATH = "/etc/shisuan-gateway"
+CA_PATH, TOKEN_PATH = "/etc/shisuan-gateway", "/etc/shisuan-token"
+OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
+"""Annotation: KubeRay gives its command in a variable and leaves ours. Labels of Ray nodes cannot name pods otherwise."""
+POD_LABEL = "shisuan-node"
+"""Of a worker's Ray node: the pod's name, by which the bridge knows it. A head has none and gets no work."""
+RAY_START = f'ulimit -n 65536; eval exec "$KUBERAY_GEN_RAY_START_CMD --labels={POD_LABEL}=${POD}"'
+SCRATCH = "/tmp"  # noqa: S108 (inside the pod, a volume of its own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +49,11 @@ def labels(site: Site, cluster: Cluster) -> dict[str, str]:
     return {MANAGED_BY: OURS, INSTANCE: site.instance, CLUSTER: cluster.name, LANE: cluster.lane}
 
 
-def bridge(site: Site, cluster: Cluster, *, until_over: bool = False) -> list[str]:
+def bridge(site: Site, cluster: Cluster, *more: str) -> list[str]:
     """The command that dials home."""
-    command = ["python", "-P", "-m", "workers.ray_bridge", "--home", site.home]
-    command += ["--dial", site.gateway, "--cluster", cluster.name]
-    command += ["--ca", f"{CA_PATH}/ca.crt"] if site.gateway_ca else []
-    return command + (["--until-over"] if until_over else [])
+    command = ["python", "-P", "-m", "workers.dial", "--dial", site.gateway, "--cluster", cluster.name]
+    command += ["--token-file", f"{TOKEN_PATH}/{TOKEN_KEY}", "--home", f"{site.home}/bridge"]
+    return [*command, *(["--ca", f"{CA_PATH}/ca.crt"] if site.gateway_ca else []), *more]
 
 
 def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
@@ -57,11 +61,11 @@ def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
     ray: Body = {
         "name": "ray-head",
         "image": cluster.image,
-        "env": [*_env(site), _void(), *_token_env(cluster)],
+        "env": [*_env(site), _void()],
         "ports": [{"name": "gcs", "containerPort": GCS_PORT}],
         "resources": _amounts(site.head_cpu_milli, site.head_memory_mib, site.head_memory_mib),
         **_probes(GCS_PORT),
-        **_locked_down(site),
+        **_locked_down(site, has_token=not has_bridge),
     }
     beside: Body = {
         "name": "bridge",
@@ -70,16 +74,15 @@ def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
         "env": [
             *_env(site),
             _void(),
-            *_token_env(cluster),
             {"name": "RAY_ADDRESS", "value": f"127.0.0.1:{GCS_PORT}"},
             {"name": "RAY_AUTH_MODE", "value": "token"},
             _from_secret("RAY_AUTH_TOKEN", cluster.secret, RAY_TOKEN_KEY),
         ],
         "resources": _amounts(100, 512, 1_024),
-        **_locked_down(site),
+        **_locked_down(site, has_token=True),
     }
     spec = {
-        **_pod(site, [ray, beside] if has_bridge else [ray]),
+        **_pod(site, [ray, beside] if has_bridge else [ray], _token(cluster)),
         "restartPolicy": "Always" if has_bridge else "Never",  # KubeRay's SidecarMode wants the latter
         **({"nodeSelector": dict(site.head_node_selector)} if site.head_node_selector else {}),
         **({"tolerations": [dict(one) for one in site.head_tolerations]} if site.head_tolerations else {}),
@@ -97,6 +100,7 @@ def worker(site: Site, cluster: Cluster, shape: Shape) -> Body:
     ray: Body = {
         "name": "ray-worker",
         "image": cluster.image,
+        "command": ["sh", "-c", RAY_START],
         "env": [*_env(site), *([] if shape.count else [_void()])],
         **({"resources": amounts} if amounts else {}),
         **_probes(RAYLET_PORT),
@@ -111,32 +115,31 @@ def worker(site: Site, cluster: Cluster, shape: Shape) -> Body:
         "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
         **({"runtimeClassName": site.runtime_class} if site.runtime_class and shape.count else {}),
     }
-    annotations = {TENANT: cluster.tenant, SHAPE: shape.text()}
+    annotations = {TENANT: cluster.tenant, SHAPE: shape.text(), **OWN_COMMAND}
     return {"metadata": {"labels": labels(site, cluster), "annotations": annotations}, "spec": spec}
 
 
 def head_params(*, has_dashboard: bool) -> dict[str, str]:
     """Of ``ray start`` in the head: it offers nothing."""
     told = {"num-cpus": "0", "num-gpus": "0", "no-monitor": "true", "object-store-memory": OBJECT_STORE_BYTES}
-    return {**told, "include-dashboard": "true" if has_dashboard else "false", "node-name": f"$({POD})"}
+    return {**told, "include-dashboard": "true" if has_dashboard else "false"}
 
 
 def worker_params(shape: Shape) -> dict[str, str]:
-    """Of ``ray start`` in a worker: the node is called like its pod, each card is a resource of its own."""
+    """Of ``ray start`` in a worker: each card is a resource of its own."""
     cards = json.dumps({f"gpu{number}": 1 for number in range(shape.count)})
     return {
         "num-cpus": LOGICAL_CPUS,
         "num-gpus": str(shape.count),
-        "node-name": f"$({POD})",
         "node-manager-port": str(RAYLET_PORT),
         "object-store-memory": OBJECT_STORE_BYTES,
         **({"resources": f"'{cards}'"} if shape.count else {}),
     }
 
 
-def _pod(site: Site, containers: list[Body]) -> Body:
+def _pod(site: Site, containers: list[Body], *more: Body) -> Body:
     """What all our pods have in common: no rights, no root, folders of their own that end with them."""
-    volumes: list[Body] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    volumes: list[Body] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}, *more]
     volumes += [
         {"name": f"claim-{n}", "persistentVolumeClaim": {"claimName": one.claim, "readOnly": one.read_only}}
         for n, one in enumerate(site.volumes)
@@ -162,11 +165,18 @@ def _pod(site: Site, containers: list[Body]) -> Body:
     }
 
 
-def _locked_down(site: Site) -> Body:
-    mounts: list[Body] = [{"name": "home", "mountPath": site.home}, {"name": "tmp", "mountPath": "/tmp"}]
+def _token(cluster: Cluster) -> Body:
+    only = [{"key": TOKEN_KEY, "path": TOKEN_KEY}]
+    return {"name": "token", "secret": {"secretName": cluster.secret, "items": only, "defaultMode": 0o440}}
+
+
+def _locked_down(site: Site, *, has_token: bool = False) -> Body:
+    mounts: list[Body] = [{"name": "home", "mountPath": site.home}, {"name": "tmp", "mountPath": SCRATCH}]
     mounts += [
         {"name": f"claim-{n}", "mountPath": one.path, "readOnly": one.read_only} for n, one in enumerate(site.volumes)
     ]
+    if has_token:
+        mounts.append({"name": "token", "mountPath": TOKEN_PATH, "readOnly": True})
     if site.gateway_ca:
         mounts.append({"name": "gateway-ca", "mountPath": CA_PATH, "readOnly": True})
     return {
@@ -183,6 +193,7 @@ def _env(site: Site) -> list[Body]:
     return [
         {"name": POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "HOME", "value": site.home},
+        {"name": HOME, "value": site.home},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
         # A head that comes back is another cluster: workers of the old one must not wait for it.
         {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "30"},
@@ -194,20 +205,14 @@ def _void() -> Body:
     return {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 
 
-def _token_env(cluster: Cluster) -> list[Body]:
-    return [_from_secret(TOKEN, cluster.secret, TOKEN_KEY)]
-
-
 def _from_secret(name: str, secret: str, key: str) -> Body:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
 def _amounts(cpu_milli: int, memory_mib: int, limit_mib: int) -> Body:
     """Processors are never limited: what others leave may be used."""
-    requests = {
-        **({"cpu": f"{cpu_milli}m"} if cpu_milli else {}),
-        **({"memory": f"{memory_mib}Mi"} if memory_mib else {}),
-    }
+    requests = {"cpu": f"{cpu_milli}m"} if cpu_milli else {}
+    requests |= {"memory": f"{memory_mib}Mi"} if memory_mib else {}
     return {
         **({"requests": requests} if requests else {}),
         **({"limits": {"memory": f"{limit_mib}Mi"}} if limit_mib else {}),

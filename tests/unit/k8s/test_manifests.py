@@ -55,7 +55,7 @@ def objects(site):
     return [
         (RAY_CLUSTERS, cluster),
         (RAY_JOBS, ray_job(site, job, "l12", ["j17.train.0.a2"], [ONE, FOUR, FOUR])),
-        (SECRETS, secret(site, pool, bridge_token="b", ray_token="r")),  # noqa: S106 (no secret)
+        (SECRETS, secret(site, pool, bridge_token="b", ray_token="r")),
         (NETWORK_POLICIES, network_policy(site, pool)),
     ]
 
@@ -110,7 +110,7 @@ def test_a_worker_is_bound_to_its_node_and_holds_its_cards():
     params = pods.worker_params(FOUR)
     assert params["num-gpus"] == "4"
     assert json.loads(params["resources"].strip("'")) == {f"gpu{n}": 1 for n in range(4)}
-    assert params["node-name"] == "$(SHISUAN_POD)"
+    assert ray["command"][-1].endswith('$KUBERAY_GEN_RAY_START_CMD --labels=shisuan-node=$SHISUAN_POD"')
 
 
 def test_a_worker_without_cards_sees_none():
@@ -127,8 +127,11 @@ def test_a_worker_without_cards_sees_none():
 def test_workers_hold_no_bridge_token():
     """Users' programs run in worker pods: only the head may speak for the cluster."""
     pool = pool_cluster(SITE, "t1", "render", "gpu-7")
-    assert pods.TOKEN not in yaml.safe_dump(pods.worker(SITE, pool, ONE))
-    assert pods.TOKEN in yaml.safe_dump(pods.head(SITE, pool, has_bridge=False))
+    assert pool.secret not in yaml.safe_dump(pods.worker(SITE, pool, ONE))
+    for has_bridge in (False, True):
+        head = pods.head(SITE, pool, has_bridge=has_bridge)["spec"]["containers"]
+        shown = [c["name"] for c in head if any(m["name"] == "token" for m in c["volumeMounts"])]
+        assert shown == ["bridge" if has_bridge else "ray-head"]
 
 
 def test_a_ray_job_is_born_suspended_and_cleans_up():
@@ -141,7 +144,10 @@ def test_a_ray_job_is_born_suspended_and_cleans_up():
         "shutdownAfterJobFinishes": True,
         "backoffLimit": 0,
     }
-    assert spec["entrypoint"].endswith(f"--cluster {job.name} --ca /etc/shisuan-gateway/ca.crt --until-over")
+    assert spec["entrypoint"].startswith(
+        f"python -P -m workers.dial --dial shisuan.park.svc:7443 --cluster {job.name} "
+    )
+    assert spec["entrypoint"].endswith("--until-over --pods 3 --wait-s 900 --lease l12 --attempt j17.train.0.a2")
     groups = {g["groupName"]: g["replicas"] for g in spec["rayClusterSpec"]["workerGroupSpecs"]}
     assert groups == {ONE.group: 1, FOUR.group: 2}
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
@@ -177,9 +183,8 @@ def test_names_follow_from_what_they_are_for():
     assert job_cluster(SITE, order(), "train").name == first
     others = {order(attempt="j17.train.0.a3"), order(submitted_ms=1)}
     assert len({job_cluster(SITE, other, "train").name for other in others} | {first}) == 3
-    pool = [
-        pool_cluster(SITE, *what).name for what in (("t", "render", "n"), ("t", "merge", "m"), ("u", "render", "n"))
-    ]
+    asked = (("t", "render", "n"), ("t", "merge", "m"), ("u", "render", "n"))
+    pool = [pool_cluster(SITE, *what).name for what in asked]
     assert pool[0] == pool[1]  # one image: one trust domain
     assert pool[0] != pool[2]
 
