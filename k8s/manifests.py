@@ -6,6 +6,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from k8s import pods
 from k8s.names import CLUSTER, DOMAIN, LEASE, SHAPE, TASKS, TENANT
@@ -96,6 +97,13 @@ def ray_job(site: Site, cluster: Cluster, lease_id: str, tasks: Iterable[str], s
             "rayClusterSpec": _spec(site, cluster, groups, has_bridge=False),
         },
     }
+
+
+def owned(body: Body, owner: Mapping[str, Any]) -> Body:
+    """``body``, which Kubernetes deletes when ``owner`` is gone: a crash between two deletions leaves nothing."""
+    meta = {key: owner["metadata"][key] for key in ("name", "uid")}
+    reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], **meta}
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": [reference]}}
 
 
 def secret(site: Site, cluster: Cluster, *, bridge_token: str, ray_token: str) -> Body:

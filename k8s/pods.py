@@ -22,7 +22,7 @@ GCS_PORT, RAYLET_PORT = 6379, 6380
 USER = 10_001
 CA_PATH, TOKEN_PATH = "/etc/shisuan-gateway", "/etc/shisuan-token"
 OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
-"""Annotation: KubeRay gives its command in a variable and leaves ours. Labels of Ray nodes cannot name pods otherwise."""
+"""Annotation: KubeRay gives its command in a variable and leaves ours: its own way to label Ray nodes knows no pods."""
 POD_LABEL = "shisuan-node"
 """Of a worker's Ray node: the pod's name, by which the bridge knows it. A head has none and gets no work."""
 RAY_START = f'ulimit -n 65536; eval exec "$KUBERAY_GEN_RAY_START_CMD --labels={POD_LABEL}=${POD}"'
