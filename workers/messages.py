@@ -1,7 +1,9 @@
-"""What the service and the bridge say to each other: one JSON value a line over a socket pair, by the model's codec.
+"""What the service and the bridge say to each other: one JSON value a line, by the model's codec.
 
-The pair is made by the service and inherited by the bridge: there is no path to go stale and nobody else can join, and
-when either process dies the other reads an end of file.
+On one machine the line is a socket pair, made by the service and inherited by the bridge: there is no path to go stale
+and nobody else can join, and when either process dies the other reads an end of file. From a cluster of its own a
+bridge dials the service (``gateway.py``, ``dial.py``): such a line begins with :class:`Hello` and :class:`Welcome`,
+and both sides send a :class:`Beat` every few seconds, because a network may swallow an end of file.
 """
 
 from __future__ import annotations
@@ -10,11 +12,53 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.model import codec
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report
+
+PROTOCOL = 1
+"""Changes when an older peer would misunderstand; both sides refuse another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """First line of a bridge that dials."""
+
+    cluster: str
+    """Which cluster object it stands for."""
+    token: str = field(repr=False)
+    """Shows that it does; never logged."""
+    epoch_seen: int = 0
+    """The highest epoch it ever obeyed."""
+    version: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """Answer to a :class:`Hello` that was admitted."""
+
+    epoch: int
+    """Of the service. A bridge that obeyed a higher one hangs up."""
+    beat_ms: int
+    """How often both sides send a :class:`Beat`."""
+    silent_ms: int
+    """A line on which nothing came for so long is dead."""
+    nodes: tuple[Node, ...] = ()
+    """Declared facts, as in :class:`Connect`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Answer to a :class:`Hello` that was not admitted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """I am here. A bridge sends one for each that it gets, so that it shows that it is not stuck itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +66,8 @@ class Connect:
     """First line to the bridge: where Ray is."""
 
     address: str
+    cluster: str = ""
+    """Not empty: each Ray node labelled so is a pod with a home folder of its own, and the service is elsewhere."""
     embedded: bool = True
     """All nodes are on this machine and are the ones named in ``nodes``."""
     ip: str = ""
@@ -93,7 +139,26 @@ class LogRead:
     error: str = ""
 
 
-Message = Connect | NodeIds | Begin | End | Recorded | ReadLog | Ready | Told | LogRead
+Message = (
+    Hello | Welcome | Refused | Beat | Connect | NodeIds | Begin | End | Recorded | ReadLog | Ready | Told | LogRead
+)
+
+
+def pack(message: Message) -> bytes:
+    """The line, with its end."""
+    text = json.dumps(codec.encode(message, tagged=True), separators=(",", ":"), ensure_ascii=False)
+    return text.encode() + b"\n"
+
+
+def unpack(line: bytes) -> Message:
+    """Raises ValueError or TypeError for a line that is no message."""
+    message: Message = codec.decode(Message, json.loads(line))
+    return message
+
+
+def is_a(kind: type, line: bytes) -> bool:
+    """Whether :func:`pack` made this line of a message of this class; for those who only pass lines on."""
+    return line.startswith(b'{"is":"%b"' % kind.__name__.encode())
 
 
 class Line:
@@ -105,9 +170,9 @@ class Line:
 
     def send(self, message: Message) -> None:
         """Raises OSError when the other side is gone."""
-        data = json.dumps(codec.encode(message, tagged=True), separators=(",", ":"), ensure_ascii=False)
+        data = pack(message)
         with self._lock:
-            self._socket.sendall(data.encode() + b"\n")
+            self._socket.sendall(data)
 
     def receive(self) -> Iterator[Message]:
         """Messages until the other side closes or dies. Raises ValueError for a line that is none."""
@@ -115,7 +180,7 @@ class Line:
         while data := self._read():
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                yield codec.decode(Message, json.loads(line))
+                yield unpack(line)
 
     def close(self) -> None:
         """Both directions; a blocked :meth:`receive` ends."""

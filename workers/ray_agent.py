@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from workers.site import free_port
 
 CALLS_AT_ONCE = 8
 """A long poll, an exchange and a few log readers."""
+HOME = "SHISUAN_HOME"
 
 
 class RayAgent:
-    """What the bridge calls. Each method is one round trip."""
+    """What the bridge calls. Each method is one round trip. An empty ``home`` is the node's own: see
+    :func:`own_home`.
+    """
 
     def __init__(self, node: str, tenant: str, home: str) -> None:
-        self._agent = Agent(node=node, tenant=tenant, home=Path(home))
+        self._agent = Agent(node=node, tenant=tenant, home=Path(home) if home else own_home())
 
     def exchange(
         self, orders: Sequence[LeaseOrder], stops: Sequence[tuple[str, Sequence[str]]], cursors: Sequence[str]
@@ -67,7 +71,10 @@ class RayAgent:
 
 
 class RayProbe:
-    """What the bridge asks a node of an existing cluster before it has an agent there. Dies with the bridge."""
+    """What the bridge asks a node of an existing cluster before it has an agent there. Dies with the bridge.
+
+    An empty ``home`` is the node's own: see :func:`own_home`.
+    """
 
     def facts(self, name: str) -> Node:
         """The machine as its own tools see it."""
@@ -75,15 +82,29 @@ class RayProbe:
 
         return local_node(name)
 
+    def own_facts(self, name: str) -> Node:
+        """The pod as its own tools see it, with the space of its home."""
+        from workers.facts import local_node
+
+        return local_node(name, home=own_home())
+
     def tenants(self, home: str, node: str) -> tuple[str, ...]:
         """See :func:`workers.remains.tenants_with_news`."""
-        return tenants_with_news(Path(home), node)
+        return tenants_with_news(Path(home) if home else own_home(), node)
 
     def read_log(  # noqa: PLR0917 (Ray's remote calls are positional here)
         self, home: str, node: str, attempt_id: str, offset: int, limit: int, rank: int
     ) -> LogChunk:
         """See :func:`workers.remains.read_kept_log`."""
-        return read_kept_log(Path(home), node, attempt_id, offset, limit, rank)
+        return read_kept_log(Path(home) if home else own_home(), node, attempt_id, offset, limit, rank)
+
+
+def own_home() -> Path:
+    """The home folder that this Ray node was started with: pods share no disk. Raises ExecutorError."""
+    home = os.environ.get(HOME, "")
+    if not home:
+        raise ExecutorError(f"this Ray node was started without {HOME}: name a folder of the pod's own in it")
+    return Path(home)
 
 
 def agent_actor(*, name: str, node_id: str, node: str, tenant: str, home: str) -> Any:

@@ -1,5 +1,7 @@
 """The only Ray driver, in a process of its own: ``python -P -m workers.ray_bridge --home DIR --fd N``.
 
+With ``--dial`` it is the child of a process that dials the service, see :mod:`workers.dial`.
+
 Ray aborts a driver whose control store restarts; this process may die at any moment and the service starts another one.
 It holds no state but what it can ask again: agents are found by name and by the tables on disk. It ends by itself when
 the service's end of the socket pair closes.
@@ -29,10 +31,10 @@ from scheduler.model.errors import NotFound
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 from workers import gang
-from workers.messages import Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Told
+from workers.messages import Beat, Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Told
 from workers.ray_agent import probe_actor
 from workers.ray_gangs import Gangs, Room
-from workers.ray_head import NODE_LABEL
+from workers.ray_head import NODE_LABEL, POD_LABEL
 from workers.ray_link import CALL_S, AgentLink, Parcel
 from workers.remains import tenants_with_news
 
@@ -41,6 +43,8 @@ _log = logging.getLogger(__name__)
 LOOK_S = 0.5
 PROBE_S = 60.0
 LOG_READERS = 4
+REPORTS_A_LINE = 64
+"""A report holds a runner's result of up to 64 KiB, and a line must stay below what the gateway takes."""
 NAMESPACE = "shisuan"
 
 
@@ -49,7 +53,9 @@ class Bridge:
 
     def __init__(self, home: Path, line: Line, told: Connect) -> None:
         self._home, self._line, self._told = home, line, told
-        self._prefix = prefix_of(home)
+        self._agents_home = "" if told.cluster else str(home)
+        """Pods have homes of their own."""
+        self._prefix = prefix_of(told.cluster or home)
         self._lock = threading.RLock()
         self._links: dict[tuple[str, str], AgentLink] = {}
         self._rooms: dict[str, Room] = {}
@@ -81,6 +87,8 @@ class Bridge:
                 self._readers.submit(self._read_log, message)
             case NodeIds(node_ids=node_ids):
                 self._node_ids = dict(node_ids)
+            case Beat():
+                self._send(message)
             case _:
                 _log.error("the service said %r to the bridge", message)
 
@@ -129,7 +137,7 @@ class Bridge:
                 link = self._links[node, tenant] = AgentLink(
                     node=node,
                     tenant=tenant,
-                    home=str(self._home),
+                    home=self._agents_home,
                     prefix=self._prefix,
                     node_id=self._node_id,
                     push=self._gangs.pass_on,
@@ -141,10 +149,12 @@ class Bridge:
         return room.node_id if room else ""
 
     def _push(self, reports: Sequence[Report]) -> None:
-        if not reports:
-            return
+        for first in range(0, len(reports), REPORTS_A_LINE):
+            self._send(Told(reports=tuple(reports[first : first + REPORTS_A_LINE])))
+
+    def _send(self, message: Message) -> None:
         try:
-            self._line.send(Told(reports=tuple(reports)))
+            self._line.send(message)
         except OSError:
             os._exit(0)  # the service is gone: nobody to work for
 
@@ -173,7 +183,7 @@ class Bridge:
     def _read_kept_log(self, asked: ReadLog, error: str) -> LogRead:
         probe = self._probes.get(asked.node)
         if probe is not None:
-            args = (str(self._home), asked.node, asked.attempt_id, asked.offset, asked.limit, asked.rank)
+            args = (self._agents_home, asked.node, asked.attempt_id, asked.offset, asked.limit, asked.rank)
             try:
                 return LogRead(number=asked.number, chunk=ray.get(probe.read_log.remote(*args), timeout=CALL_S))
             except (RayError, NotFound) as missing:
@@ -185,22 +195,34 @@ class Bridge:
     def _watch_nodes(self) -> None:
         while True:
             try:
-                seen = self._rooms_now()
-                for name in sorted(self._rooms.keys() - seen.keys()):
-                    self._gone(name)
-                for name, room in sorted(seen.items()):
-                    if name not in self._rooms or self._rooms[name].node_id != room.node_id:
-                        self._came(name, room)
+                self._look()
             except RayError as error:
                 _log.warning("Ray does not answer about its nodes: %r", error)
             time.sleep(LOOK_S)
+
+    def _look(self) -> None:
+        seen = self._rooms_now()
+        for name in sorted(self._rooms.keys() - seen.keys()):
+            self._gone(name)
+        came = [name for name, room in sorted(seen.items()) if not self._knows(name, room)]
+        for name in came:
+            if name not in self._facts or not self._told.embedded:
+                self._probes[name] = probe_actor(seen[name].node_id)  # all start at the same time
+        for name in came:
+            try:
+                self._came(name, seen[name])
+            except RayError as error:  # it keeps no other node waiting
+                _log.warning("node %s does not say what it is: %r", name, error)
+
+    def _knows(self, name: str, room: Room) -> bool:
+        return name in self._rooms and self._rooms[name].node_id == room.node_id
 
     def _rooms_now(self) -> dict[str, Room]:
         """Live nodes by name. Embedded nodes count under the id they were last started with."""
         found: dict[str, Room] = {}
         for node in ray.nodes():
-            name = node["Labels"].get(NODE_LABEL) or node.get("NodeName") or node["NodeID"]
-            if not node["Alive"] or (self._told.embedded and self._node_ids.get(name) != node["NodeID"]):
+            name = self._name(node)
+            if not name or not node["Alive"] or (self._told.embedded and self._node_ids.get(name) != node["NodeID"]):
                 continue
             facts = self._facts.get(name)
             cards = {device.id: device.index for device in facts.devices} if facts else {}
@@ -208,9 +230,15 @@ class Bridge:
             found[name] = Room(node_id=node["NodeID"], resources=dict(node["Resources"]), ip=ip, cards=cards)
         return found
 
+    def _name(self, node: dict[str, Any]) -> str:
+        labels = node["Labels"]
+        if self._told.cluster:
+            return str(labels.get(POD_LABEL, ""))
+        return str(labels.get(NODE_LABEL) or node.get("NodeName") or node["NodeID"])
+
     def _came(self, name: str, room: Room) -> None:
-        if name not in self._facts or not self._told.embedded:
-            self._ask(name, room)
+        if name in self._probes:
+            self._ask(name)
         tenants = self._tenants(name)
         facts = self._facts[name]
         cards = {device.id: device.index for device in facts.devices}
@@ -219,10 +247,11 @@ class Bridge:
         for tenant in tenants:
             self._link(name, tenant)
 
-    def _ask(self, name: str, room: Room) -> None:
-        probe = self._probes[name] = probe_actor(room.node_id)
+    def _ask(self, name: str) -> None:
         declared = next((node for node in self._told.nodes if node.name == name), None)
-        self._facts[name] = declared or ray.get(probe.facts.remote(name), timeout=PROBE_S)
+        probe = self._probes[name]
+        facts = probe.own_facts if self._told.cluster else probe.facts
+        self._facts[name] = declared or ray.get(facts.remote(name), timeout=PROBE_S)
 
     def _tenants(self, name: str) -> tuple[str, ...]:
         """Those with an agent there, or with a table that may hold something untold."""
@@ -230,7 +259,7 @@ class Bridge:
         named = {n.removeprefix(start) for n in ray.util.list_named_actors() if n.startswith(start)}
         if self._told.embedded:
             return tuple(sorted(named | set(tenants_with_news(self._home, name))))
-        left = ray.get(self._probes[name].tenants.remote(str(self._home), name), timeout=PROBE_S)
+        left = ray.get(self._probes[name].tenants.remote(self._agents_home, name), timeout=PROBE_S)
         return tuple(sorted(named | set(left)))
 
     def _gone(self, name: str) -> None:
@@ -244,9 +273,9 @@ class Bridge:
         self._push([Report(kind=ReportKind.NODE_GONE, at_ms=_now_ms(), node=name, message="Ray lost it")])
 
 
-def prefix_of(home: Path) -> str:
+def prefix_of(installation: Path | str) -> str:
     """Tells the actors of one installation from those of another on the same cluster."""
-    return hashlib.sha256(str(home).encode()).hexdigest()[:10]
+    return hashlib.sha256(str(installation).encode()).hexdigest()[:10]
 
 
 def _now_ms() -> int:
@@ -255,6 +284,8 @@ def _now_ms() -> int:
 
 def main() -> None:
     """Connect where the first line says and serve."""
+    if "--dial" in sys.argv:  # by a process without Ray, which starts this one as its child
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.dial", *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="python -P -m workers.ray_bridge")
     parser.add_argument("--home", required=True, type=Path)
     what = parser.add_mutually_exclusive_group(required=True)

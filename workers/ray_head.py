@@ -37,6 +37,8 @@ START_LIMIT_S = 120.0
 LOGICAL_CPUS = 10_000
 """Ray's own count never decides: the database does. Placement groups of gangs always fit."""
 NODE_LABEL = "shisuan/node"
+POD_LABEL = "shisuan-node"
+"""In a cluster that dials home: the pod's name. A Ray node without it (the head) gets no work."""
 KEPT_ENV = (
     "PATH",
     "HOME",
