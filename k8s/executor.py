@@ -102,6 +102,10 @@ class _State:
     unheard_ms: dict[str, int] = field(default_factory=dict)
     speak: set[str] = field(default_factory=set)
     """Nodes whose inventory is to be told."""
+    early: list[tuple[str, Sequence[Report]]] = field(default_factory=list)
+    """What bridges said before our objects were seen."""
+    is_adopted: bool = False
+    """The leases on our objects are in the book."""
     is_up: bool = False
     was_up: bool = False
 
@@ -116,15 +120,19 @@ class KubernetesExecutor:
         *,
         token: Callable[[str], str],
         now_ms: Callable[[], int],
+        may_write: Callable[[], bool] = lambda: True,
         lane: Lane = Lane.ANY,
         tick_s: float = TICK_S,
         trouble_s: float = TROUBLE_S,
         again: Backoff = AGAIN,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``token`` derives a secret text from a name; ``lane`` is that of nodes whose label does not say."""
+        """``token`` derives a secret text from a name; ``may_write`` says whether we still lead, and is asked before
+        anything is written; ``lane`` is that of nodes whose label does not say.
+        """
         self._api, self._site, self._now_ms, self._monotonic = api, site, now_ms, monotonic
         self._tick_s, self._trouble_s, self._again = tick_s, trouble_s, again
+        self._may_write = may_write
         self._lines: Lines | None = None
         self._lock = threading.RLock()
         self._state = _State(book=Book(site))
@@ -268,6 +276,9 @@ class KubernetesExecutor:
 
     def _heard(self, cluster: str, reports: Sequence[Report]) -> None:
         state = self._state
+        if not state.is_adopted:
+            state.early.append((cluster, reports))
+            return
         for report in reports:
             told, nodes, lost = state.book.hear(cluster, report)
             self._tell(told)
@@ -290,6 +301,9 @@ class KubernetesExecutor:
 
     def _gone(self, resource: Resource, name: str) -> None:
         self._state.views.of[resource].drop(name)
+        if resource is not PODS and self._lines is not None:
+            self._state.book.connected.discard(name)
+            self._lines.drop(name)
 
     def _tell(self, reports: Sequence[Report]) -> None:
         if reports:
@@ -332,6 +346,8 @@ class KubernetesExecutor:
                 return
             actions = self._decided()
             entries = {action: self._entry_of(action) for action in actions}
+        if not self._may_write():
+            return  # somebody else decides now, and has seen what we have not
         self._carry_out(entries)
         with self._lock:
             self._state.book.see(self._state.views.pods)
@@ -380,8 +396,9 @@ class KubernetesExecutor:
 
     def _come_up(self) -> None:
         state = self._state
-        state.book.adopt(state.views.pods.values(), state.views.jobs.values(), self._now_ms())
-        state.is_up = state.was_up = True
+        if not state.is_adopted:
+            state.book.adopt(state.views.pods.values(), state.views.jobs.values(), self._now_ms())
+        state.is_up = state.was_up = state.is_adopted = True
         now_ms = self._now_ms()
         self._tell([self._report(ReportKind.RUNTIME_UP)])
         self._tell(
@@ -391,6 +408,9 @@ class KubernetesExecutor:
             ]
         )
         state.speak |= state.nodes.keys()
+        early, state.early = state.early, []
+        for cluster, reports in early:
+            self._heard(cluster, reports)
 
     def _report(self, kind: ReportKind, message: str = "") -> Report:
         return Report(kind=kind, at_ms=self._now_ms(), message=message)

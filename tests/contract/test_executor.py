@@ -1,4 +1,4 @@
-"""What every Executor does, asked of the fake and of real Ray."""
+"""What every Executor does, asked of the fake, of the lanes on a park on paper, and of real Ray."""
 
 import itertools
 import time
@@ -10,6 +10,7 @@ from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.farm import NODES, Reader, gang, lease, task
+from tests.kube_executor import KubeSite, paper_node
 from workers.runtime import RayExecutor, shutdown
 
 pytestmark = pytest.mark.timeout(180)
@@ -43,7 +44,14 @@ class RaySite:
         shutdown(self.home)
 
 
-@pytest.fixture(scope="module", params=[FakeSite, pytest.param(RaySite, marks=pytest.mark.ray)])
+class PaperSite(KubeSite):
+    """Kubernetes on paper, with two nodes."""
+
+    def __init__(self, folder) -> None:
+        super().__init__(folder, nodes=[paper_node(node.name) for node in NODES])
+
+
+@pytest.fixture(scope="module", params=[FakeSite, PaperSite, pytest.param(RaySite, marks=pytest.mark.ray)])
 def site(request, tmp_path_factory):
     site = request.param(tmp_path_factory.mktemp("executor"))
     yield site
