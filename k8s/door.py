@@ -105,9 +105,10 @@ class Door:
         return _sent(request, self._linked(fresh=True))
 
     def _linked(self, *, fresh: bool) -> Any:
-        from kubernetes.client import rest
-
         with self._lock:
+            # Its parts import each other in a circle: two threads that begin at once would meet half of them.
+            from kubernetes.client import rest
+
             if self._is_closed:
                 raise Unanswered("the connection to Kubernetes is closed")
             if self._link is None or fresh:

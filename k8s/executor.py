@@ -346,7 +346,7 @@ class KubernetesExecutor:
                 return
             actions = self._decided()
             entries = {action: self._entry_of(action) for action in actions}
-        if not self._may_write():
+        if entries and not self._may_write():
             return  # somebody else decides now, and has seen what we have not
         self._carry_out(entries)
         with self._lock:
@@ -385,6 +385,7 @@ class KubernetesExecutor:
 
     def _problem(self) -> str:
         said = [informer.problem for informer in self._informers if informer.problem]
+        said += ["an informer failed: restart the service" for informer in self._informers if not informer.is_alive]
         said += [self.inventory.problem] if self.inventory.problem else []
         return f"Kubernetes does not answer: {said[0]}" if said else ""
 

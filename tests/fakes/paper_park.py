@@ -60,7 +60,8 @@ class PaperPark:
         for job in double.objects("rayjobs"):
             self._job(job)
         for cluster in double.objects("rayclusters"):
-            self._cluster(cluster)
+            if CLUSTER in cluster["metadata"].get("labels", {}):
+                self._cluster(cluster)
         for pod in double.objects("pods"):
             self._kubelet(pod)
         there: dict[str, dict[str, Node]] = {}
@@ -146,6 +147,9 @@ class PaperPark:
         )
 
     def _kubelet(self, pod: Mapping[str, Any]) -> None:
+        if "deletionTimestamp" in pod["metadata"]:
+            self.double.remove("pods", pod["metadata"]["name"], "park")
+            return
         if pod.get("status", {}).get("phase") != "Pending" or not self.ready(pod):
             return
         told = pod["metadata"].get("annotations") or {}
