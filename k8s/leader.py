@@ -154,7 +154,7 @@ class Elector:
     # ── one attempt ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def attempt(self) -> bool:
-        """Try once to get or to keep the Lease; whether it is ours now. Whatever the server says, ``problem`` has it."""
+        """Try once to get or to keep the Lease; whether it is ours now. ``problem``: what the server has against it."""
         began_s = self._clock()
         try:
             holds = self._renewed() if self._until_s is not None else self._taken()
@@ -225,7 +225,7 @@ class Elector:
             self._spec, self._changed_s = spec, self._clock()
 
     def _free_in_s(self) -> float:
-        """When others may take it, by what we have seen. A holder that does not say how long it wants gets what we do."""
+        """When others may take it, by what we have seen. A holder that does not say for how long gets what we do."""
         lease_s = int(self._spec.get("leaseDurationSeconds") or self.timing.lease_s)
         return self._changed_s + lease_s - self._clock()
 

@@ -19,6 +19,9 @@ from scheduler.store.checkpoint import Checkpoints
 BUSY_TIMEOUT_MS = 10_000
 """How long a SQLite statement waits for another process's transaction before it fails."""
 READERS = 8
+IDLE_MS = 5_000
+"""PostgreSQL ends a transaction whose program has said nothing for so long: a writer that sleeps inside of one would
+keep its successor from the epoch's row for as long as it sleeps."""
 LOG_PAGES = 16_000
 """Pages in SQLite's write-ahead log (64 MB) from which on a commit copies them into the database itself."""
 
@@ -117,7 +120,15 @@ def _engine(url: URL, *, size: int, reads: bool) -> sa.Engine:
         return sa.create_engine(
             url, isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}, **options
         )
-    return sa.create_engine(url, isolation_level="READ COMMITTED", **options)
+    engine = sa.create_engine(url, isolation_level="READ COMMITTED", **options)
+    sa.event.listen(engine, "connect", _bound_idleness)
+    return engine
+
+
+def _bound_idleness(connection: Any, _: ConnectionPoolEntry) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_MS}")
+    connection.commit()
 
 
 def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

@@ -262,7 +262,7 @@ def test_the_guard_sleeps_on_after_each_renewal_and_ends_when_told(world):
         return len(waits) == 4
 
     world.on_wait = wait
-    a.guard(lambda why: pytest.fail(why))
+    a.guard(pytest.fail)
     assert waits == [5.0] * 4
 
 
