@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -20,10 +22,20 @@ BUSY_TIMEOUT_MS = 10_000
 """How long a SQLite statement waits for another process's transaction before it fails."""
 READERS = 8
 IDLE_MS = 5_000
-"""PostgreSQL ends a transaction whose program has said nothing for so long: a writer that sleeps inside of one would
-keep its successor from the epoch's row for as long as it sleeps."""
+"""PostgreSQL ends most transactions whose program has said nothing for so long. Not after a statement of many rows."""
+PATIENCE_S = 1.0
+"""A successor waits so long for a transaction of the writer before it; an honest one takes milliseconds."""
 LOG_PAGES = 16_000
 """Pages in SQLite's write-ahead log (64 MB) from which on a commit copies them into the database itself."""
+
+
+_END_HOLDERS = sa.text(
+    "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ("
+    " SELECT unnest(pg_blocking_pids(pid)) FROM pg_locks WHERE relation = CAST(:name AS regclass) AND mode ="
+    " 'RowExclusiveLock') AND pid <> pg_backend_pid()"
+)
+"""Whoever somebody waits for who is about to write the table."""
+log = structlog.get_logger("shisuan.database")
 
 
 class Database:
@@ -50,6 +62,32 @@ class Database:
             yield connection
         if self._checkpoints is not None:
             self._checkpoints.wake()
+
+    @contextmanager
+    def seize(self, table: sa.Table) -> Iterator[sa.Connection]:
+        """Like :meth:`write`, for a successor that writes ``table``. On PostgreSQL whoever still holds rows of it after
+        :data:`PATIENCE_S` is ended: a writer that sleeps in the middle of a transaction would hold them as long as it
+        sleeps.
+        """
+        if self.is_sqlite:
+            with self.write() as connection:
+                yield connection
+            return
+        done = threading.Event()
+        ending = threading.Thread(target=self._end_holders, args=(table.name, done), name="seize", daemon=True)
+        ending.start()
+        try:
+            with self.write() as connection:
+                yield connection
+        finally:
+            done.set()
+            ending.join()
+
+    def _end_holders(self, table: str, done: threading.Event) -> None:
+        while not done.wait(PATIENCE_S):
+            with translated(), self._reader.begin() as connection:
+                ended = connection.execute(_END_HOLDERS, {"name": table}).all()
+            log.warning("writer_ended", sessions=[row.pid for row in ended])
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
