@@ -55,7 +55,7 @@ WRONG = {
     "an ingress for nobody": (["ingress.enabled=true,ingress.tlsSecret=t"], "/ingress/host"),
     "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
     "a way to fetch images that does not exist": (["image.pullPolicy=Maybe"], "/image/pullPolicy"),
-    "lanes without rights": (["lanes.enabled=true,lanes.images.default=a"], 'rbac.parts: lanes.enabled needs the part "inventory"'),
+    "lanes without rights": (["lanes.enabled=true,lanes.images.default=a"], "rbac.parts: lanes.enabled needs the part"),
     "lanes without images": (["lanes.enabled=true,rbac.parts={inventory,lanes}"], "lanes.images"),
     "a certificate that nobody trusts": (
         ["lanes.enabled=true,rbac.parts={inventory,lanes},lanes.images.default=a,lanes.tls.secret=s"], "lanes.tls",
