@@ -32,6 +32,10 @@ class Container:
 class Runtime(Protocol):
     """Runs pods. Nothing waits: every call returns at once."""
 
+    def open(self, double: FakeKubernetes) -> None:
+        """Secrets and ConfigMaps are there."""
+        ...
+
     def start(self, pod: Object, cards: Sequence[str]) -> None:
         """Begin with all of its containers; ``cards``: UUIDs that the device plugin gave it."""
         ...

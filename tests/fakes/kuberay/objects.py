@@ -98,7 +98,7 @@ def pod(cluster: Object, group: Object | None, letters: str) -> Body:
 def start_command(params: Mapping[str, str], head: str) -> str:
     """``ray start`` as KubeRay writes it; ``head``: where a worker finds it."""
     given = {"block": "true", "dashboard-agent-listen-port": "52365", "metrics-export-port": "8080", **params}
-    given |= {"address": f"{head}:{GCS_PORT}"} if head else {"dashboard-host": "0.0.0.0"}  # noqa: S104
+    given |= {"address": f"{head}:{GCS_PORT}"} if head else {"dashboard-host": "0.0.0.0"}
     parts = ["ray start"] if head else ["ray start --head"]
     for key, value in sorted(given.items()):
         if value.lower() in ("true", "false") and key not in NEITHER_TRUE_NOR_ABSENT:

@@ -25,14 +25,18 @@ MOST_ROUNDS = 50
 class KubePark:
     """Runs from construction to :meth:`close`; use it in a ``with``. ``runtime``: what runs the pods, else paper."""
 
-    def __init__(self, *, nodes: Iterable[Mapping[str, Any]] = (), runtime: Runtime | None = None) -> None:
+    def __init__(
+        self, *, nodes: Iterable[Mapping[str, Any]] = (), runtime: Runtime | None = None, namespace: str = "park"
+    ) -> None:
         self.double = FakeKubernetes()
         for plural in ("rayclusters", "rayjobs"):
             definition = copy.deepcopy(dict(crd(plural)))
             self.double.verbs.create(Call(kind=self.double.kind_of(definition)), definition)
+        self.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for node in nodes:
             self.double.put(node)
         self.runtime: Runtime = runtime if runtime is not None else Paper()
+        self.runtime.open(self.double)
         self.operator = KubeRay(self.double)
         self.kubelets = Kubelets(self.double, self.runtime)
         self.failure: BaseException | None = None

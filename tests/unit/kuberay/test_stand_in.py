@@ -22,7 +22,6 @@ CARD = Shape(node="b", resource="nvidia.com/gpu", count=1)
 @pytest.fixture
 def park():
     with KubePark(nodes=[node("a"), node("b", cards=2), node("heads")]) as park:
-        park.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "park"}})
         yield park
 
 
