@@ -20,6 +20,8 @@ from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 
+REMEMBERED = 100_000
+"""Leases that are over and not begun again, should their order be repeated by somebody who has not heard yet."""
 MARK = "|"
 """In cursors: what comes before it is the cluster whose bridge gave the rest."""
 
@@ -52,6 +54,8 @@ class Book:
         """What a pod (cluster and name) says of itself: its cards have UUIDs."""
         self._agents: dict[tuple[str, str], tuple[int, frozenset[str]]] = {}
         """When the agent of a pod spoke of its leases last, and which."""
+        self._over: dict[str, None] = {}
+        """Leases that are over, the latest last."""
         self._ends: dict[str, str] = {}
         """Lease that is over once this cursor is acknowledged."""
         self._pods: Mapping[str, PodSeen] = {}
@@ -72,6 +76,8 @@ class Book:
             by_lease[one.lease_id].append(one)
         reports: list[Report] = []
         for lease, ranks in by_lease.items():
+            if lease in self._over:
+                continue
             ranks.sort(key=lambda one: one.rank)
             entry = self.entries.get(lease)
             if entry is not None:
@@ -140,7 +146,7 @@ class Book:
             by_cluster[cluster].append(own)
             lease = self._ends.pop(cursor, None)
             if lease is not None:
-                self.entries.pop(lease, None)
+                self._drop(lease)
                 for key, (at_ms, known) in self._agents.items():
                     if lease in known:
                         self._agents[key] = (at_ms, known - {lease})
@@ -178,6 +184,9 @@ class Book:
 
     def _drop(self, lease: str) -> None:
         self.entries.pop(lease, None)
+        self._over[lease] = None
+        while len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]
         self._ends = {cursor: other for cursor, other in self._ends.items() if other != lease}
 
     # ── from Kubernetes ──────────────────────────────────────────────────────────────────────────────────────────

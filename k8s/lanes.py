@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from k8s.evictions import in_the_way
 from k8s.manifests import JOB, POOL
@@ -303,7 +303,8 @@ def _pool(
         if since_ms is not None and world.now_ms >= since_ms + world.site.cluster_idle_ms:
             yield DeleteCluster(seen=seen)
         return
-    groups = tuple(_groups(seen, waiting, free, workers, evicted, world))
+    soon = [pod for pod in workers if pod.lease and pod.uid not in taken and is_free(replace(pod, lease=""), world)]
+    groups = tuple(_groups(seen, waiting - Counter(pod.shape for pod in soon), free, workers, evicted, world))
     if groups != seen.groups:
         domain = held[0].cluster if held else _cluster(seen, world)
         yield SetGroups(seen=seen, cluster=domain, groups=groups)

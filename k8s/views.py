@@ -54,6 +54,10 @@ class Views:
         """Everything there is was told once."""
         return all(view.is_listed for view in self.of.values())
 
+    def listed(self, resource: Resource) -> None:
+        """Everything there is of this kind was told."""
+        self.of[resource].is_listed = True
+
     @property
     def pods(self) -> dict[str, PodSeen]:
         """By uid."""

@@ -19,9 +19,10 @@ HEAD = Node(name="head", cpu_milli=1, memory_mib=1)
 
 
 class Pods(RayHead):
-    """One Ray cluster. ``nodes`` are its pods; their homes lie below ``folder``."""
+    """One Ray cluster. ``nodes`` are its pods; their homes lie below ``folder``. ``more`` of a pod: its variables."""
 
-    def __init__(self, folder, nodes) -> None:
+    def __init__(self, folder, nodes, more=None) -> None:
+        self._more = more or {}
         super().__init__(folder / "ray", (HEAD, *nodes))
         self.home.mkdir(parents=True)
         self.folder = folder
@@ -31,7 +32,13 @@ class Pods(RayHead):
         return self.folder / "homes" / name
 
     def environ(self):
-        return super().environ() | {"SHISUAN_HOME": str(self.home_of(self._pod))}
+        return super().environ() | {"SHISUAN_HOME": str(self.home_of(self._pod))} | self._more.get(self._pod, {})
+
+    def agents(self, name):
+        """Pids of the agents in that pod."""
+        mark = f"SHISUAN_HOME={self.home_of(name)}".encode()
+        environs = {pid: ray_head._read(pid, "environ").split(b"\0") for pid in self.processes()}
+        return [p for p in environs if mark in environs[p] and b"ray::RayAgent" in ray_head._read(p, "cmdline")]
 
     def remove(self):
         """Also the runners below the pods' homes."""
@@ -64,7 +71,7 @@ class Bridge:
         token_file = self.home / "token"
         token_file.write_text(token + "\n")
         self.log = self.home / "dial.log"
-        command = [sys.executable, "-P", "-m", "workers.ray_bridge", "--dial", f"127.0.0.1:{port}"]
+        command = [sys.executable, "-P", "-m", "workers.dial", "--dial", f"127.0.0.1:{port}"]
         command += ["--cluster", cluster, "--token-file", str(token_file), "--home", str(self.home)]
         command += ["--ray", pods.address, "--ip", LOOPBACK, *more]
         with self.log.open("ab") as log:

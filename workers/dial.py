@@ -17,6 +17,7 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -35,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 DIAL_S = 5.0
 """From the first packet to the service's Welcome; a paused one accepts and says nothing."""
-BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0)
+BACKOFF_S = (0.5, 0.5, 1.0, 2.0, 5.0)
+"""At most; each pause is drawn, because all clusters lose a service at the same moment."""
 STEADY_S = 3.0
 """A line that lasted this long ends the backoff."""
 READY_S = 90.0
@@ -132,7 +134,7 @@ class Dialler:
                 _log.warning("no line to the service at %s: %s", where, error or type(error).__name__)
             steady = connected_at is not None and time.monotonic() - connected_at > STEADY_S
             failures = 0 if steady else min(failures + 1, len(BACKOFF_S) - 1)
-            await asyncio.sleep(BACKOFF_S[failures] * random.uniform(0.5, 1.0))  # all clusters lost it together
+            await asyncio.sleep(BACKOFF_S[failures] * random.random())
 
     async def _dial(self) -> tuple[Wire, Welcome]:
         """Raises EpochOver, OSError for whatever is in the way, ValueError for what is no service of ours."""
@@ -348,10 +350,20 @@ def parse(argv: Sequence[str]) -> Dialler:
     return Dialler(asked, errand, wait_s=said.wait_s)
 
 
+async def _until_told(dialler: Dialler) -> int:
+    """The first process of a container gets no default action for SIGTERM."""
+    work = asyncio.create_task(dialler.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+
+
 def main() -> None:
     """Dial until told otherwise."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    sys.exit(asyncio.run(parse(sys.argv[1:]).run()))
+    sys.exit(asyncio.run(_until_told(parse(sys.argv[1:]))))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,10 @@ SILENT_MS = 8_000
 """A leader that was paused is found out by its bridges within this, and they dial the next one."""
 HELLO_S = 5.0
 """For everything up to the first line, a TLS handshake included."""
-WAITING_LIMIT = 64
-"""Connections that are not admitted yet."""
+WAITING_LIMIT = 256
+"""Connections that are not admitted yet; all clusters dial a new leader at the same moment."""
 LINES_LIMIT = 4_096
+DOOR_THREADS = 4
 LOG_S = 15.0
 PAUSE_S = 0.2
 """Before accepting again when this process has no descriptors left."""
@@ -95,6 +96,7 @@ class Gateway:
         self._waiting: dict[asyncio.Task[None], None] = {}
         """Connections that are not admitted, the oldest first."""
         self._closed = False
+        self._door = ThreadPoolExecutor(DOOR_THREADS, thread_name_prefix="admit")
         self._listening = _listen(host, port)
         self.port: int = self._listening.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -194,7 +196,7 @@ class Gateway:
             for task in left:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._door.shutdown(wait=False, cancel_futures=True)  # a database that hangs is not waited for
             self._loop.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -256,7 +258,7 @@ class Gateway:
             if hello.cluster not in self._bridges and len(self._bridges) >= self._lines_limit:
                 return f"{self._lines_limit} clusters are connected, which is the limit"
         try:
-            return await asyncio.to_thread(self._admit, hello)
+            return await self._loop.run_in_executor(self._door, self._admit, hello)
         except ShisuanError as error:
             return f"this service cannot tell now whether to admit: {error}"
 

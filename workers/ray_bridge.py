@@ -1,6 +1,6 @@
 """The only Ray driver, in a process of its own: ``python -P -m workers.ray_bridge --home DIR --fd N``.
 
-With ``--dial`` it is the child of a process that dials the service, see :mod:`workers.dial`.
+In a cluster elsewhere its parent is a process without Ray that dials the service: see :mod:`workers.dial`.
 
 Ray aborts a driver whose control store restarts; this process may die at any moment and the service starts another one.
 It holds no state but what it can ask again: agents are found by name and by the tables on disk. It ends by itself when
@@ -43,6 +43,8 @@ _log = logging.getLogger(__name__)
 LOOK_S = 0.5
 PROBE_S = 60.0
 LOG_READERS = 4
+ABSENT_S = 300.0
+"""A pod that was away so long does not come back: names of pods are not used again."""
 REPORTS_A_LINE = 64
 """A report holds a runner's result of up to 64 KiB, and a line must stay below what the gateway takes."""
 NAMESPACE = "shisuan"
@@ -61,6 +63,8 @@ class Bridge:
         self._rooms: dict[str, Room] = {}
         self._facts: dict[str, Node] = {node.name: node for node in told.nodes}
         self._node_ids = dict(told.node_ids)
+        self._absent: dict[str, float] = {}
+        """Pods that are not there but have links, and since when."""
         self._probes: dict[str, Any] = {}
         self._readers = ThreadPoolExecutor(LOG_READERS, thread_name_prefix="read-log")
         self._gangs = Gangs(
@@ -198,6 +202,8 @@ class Bridge:
                 self._look()
             except RayError as error:
                 _log.warning("Ray does not answer about its nodes: %r", error)
+            if self._told.cluster:
+                self._forget_absent(time.monotonic())
             time.sleep(LOOK_S)
 
     def _look(self) -> None:
@@ -213,6 +219,15 @@ class Bridge:
                 self._came(name, seen[name])
             except RayError as error:  # it keeps no other node waiting
                 _log.warning("node %s does not say what it is: %r", name, error)
+
+    def _forget_absent(self, now_s: float) -> None:
+        """Pods come and go for months: each link has two threads."""
+        with self._lock:
+            absent = {node for node, _ in self._links} - self._rooms.keys()
+            self._absent = {node: self._absent.get(node, now_s) for node in absent}
+            for node, tenant in list(self._links):
+                if now_s - self._absent.get(node, now_s) > ABSENT_S:
+                    self._links.pop((node, tenant)).close()
 
     def _knows(self, name: str, room: Room) -> bool:
         return name in self._rooms and self._rooms[name].node_id == room.node_id
@@ -265,6 +280,8 @@ class Bridge:
     def _gone(self, name: str) -> None:
         del self._rooms[name]
         self._probes.pop(name, None)
+        if self._told.cluster:
+            self._facts.pop(name, None)
         with self._lock:
             links = [link for (node, _), link in self._links.items() if node == name]
         for link in links:
@@ -284,8 +301,6 @@ def _now_ms() -> int:
 
 def main() -> None:
     """Connect where the first line says and serve."""
-    if "--dial" in sys.argv:  # by a process without Ray, which starts this one as its child
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.dial", *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="python -P -m workers.ray_bridge")
     parser.add_argument("--home", required=True, type=Path)
     what = parser.add_mutually_exclusive_group(required=True)

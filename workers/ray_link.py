@@ -64,6 +64,7 @@ class AgentLink:
         self._news = threading.Condition()
         self._parcels: list[Parcel] = []
         self._handle: Any = None
+        self._closed = False
         self.known: tuple[str, ...] = ()
         """Leases in the agent's last inventory."""
         for target in (self._ask, self._tell):
@@ -79,6 +80,12 @@ class AgentLink:
         """The node is gone and its leases are closed: what was not told any more must not run when it returns."""
         with self._news:
             self._parcels = [Parcel(cursors=parcel.cursors) for parcel in self._parcels if parcel.cursors]
+
+    def close(self) -> None:
+        """The node does not come back: end both threads, and drop what was not told."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
 
     def wait_ready(self, timeout_s: float) -> bool:
         """The agent lives and has told what it knows."""
@@ -110,7 +117,7 @@ class AgentLink:
     # -- asking --------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        while True:
+        while not self._closed:
             node_id = self._node_id(self.node)
             if not node_id:
                 time.sleep(RETRY_S)
@@ -160,7 +167,9 @@ class AgentLink:
     def _tell(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._parcels and self._handle is not None)
+                self._news.wait_for(lambda: self._closed or (self._parcels and self._handle is not None))
+                if self._closed:
+                    return
                 parcels, handle = tuple(self._parcels), self._handle
             try:
                 refusal = self._hand_over(handle, parcels)

@@ -43,16 +43,20 @@ class Wire:
         seen = 0
         while (end := self._rest.find(b"\n", seen)) < 0:
             seen = len(self._rest)
-            if seen > self.limit_bytes:
-                raise ValueError(f"a line of more than {self.limit_bytes} bytes")
+            self._check(seen)
             async with asyncio.timeout(silent_s):
                 data = await self._reader.read(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the other side closed the line")
             self._rest += data
+        self._check(end)
         line = bytes(self._rest[:end])
         del self._rest[: end + 1]
         return line
+
+    def _check(self, length: int) -> None:
+        if length > self.limit_bytes:
+            raise ValueError(f"a line of more than {self.limit_bytes} bytes")
 
     def send(self, line: bytes) -> None:
         """Queue whole lines, ends included. Raises OSError when the line is closed or its peer takes nothing."""

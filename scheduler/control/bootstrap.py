@@ -29,6 +29,8 @@ from scheduler.model.queue import Queue, Tenant
 
 DEFAULT = "default"
 MOST_BYTES = 1024 * 1024
+LEAST_KEY = 32
+"""Characters of an operator's key that was not made here: nobody must be able to guess it."""
 
 
 OWN_FOLDER = "own"
@@ -117,7 +119,10 @@ def apply(  # noqa: PLR0917 (each is a different thing)
         cycle.call(_put_queue(queue, f"queues[{position}]."))
     for position, tenant in enumerate(tenants):
         cycle.call(_put_tenant(_rooted(tenant, settings, operations), f"tenants[{position}]."))
-    _first_keys(keys, home, [t.name for t in tenants])
+    if settings.operator_key:
+        _given_key(keys, home, settings.operator_key)
+    else:
+        _first_keys(keys, home, [t.name for t in tenants])
     _put_terms(config, money)
 
 
@@ -177,6 +182,18 @@ def _put_tenant(tenant: Tenant, pointer: str) -> Decide[None]:
         return (TenantSet(at_ms=now_ms, tenant=tenant),), None
 
     return decide
+
+
+def _given_key(keys: KeyRing, home: Home, file: str) -> None:
+    """One of several services makes none: each would make its own, and nobody would know which. Raises InvalidInput."""
+    try:
+        secret = Path(file).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise InvalidInput([Problem("--operator-key", f"cannot read {file}: {error}")]) from None
+    if len(secret) < LEAST_KEY:
+        raise InvalidInput([Problem("--operator-key", f"{file}: must hold {LEAST_KEY} characters or more")])
+    keys.keep_key(secret, DEFAULT, Role.OPERATOR, label="given at the start")
+    write_private(home.key, f"{secret}\n".encode())  # for the command, on this machine
 
 
 def _first_keys(keys: KeyRing, home: Home, tenants: Sequence[str]) -> None:

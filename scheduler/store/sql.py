@@ -31,7 +31,7 @@ class SqlStore(Reads, Keys, Ledger):
         meta = tables.meta
         taken = sa.update(meta).values(epoch=meta.c.epoch + 1, owner=owner).returning(meta.c.epoch)
         self._writer.forget()
-        with self._database.write() as connection:
+        with self._database.seize(meta) as connection:
             epoch: int = connection.execute(taken).scalar_one()
         return epoch
 

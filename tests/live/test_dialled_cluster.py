@@ -3,13 +3,16 @@
 import itertools
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
+from scheduler.model.node import Node
 from scheduler.model.order import ReportKind
 from tests.farm import NODES, Reader, gang, lease
+from tests.nvml_stub.stub import compile_stub, h100
 from tests.pods import TOKEN, Bridge, OneCluster, Pods, runs, wait_for
 from workers import procfs
 
@@ -19,9 +22,17 @@ numbers = itertools.count(1)
 epochs = itertools.count(1)
 
 
+def environ_with_a_card(folder):
+    """For a pod that sees one H100."""
+    scenario = folder / "scenario.txt"
+    scenario.write_text("driver 580.65.06\n" + h100(3) + "\n")
+    return {"LD_LIBRARY_PATH": str(compile_stub(folder / "nvml")), "SHISUAN_NVML_SCENARIO": str(scenario)}
+
+
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory):
-    pods = Pods(tmp_path_factory.mktemp("pods"), NODES)
+    folder = tmp_path_factory.mktemp("pods")
+    pods = Pods(folder, NODES, {"beta": environ_with_a_card(folder)})
     pods.start()
     yield pods
     pods.remove()
@@ -85,8 +96,11 @@ def test_pods_say_themselves_what_they_have_and_the_head_gets_no_work(site):
     reader = site.replace()
     facts = {node.name: reader.kind(ReportKind.NODE, node.name).facts for node in NODES}
     assert all(node.cpu_milli >= 1_000 and node.scratch_mib > 0 for node in facts.values())
-    site.running_on_head = lease(next(numbers), "/bin/true", node="head")
+    order, _ = site.running("beta")  # by now a head would have been told of
+    site.finish(order)
     assert not [r for r in reader.heard if r.node == "head"]
+    assert [(device.id, device.model) for device in facts["beta"].devices] == [("GPU-00000003", "H100-SXM-80GB")]
+    assert facts["alpha"].devices == ()
 
 
 def test_a_task_runs_in_its_pods_own_home_and_its_log_is_read(site):
@@ -137,6 +151,44 @@ def test_what_ends_while_no_service_is_there_is_told_to_the_next(site):
         os.kill(pid, signal.SIGKILL)
     reader = site.replace()
     assert reader.end_of(order.lease_id).state in {AttemptState.FAILED, AttemptState.LOST}
+
+
+def test_what_a_dead_agent_left_in_its_pod_is_told_to_the_next_service(site):
+    order, _ = site.running("beta")
+    site.service.close()
+    agents = site.pods.agents("beta")
+    assert agents
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not site.pods.agents("beta"))
+    reader = site.replace()
+    assert reader.end_of(order.lease_id).state is AttemptState.LOST
+    assert reader.of(order.lease_id, ReportKind.STARTED) != []
+
+
+def test_pods_come_and_go(site):
+    gamma = Node(name="gamma", cpu_milli=2_000, memory_mib=2_048)
+    site.pods._launch([gamma])
+    site.reader.kind(ReportKind.NODE, "gamma")
+    order, _ = site.running("gamma")
+    os.kill(site.pods._raylets["gamma"].pid, signal.SIGKILL)
+    site.reader.kind(ReportKind.NODE_GONE, "gamma")
+    assert site.reader.of(order.lease_id, ReportKind.FINISHED) == [], "whose leases these were is the service's to say"
+
+
+def test_the_bridge_of_a_job_ends_with_its_gang(pods, tmp_path):
+    service = OneCluster(cluster="job")
+    more = ("--until-over", "--pods", "2", "--wait-s", "60")
+    bridge = Bridge(pods, service.port, cluster="job", home=tmp_path / "job", more=more)
+    reader = Reader(service)
+    orders = [replace(order, tenant="t2") for order in gang(next(numbers), ("/bin/true",))]
+    reader.kind(ReportKind.RUNTIME_UP)
+    service.start(orders)
+    assert reader.end_of(orders[0].lease_id).state is AttemptState.SUCCEEDED
+    assert bridge.process.poll() is None
+    reader.acknowledge_all()
+    assert bridge.process.wait(30) == 0
+    service.close()
 
 
 def test_a_service_of_a_lower_epoch_is_not_obeyed(site):
