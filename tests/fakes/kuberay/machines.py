@@ -4,7 +4,7 @@ nothing else is shared but the claims.
 A container runs its template's command with its template's variables. What a container runtime would do by namespaces
 is done by words: paths of mounts become folders of the pod, addresses of services become the head's, ``ray`` on the
 path is :mod:`tests.fakes.kuberay.ray_start`. Processes are found again by the mark in their environment or by their
-folder, so that nothing outlives the park.
+folder, so that nothing outlives the park, nor a test process that is killed (:mod:`tests.fakes.kuberay.reaper`).
 """
 
 import base64
@@ -26,15 +26,16 @@ from tests.fakes.kube.server import FakeKubernetes
 from tests.fakes.kuberay import objects
 from tests.fakes.kuberay.kubelet import Container
 from tests.fakes.kuberay.objects import Object
+from tests.fakes.kuberay.reaper import MARK, processes_below
 from tests.kube_server import free_ports
 from tests.nvml_stub.stub import h100
 from workers import procfs, ray_head
 
-MARK = "PARK_POD"
 GRACE_S = 3.0
 """Pods are given no longer to end, whatever they ask for."""
 WORDS = 4_000
 """Of a log, in a message."""
+REAPER = Path(__file__).with_name("reaper.py")
 RAY = Path(__file__).with_name("ray_start.py")
 VARIABLE = re.compile(r"\$\((\w+)\)")
 
@@ -88,6 +89,7 @@ class Machines:
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -P {RAY} "$@"\n', encoding="utf-8")
         program.chmod(0o755)
+        self._reaper = subprocess.Popen([sys.executable, "-P", REAPER, self.folder], stdin=subprocess.PIPE, cwd="/")
         self._path = f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     # ── the runtime ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +151,8 @@ class Machines:
 
     def close(self) -> None:
         with self._lock:
-            self._kill(self.folder)
+            for node in self.folder.iterdir():
+                self._kill(node)
             pods = list(self._pods.values())
             self._pods.clear()
         for pod in pods:
@@ -157,12 +160,13 @@ class Machines:
             if pod.ends is not None:
                 pod.ends.join()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._reaper.communicate()
 
     # ── what a test looks at ─────────────────────────────────────────────────────────────────────────────────────
 
     def processes(self, node: str = "") -> set[int]:
         """Everything that runs on a node, or anywhere."""
-        return processes_below(self.folder / node if node else self.folder)
+        return processes_below(self.folder / node if node else self.folder) - {self._reaper.pid}
 
     def logs(self) -> str:
         """The last words of every container there is."""
@@ -305,19 +309,6 @@ class Machines:
         known = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
         form = re.compile(rf"(?<![\w./-])({known})(?![\w.-])")
         return lambda text: form.sub(lambda found: words[found[1]], text)
-
-
-def processes_below(folder: Path) -> set[int]:
-    """Whose environment, work folder or command line names something in ``folder``."""
-    mark, inside = f"{MARK}={folder}".encode(), f"{folder}/".encode()
-    found = set(procfs.marked(str(folder)))
-    for pid in procfs.pids():
-        variables = ray_head._read(pid, "environ").split(b"\0")
-        if any(one == mark or one.startswith(mark + b"/") for one in variables):
-            found.add(pid)
-        elif inside in ray_head._read(pid, "cmdline"):
-            found.add(pid)
-    return found - {os.getpid()}
 
 
 def _command(container: Mapping[str, Any]) -> list[str]:
