@@ -232,9 +232,8 @@ class Kubelets:
             self._runtime.stop(uid)
 
     def lose(self, name: str) -> None:
-        """The machine is dead. Kubernetes notices: its node is Unknown and its pods are not ready."""
+        """Its kubelet says no more: its pods are not ready, whatever becomes of them."""
         self.lost.add(name)
-        self._runtime.lose(name)
         for uid in [uid for uid, node in self._started.items() if node == name]:
             del self._started[uid]
             self._given.pop(uid, None)

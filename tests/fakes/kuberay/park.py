@@ -133,6 +133,7 @@ class KubePark:
         with self.double.storage.lock:
             self.kubelets.lose(name)
             self._set_ready(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        self.runtime.lose(name)
 
     def return_node(self, name: str) -> None:
         """The machine is back, with nothing of what it ran."""
@@ -146,6 +147,7 @@ class KubePark:
             self.kubelets.lose(name)
             self.double.remove("nodes", name)
             self.kubelets.lost.discard(name)
+        self.runtime.lose(name)
 
     def _set_ready(self, name: str, status: str, reason: str, message: str) -> None:
         node = self.double.get("nodes", name)
