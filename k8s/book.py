@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from k8s.adoption import adopted
 from k8s.lanes import Held
 from k8s.manifests import JOB, job_cluster, pool_cluster
-from k8s.pods import Cluster
 from k8s.seen import JobSeen, PodSeen
 from k8s.shapes import shape_of
 from k8s.site import Site
@@ -36,6 +36,8 @@ class Entry:
     stop: str = ""
     """Why it is to be stopped."""
     is_stop_sent: bool = False
+    stopped_ms: int = 0
+    """When its stop was asked for first."""
     has_begun: bool = False
     is_forgotten: bool = False
     """Its agent says that it does not know it: the control plane will say whether it is lost or begins again."""
@@ -95,8 +97,8 @@ class Book:
     @staticmethod
     def _repeat(entry: Entry, orders: tuple[LeaseOrder, ...]) -> None:
         """The order may not have arrived. An agent that knows it minds nothing."""
-        entry.orders = orders
-        if entry.is_forgotten or not entry.has_begun:
+        is_new, entry.orders = not entry.orders, orders
+        if is_new or entry.is_forgotten or not entry.has_begun:
             entry.is_forgotten = entry.has_begun = False
             entry.held = replace(entry.held, is_sent=False)
 
@@ -136,6 +138,7 @@ class Book:
                 reports += self._ended(entry, AttemptState.CANCELLED, reason, now_ms)
             else:
                 entry.stop, entry.is_stop_sent = reason, False
+                entry.stopped_ms = entry.stopped_ms or now_ms
         return reports, {cluster: ids for cluster, ids in send.items() if ids}
 
     def acknowledge(self, cursors: Iterable[str]) -> dict[str, list[str]]:
@@ -199,7 +202,7 @@ class Book:
                 ranks[pod.lease][pod.rank] = pod
         found = {job.lease: job for job in jobs if not job.is_deleting}
         for lease in sorted(ranks.keys() | found.keys()):
-            made = _adopted(lease, found.get(lease), ranks.get(lease, {}), now_ms)
+            made = adopted(lease, found.get(lease), ranks.get(lease, {}), now_ms)
             if lease not in self.entries and made is not None:
                 self.entries[lease] = Entry(held=made, has_begun=made.is_sent)
 
@@ -291,14 +294,16 @@ class Book:
     def _inventory(self, cluster: str, report: Report) -> None:
         known = frozenset(report.leases)
         self._agents[cluster, report.node] = (report.at_ms, known)
-        for lease, entry in self.entries.items():
+        for lease, entry in list(self.entries.items()):
             held = entry.held
             on_it = held.cluster.name == cluster and held.is_sent and self._is_on(held, report.node)
             if not on_it or held.is_told:
                 continue
             if lease in known:
                 entry.has_begun, entry.is_forgotten = True, False
-            elif entry.has_begun or not entry.orders:
+            elif not entry.orders or entry.stop:
+                del self.entries[lease]  # it was on a pod of an earlier service, or is stopped: nothing runs of it
+            elif entry.has_begun:
                 entry.is_forgotten = True
 
     def _is_on(self, held: Held, pod: str) -> bool:
@@ -333,6 +338,10 @@ class Book:
         ranks = tuple(replace(one, node=self._nodes.get((cluster, one.node), one.node)) for one in measured.ranks)
         return replace(measured, ranks=ranks)
 
+    def is_known(self, lease: str) -> bool:
+        """An agent named it since its bridge connected."""
+        return any(lease in known for _, known in self._agents.values())
+
     # ── what is said of a node ───────────────────────────────────────────────────────────────────────────────────
 
     def inventory(self, node: str) -> Report:
@@ -356,36 +365,6 @@ class Book:
     def _spoke_ms(self, cluster: str, pod: str) -> int:
         told = self._agents.get((cluster, pod))
         return told[0] if told is not None else 0
-
-
-def _adopted(lease: str, job: JobSeen | None, ranks: Mapping[int, PodSeen], now_ms: int) -> Held | None:
-    if job is not None:
-        if not job.shapes or not job.tasks:
-            return None
-        shapes, tasks, cluster = job.shapes, job.tasks, _cluster(job.cluster, job.tenant, JOB)
-    elif ranks:
-        first = next(iter(ranks.values()))
-        shapes = tuple(ranks[n].shape if n in ranks else first.shape for n in range(first.ranks))
-        tasks, cluster = first.tasks, _cluster(first.cluster, first.tenant, first.lane)
-    else:
-        return None
-    pods = tuple(ranks[n].uid if n in ranks else "" for n in range(len(shapes)))
-    return Held(
-        lease=lease,
-        tenant=cluster.tenant,
-        cluster=cluster,
-        kind="",
-        tasks=tasks,
-        shapes=shapes,
-        asked_ms=now_ms,
-        pods=pods,
-        is_made=job is not None,
-        is_sent=all(pods),
-    )
-
-
-def _cluster(name: str, tenant: str, lane: str) -> Cluster:
-    return Cluster(name=name, tenant=tenant, lane=lane, image="")
 
 
 def _end(order: LeaseOrder, attempt_id: str, state: AttemptState, reason: str, now_ms: int) -> Report:

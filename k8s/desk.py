@@ -19,6 +19,8 @@ from k8s.writes import Done
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 
+UNHEARD_MS = 60_000
+"""A stopped lease of an earlier service that no agent names by then goes with its pods."""
 ROUNDS = 20
 """Losses in a row after which the rest waits for the next look."""
 
@@ -238,6 +240,9 @@ class Desk:
                     self.book.sent(lease)
             if entry.stop and not entry.is_stop_sent and entry.held.is_sent:
                 entry.is_stop_sent = self.lines.stop(held.cluster.name, [lease], entry.stop)
+            is_late = entry.is_stop_sent and self._now_ms() >= entry.stopped_ms + UNHEARD_MS
+            if is_late and not entry.orders and not self.book.is_known(lease):
+                self._lose(Lose(lease=lease, reason=entry.stop))  # its pod was never given it, or nobody can say
 
     def tell_inventories(self) -> None:
         """Of the nodes where something changed."""

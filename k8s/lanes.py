@@ -180,14 +180,6 @@ def _losses(world: World) -> Iterator[Lose]:
 def _why_lost(held: Held, world: World) -> str:
     if held.is_told:
         return ""
-    for uid in filter(None, held.pods):
-        pod = world.pods.get(uid)
-        if pod is None:
-            return "its pod was deleted"
-        if pod.is_over:
-            return f"its pod {pod.name} ended: {pod.why or pod.phase}"
-        if uid in world.condemned:
-            return f"Ray lost its pod {pod.name}"
     if held.cluster.lane == JOB and held.is_made:
         job = world.jobs.get(held.cluster.name)
         if job is None or job.is_deleting:
@@ -196,6 +188,14 @@ def _why_lost(held: Held, world: World) -> str:
             return f"its RayJob failed: {job.why or 'no reason was given'}"
         if job.state in COMPLETE_JOB:
             return "its RayJob ended before the end of its tasks was heard"
+    for uid in filter(None, held.pods):
+        pod = world.pods.get(uid)
+        if pod is None:
+            return "its pod was deleted"
+        if pod.is_over:
+            return f"its pod {pod.name} ended: {pod.why or pod.phase}"
+        if uid in world.condemned:
+            return f"Ray lost its pod {pod.name}"
     away_ms = world.unheard_ms.get(held.cluster.name)
     if held.is_placed and away_ms is not None and world.now_ms >= away_ms + world.site.bridge_ms:
         return f"nothing was heard from the head of {held.cluster.name} for {world.site.bridge_ms // 1_000} s"

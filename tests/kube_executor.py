@@ -9,6 +9,7 @@ from k8s.api import Api
 from k8s.backoff import Backoff
 from k8s.door import from_kubeconfig
 from k8s.executor import KubernetesExecutor
+from k8s.names import MANAGED
 from k8s.site import Site
 from tests.fakes.paper_park import PaperLines, PaperPark
 from tests.kube_server import kubeconfig
@@ -35,13 +36,10 @@ class KubeSite:
     """A park, and services that come and go."""
 
     def __init__(self, folder, *, site=SITE, nodes=()):
-        self.park = PaperPark()
+        self.park = PaperPark(nodes=[*nodes, paper_node("heads", cpu="64", memory="64Gi", managed=False)])
         self.site = site
         self._config = folder / "kubeconfig"
         self._config.write_text(yaml.safe_dump(kubeconfig(self.park.double.url, token="")), encoding="utf-8")
-        self.park.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "park"}})
-        for node in nodes:
-            self.park.double.put(node)
         self.lines = None
         self._services = []
         """Those that are connected; the last one leads."""
@@ -75,17 +73,17 @@ class KubeSite:
         self.park.close()
 
 
-def paper_node(name, *, cpu="2", memory="2048Mi", cards=0, labels=(), ready="True"):
+def paper_node(name, *, cpu="2", memory="2048Mi", cards=0, managed=True):
     """As a kubelet tells of it."""
-    amounts = {"cpu": cpu, "memory": memory, **({"nvidia.com/gpu": str(cards)} if cards else {})}
+    amounts = {"cpu": cpu, "memory": memory, "pods": "110", **({"nvidia.com/gpu": str(cards)} if cards else {})}
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {"shisuan.io/managed": "true", **dict(labels)}},
-        "spec": {},
+        "metadata": {"name": name, "labels": {MANAGED: "true"} if managed else {}},
+        "spec": {"taints": [{"key": MANAGED, "value": "true", "effect": "NoSchedule"}]} if managed else {},
         "status": {
             "capacity": amounts,
             "allocatable": amounts,
-            "conditions": [{"type": "Ready", "status": ready, "message": "silence"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
         },
     }

@@ -1,10 +1,7 @@
-"""Kubernetes with KubeRay and bridges on paper: the API server's double, pods that are there at once, agents without
-processes. What the lanes ask for comes true within milliseconds; a test may hold it up or break it.
-"""
+"""Bridges and agents on paper, beside KubeRay's stand-in: what the lanes ask for comes true within milliseconds."""
 
-import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from k8s.names import CLUSTER, LEASE, SHAPE
@@ -13,65 +10,39 @@ from scheduler.model.errors import ExecutorError
 from scheduler.model.node import Device, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
-from tests.fakes.kube.kinds import crd
-from tests.fakes.kube.server import FakeKubernetes
-from tests.fakes.kube.verbs import Call
+from tests.fakes.kuberay.conditions import is_true
+from tests.fakes.kuberay.park import KubePark
 
 BEAT_S = 0.005
 CLOCK_MS = 20
 """The farms' clocks go on by this each beat."""
 
 
-class PaperPark:
-    """What stays when a service ends: objects, pods, agents."""
+class PaperPark(KubePark):
+    """A KubePark whose pods have agents on paper: what stays when a service ends."""
 
-    def __init__(self) -> None:
-        self.double = FakeKubernetes()
-        for plural in ("rayclusters", "rayjobs"):
-            self.double.verbs.create(Call(kind=self.double.kind_of(crd(plural))), copy.deepcopy(dict(crd(plural))))
+    def __init__(self, *, nodes: Iterable[Mapping[str, Any]] = ()) -> None:
+        super().__init__(nodes=nodes)
+        self.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "park"}})
         self.lock = threading.RLock()
         self.farms: dict[str, FakeFarm] = {}
         """By cluster, as the bridges name it."""
-        self.ready: Callable[[Mapping[str, Any]], bool] = lambda _pod: True
-        """Whether a pod is ready at once."""
         self.cards: Callable[[Shape], int] = lambda shape: shape.count
         """How many cards a pod shows."""
         self.beats = 0
-        self._numbers = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="paper-kuberay", daemon=True)
-        self._thread.start()
 
-    def close(self) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.double.close()
-
-    def _run(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            with self.lock, self.double.storage.lock:  # nobody writes between a look and what follows from it
-                self._reconcile()
-                self.beats += 1
-
-    # ── KubeRay ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _reconcile(self) -> None:
-        double = self.double
-        for job in double.objects("rayjobs"):
-            self._job(job)
-        for cluster in double.objects("rayclusters"):
-            if CLUSTER in cluster["metadata"].get("labels", {}):
-                self._cluster(cluster)
-        for pod in double.objects("pods"):
-            self._kubelet(pod)
+    def beat(self) -> None:
+        """Bring the farms to the pods that run. The caller holds the lock."""
         there: dict[str, dict[str, Node]] = {}
-        for pod in double.objects("pods"):
-            told = pod["metadata"].get("annotations") or {}
-            if pod["metadata"].get("labels", {}).get("ray.io/node-type") == "head":
-                there.setdefault(pod["metadata"]["labels"][CLUSTER], {})
-            elif SHAPE in told and is_ready(pod):
-                name = pod["metadata"]["name"]
-                there.setdefault(pod["metadata"]["labels"][CLUSTER], {})[name] = self._facts(name, told)
+        for pod in self.double.objects("pods"):
+            meta = pod["metadata"]
+            cluster = (meta.get("labels") or {}).get(CLUSTER)
+            if cluster is None or not is_true(pod.get("status") or {}, "Ready"):
+                continue
+            if meta["labels"]["ray.io/node-type"] == "head":
+                there.setdefault(cluster, {})
+            else:
+                there.setdefault(cluster, {})[meta["name"]] = self._facts(meta["name"], meta["annotations"])
         for name in self.farms.keys() - there.keys():
             del self.farms[name]
         for name, nodes in there.items():
@@ -79,104 +50,17 @@ class PaperPark:
             for gone in farm.nodes.keys() - nodes.keys():
                 farm.lose_node(gone)
             farm.nodes |= nodes
+        self.beats += 1
 
     def _facts(self, name: str, told: Mapping[str, str]) -> Node:
         shape = Shape.of_text(told[SHAPE])
         devices = tuple(Device(id=f"GPU-{name}-{n}", model="H100", index=n) for n in range(self.cards(shape)))
         return Node(name=name, cpu_milli=1, memory_mib=1, devices=devices)
 
-    def _job(self, job: Mapping[str, Any]) -> None:
-        status, name = dict(job.get("status") or {}), job["metadata"]["name"]
-        if status.get("jobDeploymentStatus") in ("Failed", "Complete"):
-            return
-        state = "Suspended" if job["spec"].get("suspend") else "Running"
-        if status.get("jobDeploymentStatus") != state:
-            self.double.put({**job, "status": {**status, "jobDeploymentStatus": state, "rayClusterName": f"{name}-x"}})
-        if state == "Running" and self.double.get("rayclusters", f"{name}-x", "park") is None:
-            self.double.put(
-                {
-                    "apiVersion": "ray.io/v1",
-                    "kind": "RayCluster",
-                    "metadata": {
-                        "name": f"{name}-x",
-                        "namespace": "park",
-                        "labels": job["metadata"]["labels"],
-                        "annotations": job["metadata"]["annotations"],
-                        "ownerReferences": [owner(job)],
-                    },
-                    "spec": job["spec"]["rayClusterSpec"],
-                }
-            )
-
-    def _cluster(self, cluster: Mapping[str, Any]) -> None:
-        name, spec = cluster["metadata"]["name"], cluster["spec"]
-        mine = [p for p in self.double.objects("pods") if p["metadata"].get("labels", {}).get("ray.io/cluster") == name]
-        if not any(p["metadata"]["labels"]["ray.io/node-type"] == "head" for p in mine):
-            self._pod(cluster, "head", spec["headGroupSpec"]["template"], "headgroup")
-        for group in spec.get("workerGroupSpecs") or ():
-            alive = [p for p in mine if p["metadata"]["labels"]["ray.io/group"] == group["groupName"]]
-            for pod in list(alive):
-                doomed = (group.get("scaleStrategy") or {}).get("workersToDelete") or ()
-                if pod["metadata"]["name"] in doomed or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
-                    self.double.remove("pods", pod["metadata"]["name"], "park")
-                    alive.remove(pod)
-            for _ in range(group["replicas"] - len(alive)):
-                self._pod(cluster, "worker", group["template"], group["groupName"])
-            for pod in alive[group["replicas"] :]:  # whoever comes first: callers must name whom they mean
-                self.double.remove("pods", pod["metadata"]["name"], "park")
-
-    def _pod(self, cluster: Mapping[str, Any], kind: str, template: Mapping[str, Any], group: str) -> None:
-        self._numbers += 1
-        name = cluster["metadata"]["name"]
-        labels = {"ray.io/cluster": name, "ray.io/node-type": kind, "ray.io/group": group}
-        meta = template["metadata"]
-        self.double.put(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    **meta,
-                    "name": f"{name}-{kind}-{self._numbers}",
-                    "namespace": "park",
-                    "labels": {**meta["labels"], **labels},
-                    "ownerReferences": [owner(cluster)],
-                },
-                "spec": template["spec"],
-                "status": {"phase": "Pending"},
-            }
-        )
-
-    def _kubelet(self, pod: Mapping[str, Any]) -> None:
-        if "deletionTimestamp" in pod["metadata"]:
-            self.double.remove("pods", pod["metadata"]["name"], "park")
-            return
-        if pod.get("status", {}).get("phase") != "Pending" or not self.ready(pod):
-            return
-        told = pod["metadata"].get("annotations") or {}
-        node = Shape.of_text(told[SHAPE]).node if SHAPE in told else "head-node"
-        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-        self.double.put({**pod, "spec": {**pod["spec"], "nodeName": node}, "status": status})
-
-    # ── what a test does ─────────────────────────────────────────────────────────────────────────────────────────
-
     def workers(self, lease: str = "") -> list[Mapping[str, Any]]:
         """Worker pods by name; of one lease, if it is named."""
         pods = [p for p in self.double.objects("pods") if SHAPE in (p["metadata"].get("annotations") or {})]
         return [p for p in pods if not lease or p["metadata"]["annotations"].get(LEASE) == lease]
-
-    def end(self, name: str, *, reason: str = "Error") -> None:
-        """A pod dies."""
-        with self.lock, self.double.storage.lock:
-            pod = self.double.get("pods", name, "park")
-            assert pod is not None
-            self.double.put({**pod, "status": {"phase": "Failed", "reason": reason}})
-
-    def settle(self, job: str, state: str, **status: str) -> None:
-        """A RayJob's end."""
-        with self.lock, self.double.storage.lock:
-            found = self.double.get("rayjobs", job, "park")
-            assert found is not None
-            self.double.put({**found, "status": {**found.get("status", {}), "jobDeploymentStatus": state, **status}})
 
 
 class PaperLines:
@@ -202,6 +86,7 @@ class PaperLines:
             told: list[tuple[str, Sequence[Report]]] = []
             leads = self._leads()
             with self._park.lock:
+                self._park.beat()
                 for name in list(self._bridges):
                     if name in self.away or not leads or self._park.farms.get(name) is not self._bridges[name].farm:
                         del self._bridges[name]
@@ -254,13 +139,3 @@ class PaperLines:
     def close(self) -> None:
         self._ended.set()
         self._thread.join()
-
-
-def is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def owner(obj: Mapping[str, Any]) -> dict[str, str]:
-    meta = {key: obj["metadata"][key] for key in ("name", "uid")}
-    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **meta}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8s.manifests import pool_cluster
+from k8s.manifests import pool_cluster, ray_cluster
 from k8s.names import DEVICES, LEASE, RANK
 from k8s.shapes import Shape
 from scheduler.model.lease import AttemptState
@@ -68,9 +68,9 @@ def clusters(farm):
 
 
 def hold(farm):
-    """No pod becomes ready until the answer is called."""
+    """No worker becomes ready until the answer is called."""
     waiting = [True]
-    farm.park.ready = lambda _pod: not waiting
+    farm.park.kubelets.pulled = lambda pod: not waiting or pod["metadata"]["labels"]["ray.io/node-type"] == "head"
     return waiting.clear
 
 
@@ -145,7 +145,7 @@ def test_idle_pods_and_clusters_go(farm):
     run(reader, lease(next(numbers), "true"))
     until(lambda: not clusters(farm) and not farm.park.double.objects("pods"), "the end of the cluster")
     until(lambda: not objects(farm, "secrets") and not objects(farm, "networkpolicies"), "the end of what it owned")
-    assert farm.lines.dropped
+    until(lambda: farm.lines.dropped, "the farewell to its bridge")
 
 
 # ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,16 +178,18 @@ def test_a_job_is_made_runs_and_goes_when_its_end_is_recorded(farm, reader):
 
 
 def test_a_job_that_fails_is_lost_with_the_reason(farm, reader):
-    release = hold(farm)
-    orders = train("true")
+    orders = train("sleep", "1000")
     reader.executor.start(orders)
-    (name,) = until(lambda: objects(farm, "rayjobs"))
-    farm.park.settle(name, "Failed", reason="DeadlineExceeded", message="no image")
+    reader.start_of(orders[0].lease_id)
+    (name,) = objects(farm, "rayjobs")
+    until(lambda: objects(farm, "rayjobs")[name]["status"].get("jobDeploymentStatus") == "Running")
+    farm.park.finish(name, exit_code=1, message="no image")
     end = reader.end_of(orders[0].lease_id)
-    assert (end.state, end.message) == (AttemptState.LOST, "its RayJob failed: DeadlineExceeded: no image")
-    assert not end.cursor
+    assert (end.state, end.cursor) == (AttemptState.LOST, "")
+    assert end.message.startswith(("its RayJob failed: AppFailed", "its pod was deleted")), (
+        "pods may be seen to go first"
+    )
     until(lambda: not objects(farm, "rayjobs"), "the deletion")
-    release()
 
 
 def test_a_job_that_vanishes_is_lost(farm, reader):
@@ -255,8 +257,8 @@ def test_a_stop_while_the_bridge_is_away_is_sent_when_it_returns(farm, reader):
 
 def test_a_pod_that_ends_takes_its_lease_with_it_and_no_other(farm, reader):
     dying, other = (lease(next(numbers), "sleep", "1000", node=node) for node in ("alpha", "beta"))
-    reader.executor.start([dying, other])
     for order in (dying, other):
+        reader.executor.start([order])
         reader.start_of(order.lease_id)
     (pod,) = farm.park.workers(dying.lease_id)
     farm.park.end(pod["metadata"]["name"], reason="Evicted")
@@ -271,9 +273,9 @@ def test_a_node_that_is_gone_is_told_and_forgotten(farm, reader):
     order = lease(next(numbers), "sleep", "1000")
     reader.executor.start([order])
     reader.start_of(order.lease_id)
-    farm.park.double.put(paper_node("alpha", cards=2, ready="Unknown"))
+    farm.park.lose_node("alpha")
     reader.kind(ReportKind.NODE_GONE, "alpha")
-    farm.park.double.put(paper_node("alpha", cards=2))
+    farm.park.return_node("alpha")
     reader.kind(ReportKind.NODE, "alpha")
     until(lambda: not farm.park.workers(order.lease_id), "the end of the pod")
 
@@ -310,7 +312,7 @@ def test_a_new_service_adopts_what_runs_and_what_waits(farm):
     waits = train("sleep", "1000")
     first.executor.start([runs])
     first.start_of(runs.lease_id)
-    hold(farm)
+    release = hold(farm)
     first.executor.start(waits)
     until(lambda: objects(farm, "rayjobs"))
     before = {
@@ -324,7 +326,7 @@ def test_a_new_service_adopts_what_runs_and_what_waits(farm):
     leases = {report.node: set(report.leases) for report in told}
     assert leases == {"alpha": {runs.lease_id, waits[0].lease_id}, "beta": {waits[0].lease_id}}
     second.executor.start(waits)  # not begun: the control plane orders it again
-    farm.park.ready = lambda _pod: True
+    release()
     second.start_of(waits[0].lease_id)
     after = {
         name: o["metadata"]["uid"] for kind in ("rayclusters", "rayjobs") for name, o in objects(farm, kind).items()
@@ -356,6 +358,32 @@ def test_who_does_not_lead_any_more_writes_nothing(farm, reader):
     reader.executor.start(train("true"))
     until(lambda beats=farm.park.beats: farm.park.beats > beats + 50)
     assert [seen for seen in farm.park.double.seen if seen.verb in ("create", "patch", "delete")][written:] == []
+
+
+def test_an_order_that_was_written_on_a_pod_but_not_sent_is_sent_by_the_next(farm):
+    first = farm.reader()
+    order = lease(next(numbers), "true")
+    first.executor.start([lease(next(numbers), "true")])  # so that there is a cluster
+    (name,) = until(lambda: clusters(farm))
+    farm.lines.away.add(name)
+    first.executor.start([order])
+    until(lambda: farm.park.workers(order.lease_id), "the assignment")
+    first.executor.close()
+    second = farm.reader()
+    second.until(lambda r: r.kind is ReportKind.INVENTORY and order.lease_id in r.leases)
+    assert run(second, order).state is AttemptState.SUCCEEDED
+
+
+def test_a_closed_lease_on_a_warm_pod_frees_it(farm):
+    first = farm.reader()
+    order = lease(next(numbers), "true")
+    first.executor.start([order])
+    end = first.end_of(order.lease_id)
+    first.executor.close()
+    for farmed in farm.park.farms.values():
+        farmed.settle(end.cursor.partition("|")[2])
+    farm.reader().kind(ReportKind.RUNTIME_UP)
+    until(lambda: not farm.park.workers(order.lease_id) and farm.park.workers(), "the release")
 
 
 # ── the API server ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -409,7 +437,8 @@ def test_what_kubernetes_refuses_for_good_fails(farm, reader):
 def test_a_name_that_is_somebody_elses_is_left_alone(farm, reader):
     name = pool_cluster(SITE, "t1", "", "alpha").name
     meta = {"name": name, "namespace": "park", "labels": {"theirs": "yes"}}
-    farm.park.double.put({"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": meta, "spec": {}})
+    spec = ray_cluster(SITE, pool_cluster(SITE, "t1", "", "alpha"), "")["spec"]
+    farm.park.double.put({"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": meta, "spec": spec})
     reader.executor.start([lease(next(numbers), "true")])
     until(lambda: any(s.verb == "get" and s.name == name for s in farm.park.double.seen))
     assert farm.park.double.get("rayclusters", name, "park")["metadata"]["labels"] == {"theirs": "yes"}
