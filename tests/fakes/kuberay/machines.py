@@ -172,11 +172,11 @@ class Machines:
         """The last words of every container there is."""
         with self._lock:
             pods = list(self._pods.values())
-        said = []
-        for pod in pods:
-            for name in pod.processes:
-                said.append(f"── {pod.obj['metadata']['name']} {name} on {pod.node}\n{_tail(pod.log(name))}")
-        return "\n".join(said)
+        return "\n".join(
+            f"── {pod.obj['metadata']['name']} {name} on {pod.node}\n{_tail(pod.log(name))}"
+            for pod in pods
+            for name in pod.processes
+        )
 
     def home(self, uid: str, volume: str = "home") -> Path:
         """The folder of a pod's volume."""

@@ -1,8 +1,8 @@
-"""``ray start --block`` as a pod of the stand-in runs it: the same control store and raylet, without Ray's helpers, at the
-pod's own address. A program of its own: its folder holds one called ``ray`` that runs this file.
+"""``ray start --block`` as a pod of the stand-in runs it: the same control store and raylet, without Ray's helpers, at
+the pod's own address. A program of its own: ``ray`` on the pods' path runs this file.
 
 ``PARK_IP`` is the address, ``PARK_PORT`` the control store's port where this is a head (all pods share one machine, so
-the usual ports are taken), ``PARK_READY`` a file to make when Ray knows the node. Everything else the command line says.
+the usual ports are taken), ``PARK_READY`` a file to make when Ray knows the node. The command line says the rest.
 """
 
 import argparse

@@ -19,9 +19,8 @@ def processes_below(folder: Path) -> set[int]:
     found = set(procfs.marked(str(folder)))
     for pid in procfs.pids():
         variables = ray_head._read(pid, "environ").split(b"\0")
-        if any(one.startswith(mark) or one + b"/" == mark for one in variables):
-            found.add(pid)
-        elif inside in ray_head._read(pid, "cmdline"):
+        is_marked = any(one.startswith(mark) or one + b"/" == mark for one in variables)
+        if is_marked or inside in ray_head._read(pid, "cmdline"):
             found.add(pid)
     return found - {os.getpid()}
 

@@ -42,7 +42,10 @@ def test_nothing_outlives_a_killed_test_process():
 
 
 def test_a_folder_whose_name_goes_on_is_another():
-    with tempfile.TemporaryDirectory() as folder, subprocess.Popen(["sleep", "1000"], env={"PARK_POD": folder + "1"}) as other:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(["sleep", "1000"], env={"PARK_POD": folder + "1"}) as other,
+    ):
         try:
             assert reaper.processes_below(Path(folder)) == set()
             assert reaper.processes_below(Path(folder + "1")) == {other.pid}
