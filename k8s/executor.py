@@ -29,6 +29,7 @@ from k8s.failures import Failures, key
 from k8s.informer import Informer
 from k8s.inventory import Inventory
 from k8s.lanes import Action
+from k8s.manifests import JOB
 from k8s.names import INSTANCE, MANAGED_BY, OURS
 from k8s.resource import PODS, RAY_CLUSTERS, RAY_JOBS, Resource
 from k8s.site import Site
@@ -157,6 +158,13 @@ class KubernetesExecutor:
         if unanswered is not None:
             raise unanswered
         raise NotFound(f"no log of attempt {attempt_id!r} on node {node!r}: it went with its pod")
+
+    def carries(self, cluster: str) -> tuple[str, frozenset[str]]:
+        """The lane of a cluster of open leases, and their attempts; empty for one that carries nothing."""
+        with self._lock:
+            held = [one for one in self._desk.book.held.values() if one.cluster.name == cluster]
+        lane = held[0].cluster.lane if held else JOB if cluster.startswith(f"{JOB}-") else ""
+        return lane, frozenset(attempt for one in held for attempt in one.tasks)
 
     def close(self) -> None:
         """Let go; what runs keeps running. Harmless twice."""

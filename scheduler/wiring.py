@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from scheduler.control.keeper import Keeper
     from scheduler.control.ports import Clock
     from scheduler.election import Candidate
+    from scheduler.lanes import Lanes
     from scheduler.model.node import Node
     from scheduler.store import SqlStore
 
@@ -70,8 +71,12 @@ def build(
     clock: Clock | None = None,
     *,
     declared: Collection[str] | None = None,
+    lead: Callable[[int], object] | None = None,
 ) -> tuple[FastAPI, Cycle, threading.Thread]:
-    """The application over this store and executor, with its cycle running. Raises InvalidInput for a wrong config."""
+    """The application over this store and executor, with its cycle running; ``lead`` is told the epoch.
+
+    Raises InvalidInput for a wrong config.
+    """
     from scheduler.api import app as api
     from scheduler.api.doors import Doors
     from scheduler.control import bootstrap
@@ -112,6 +117,8 @@ def build(
     keeper.listener = lambda book: cycle.set_unfunded(book.unfunded(cycle.now_ms()))
     keeper.catch_up()  # before anything starts: who had used up his budget still has
     gc.freeze()
+    if lead is not None:
+        lead(epoch)
     thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
     thread.start()
     operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
@@ -209,6 +216,9 @@ def begin(settings: Settings) -> Service:
     from scheduler.store import open_store
 
     store = open_store(database_url(settings))
+    if settings.kubernetes:
+        lanes = _lanes(settings, store)
+        return Service(*build(settings, store, lanes.executor, lead=lanes.lead), lanes.executor, store)
     nodes = _nodes(settings)
     executor = _executor(settings, nodes)
     # An embedded Ray has exactly these nodes; those of an earlier start are not waited for.
@@ -273,6 +283,17 @@ def _executor(settings: Settings, nodes: tuple[Node, ...]) -> Runtime:
     from workers.runtime import RayExecutor
 
     return RayExecutor(settings.home, address=settings.ray_address, nodes=nodes)
+
+
+def _lanes(settings: Settings, store: SqlStore) -> Lanes:
+    """Raises InvalidInput, KubernetesError."""
+    from scheduler.control import bootstrap
+    from scheduler.lanes import Lanes
+
+    config = bootstrap.read_config(settings.config).kubernetes
+    if config is None:
+        raise InvalidInput([Problem("kubernetes", f"is missing in {settings.config}, which --kubernetes asks for")])
+    return Lanes(settings, config, store, SystemClock())
 
 
 def _nodes(settings: Settings) -> tuple[Node, ...]:

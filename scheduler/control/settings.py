@@ -29,6 +29,8 @@ class Settings:
     """YAML file of node facts, in place of what the machine says about itself."""
     ray_address: str = ""
     """An existing Ray cluster; empty: start one."""
+    kubernetes: bool = False
+    """Work goes to KubeRay, as the configuration file's ``kubernetes`` says, and to no Ray of our own."""
     elect: str = ""
     """``NAMESPACE/NAME`` of the Lease that several services stand for; empty: this is the only service."""
     lease_s: int = 8

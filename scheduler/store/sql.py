@@ -35,6 +35,12 @@ class SqlStore(Reads, Keys, Ledger):
             epoch: int = connection.execute(taken).scalar_one()
         return epoch
 
+    def holds(self, epoch: int) -> bool:
+        """Whether nobody took the epoch after this one. Raises StoreError."""
+        with self._database.read() as connection:
+            held: int = connection.scalars(sa.select(tables.meta.c.epoch)).one()
+        return held == epoch
+
     def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
         """See :meth:`scheduler.store.write.Writer.commit`."""
         return self._writer.commit(epoch, events, changes)

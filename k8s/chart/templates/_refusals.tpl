@@ -9,6 +9,19 @@
 {{- if and .Values.monitoring.enabled (not .Values.monitoring.key.secret) -}}
 {{- fail "monitoring.key.secret: /metrics asks for an operator's key; make one with 'shisuan keys create --tenant default --operator' and put it into a Secret" -}}
 {{- end -}}
+{{- if .Values.lanes.enabled -}}
+{{- range list "inventory" "lanes" -}}
+{{- if not (has . $.Values.rbac.parts) -}}
+{{- fail (printf "rbac.parts: lanes.enabled needs the part %q" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.lanes.images -}}
+{{- fail "lanes.images: name an image by kind of step, or default; for example --set lanes.images.default=registry.example/shisuan/blender:0.3.0" -}}
+{{- end -}}
+{{- if ne (empty .Values.lanes.tls.secret) (empty .Values.lanes.tls.caConfigMap) -}}
+{{- fail "lanes.tls: secret and caConfigMap go together: bridges must know whom to trust" -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.storage.claims -}}
 {{- if or (hasPrefix "/var/lib/shisuan" .path) (hasPrefix "/etc/shisuan" .path) (eq "/tmp" .path) -}}
 {{- fail (printf "storage.claims: %s: the service's own files lie there; choose another path" .path) -}}

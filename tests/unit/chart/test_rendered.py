@@ -55,6 +55,11 @@ WRONG = {
     "an ingress for nobody": (["ingress.enabled=true,ingress.tlsSecret=t"], "/ingress/host"),
     "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
     "a way to fetch images that does not exist": (["image.pullPolicy=Maybe"], "/image/pullPolicy"),
+    "lanes without rights": (["lanes.enabled=true,lanes.images.default=a"], 'rbac.parts: lanes.enabled needs the part "inventory"'),
+    "lanes without images": (["lanes.enabled=true,rbac.parts={inventory,lanes}"], "lanes.images"),
+    "a certificate that nobody trusts": (
+        ["lanes.enabled=true,rbac.parts={inventory,lanes},lanes.images.default=a,lanes.tls.secret=s"], "lanes.tls",
+    ),
     "monitors without a key": (["monitoring.enabled=true"], "monitoring.key.secret"),
     "a part of the product that does not exist": (["rbac.parts={everything}"], "/rbac/parts/0"),
 }  # fmt: skip
