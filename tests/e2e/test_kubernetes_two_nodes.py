@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.installation import wait_for
 from tests.e2e.kubernetes import Park
 from tests.kills import invariants
 
@@ -83,7 +84,11 @@ def park(tmp_path_factory, root):
 def submit(park, root, tenant, text, **words):
     for word, value in {"ROOT": root, **words}.items():
         text = text.replace(word, str(value))
-    return park.submit(tenant, text, base_dir=str(root / tenant))
+    return park.submit_as(tenant, text, base_dir=str(root / tenant))
+
+
+def until(condition):
+    return wait_for("the next scene", condition, deadline_s=60, every_s=0.2)
 
 
 def states(park, job):
@@ -121,18 +126,18 @@ def check_bill(park, job_id):
     assert sum(line["gross_micro_yuan"] for line in statement["lines"]) == statement["gross_micro_yuan"]
 
 
-def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_replaced(park, root):
+def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_killed(park, root):
     training = submit(park, root, "lab", TRAINING, NAME="first", CARDS=2)
     frames = submit(park, root, "studio", FRAMES, NAME="kept")
-    park.kube.until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 2)
+    until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 2)
     before = {job: states(park, job) for job in (training, frames)}
     (lease,) = park.api("GET", "/leases", params={"job": training})["leases"]
     assert sorted(held["node"] for held in lease["allocations"]) == ["a", "b"]
-    park.restart()
+    park.replace()
     for tenant in ("lab", "studio"):
         (root / tenant / "go").touch()
     for job_id in (training, frames):
-        job = park.wait(job_id)
+        job = park.wait(job_id, every_s=0.2)
         after = states(park, job_id)
         assert {state for state, _ in after.values()} == {"succeeded"}
         assert {attempt: node for attempt, (_, node) in after.items()}.items() >= {
@@ -141,7 +146,7 @@ def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_re
         invariants.check_leases(park, job)
         check_bill(park, job_id)
     assert (root / "lab" / "first" / "model.txt").read_text() == "to be by 4"  # a process per card
-    park.kube.until(lambda: not park.kube.double.objects("rayjobs"))
+    until(lambda: not park.kube.double.objects("rayjobs"))
 
 
 def test_a_node_is_lost_midway_in_both_lanes(park, root):
@@ -149,16 +154,16 @@ def test_a_node_is_lost_midway_in_both_lanes(park, root):
         (root / tenant / "go").unlink(missing_ok=True)
     training = submit(park, root, "lab", TRAINING, NAME="second", CARDS=1)
     frames = submit(park, root, "studio", FRAMES, NAME="frames")
-    park.kube.until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 4)
+    until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 4)
     (dies,) = running(park, training)
     (stays,) = {"a", "b"} - {dies}
     before = states(park, frames)
     assert {node for _, node in before.values()} == {dies, stays}
     park.kube.lose_node(dies)
-    park.kube.until(lambda: states(park, training)["train.0.a1"][0] == "lost")
+    until(lambda: states(park, training)["train.0.a1"][0] == "lost")
     for tenant in ("lab", "studio"):
         (root / tenant / "go").touch()
-    jobs = [park.wait(training), park.wait(frames)]
+    jobs = [park.wait(training, every_s=0.2), park.wait(frames, every_s=0.2)]
     for job, first in ((training, {"train.0.a1": ("running", dies)}), (frames, before)):
         after = states(park, job)
         for attempt, (_, node) in first.items():
@@ -173,4 +178,4 @@ def test_a_node_is_lost_midway_in_both_lanes(park, root):
     for job in jobs:
         invariants.check_leases(park, job)
         check_bill(park, job["id"])
-    park.check_journal()
+    invariants.check_journal(park)
