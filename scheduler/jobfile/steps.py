@@ -284,7 +284,7 @@ def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
     )
     elastic = body.min_nodes is not None and body.min_nodes < body.num_nodes
     least = body.min_nodes if elastic else 0
-    return (replace(step, lane=Lane.JOB.value, ranks_min=least, checkpoint_ms=body.checkpoint_every or 0),)
+    return (replace(step, ranks_min=least, checkpoint_ms=body.checkpoint_every or 0, lane=Lane.JOB.value),)
 
 
 def _step(
