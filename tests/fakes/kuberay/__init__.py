@@ -4,6 +4,6 @@
 ``paper`` (they are there at once, a test may hold them up or break them) or ``machines`` (real local processes).
 ``park`` holds all of it together.
 
-What it leaves out on purpose: the autoscaler, submission modes but the sidecar, groups of several hosts, fault tolerance
-of the control store, upgrades, webhooks; preemption, spreading and pod affinity; evictions that a taint brings about.
+What it leaves out on purpose: the autoscaler, submission modes but the sidecar, groups of several hosts, fault
+tolerance of the control store, upgrades, webhooks; preemption, spreading, pod affinity; evictions by taints.
 """

@@ -32,6 +32,10 @@ class Container:
 class Runtime(Protocol):
     """Runs pods. Nothing waits: every call returns at once."""
 
+    def open(self, double: FakeKubernetes) -> None:
+        """Secrets and ConfigMaps are there."""
+        ...
+
     def start(self, pod: Object, cards: Sequence[str]) -> None:
         """Begin with all of its containers; ``cards``: UUIDs that the device plugin gave it."""
         ...
@@ -144,19 +148,25 @@ class Kubelets:
             self._start(pod, node)
 
     def _may_start(self, pod: Object) -> bool:
-        problem = self.pull_problem(pod)
-        if problem or not self.pulled(pod):
-            waiting = {"reason": "ImagePullBackOff", "message": problem} if problem else {"reason": "ContainerCreating"}
+        waiting = self._waits_for(pod)
+        if waiting:
             self._put(pod, {"phase": "Pending", "containerStatuses": _all(pod, {"waiting": waiting})})
-            return False
+        return not waiting
+
+    def _waits_for(self, pod: Object) -> dict[str, str]:
+        problem, namespace = self.pull_problem(pod), pod["metadata"]["namespace"]
+        if problem:
+            return {"reason": "ImagePullBackOff", "message": problem}
+        if not self.pulled(pod):
+            return {"reason": "ContainerCreating"}
+        for name in sorted(secrets_of(pod)):
+            if self._double.get("secrets", name, namespace) is None:
+                return {"reason": "CreateContainerConfigError", "message": f'secret "{name}" not found'}
         if not any(one["name"] == objects.WAIT for one in pod["spec"].get("initContainers") or ()):
-            return True
+            return {}
         cluster = pod["metadata"]["labels"][objects.CLUSTER]
-        if any(is_true(head.get("status") or {}, "Ready") for head in self._heads(cluster)):
-            return True
-        waiting = {"reason": "PodInitializing"}
-        self._put(pod, {"phase": "Pending", "containerStatuses": _all(pod, {"waiting": waiting})})
-        return False
+        has_head = any(is_true(head.get("status") or {}, "Ready") for head in self._heads(cluster))
+        return {} if has_head else {"reason": "PodInitializing"}
 
     def _heads(self, cluster: str) -> Iterator[Object]:
         for pod in self._double.objects("pods"):
@@ -222,9 +232,8 @@ class Kubelets:
             self._runtime.stop(uid)
 
     def lose(self, name: str) -> None:
-        """The machine is dead. Kubernetes notices: its node is Unknown and its pods are not ready."""
+        """Its kubelet says no more: its pods are not ready, whatever becomes of them."""
         self.lost.add(name)
-        self._runtime.lose(name)
         for uid in [uid for uid, node in self._started.items() if node == name]:
             del self._started[uid]
             self._given.pop(uid, None)
@@ -252,6 +261,15 @@ def requests(pod: Object) -> Counter[str]:
         for key, amount in {**(told.get("limits") or {}), **(told.get("requests") or {})}.items():
             total[key] += nano(amount)
     return total
+
+
+def secrets_of(pod: Object) -> set[str]:
+    """Secrets without which it cannot begin."""
+    spec = pod["spec"]
+    found = {one["secret"]["secretName"] for one in spec.get("volumes") or () if "secret" in one}
+    variables = [one for container in spec["containers"] for one in container.get("env") or ()]
+    keys = [one["valueFrom"]["secretKeyRef"] for one in variables if "secretKeyRef" in one.get("valueFrom", {})]
+    return found | {key["name"] for key in keys}
 
 
 def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:

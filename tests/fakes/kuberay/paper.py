@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from tests.fakes.kube.server import FakeKubernetes
 from tests.fakes.kuberay.kubelet import Container
 from tests.fakes.kuberay.objects import Object
 
@@ -14,6 +15,9 @@ class Paper:
         """What the device plugin gave to a pod, by uid."""
         self._containers: dict[str, dict[str, Container]] = {}
         self._nodes: dict[str, str] = {}
+
+    def open(self, double: FakeKubernetes) -> None:
+        """It needs nothing of it."""
 
     def start(self, pod: Object, cards: Sequence[str]) -> None:
         uid = pod["metadata"]["uid"]

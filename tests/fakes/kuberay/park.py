@@ -25,14 +25,18 @@ MOST_ROUNDS = 50
 class KubePark:
     """Runs from construction to :meth:`close`; use it in a ``with``. ``runtime``: what runs the pods, else paper."""
 
-    def __init__(self, *, nodes: Iterable[Mapping[str, Any]] = (), runtime: Runtime | None = None) -> None:
+    def __init__(
+        self, *, nodes: Iterable[Mapping[str, Any]] = (), runtime: Runtime | None = None, namespace: str = "park"
+    ) -> None:
         self.double = FakeKubernetes()
         for plural in ("rayclusters", "rayjobs"):
             definition = copy.deepcopy(dict(crd(plural)))
             self.double.verbs.create(Call(kind=self.double.kind_of(definition)), definition)
+        self.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for node in nodes:
             self.double.put(node)
         self.runtime: Runtime = runtime if runtime is not None else Paper()
+        self.runtime.open(self.double)
         self.operator = KubeRay(self.double)
         self.kubelets = Kubelets(self.double, self.runtime)
         self.failure: BaseException | None = None
@@ -129,6 +133,7 @@ class KubePark:
         with self.double.storage.lock:
             self.kubelets.lose(name)
             self._set_ready(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        self.runtime.lose(name)
 
     def return_node(self, name: str) -> None:
         """The machine is back, with nothing of what it ran."""
@@ -142,6 +147,7 @@ class KubePark:
             self.kubelets.lose(name)
             self.double.remove("nodes", name)
             self.kubelets.lost.discard(name)
+        self.runtime.lose(name)
 
     def _set_ready(self, name: str, status: str, reason: str, message: str) -> None:
         node = self.double.get("nodes", name)

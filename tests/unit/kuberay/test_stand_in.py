@@ -22,12 +22,11 @@ CARD = Shape(node="b", resource="nvidia.com/gpu", count=1)
 @pytest.fixture
 def park():
     with KubePark(nodes=[node("a"), node("b", cards=2), node("heads")]) as park:
-        park.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "park"}})
         yield park
 
 
-def create(park, kind, body):
-    made = {"apiVersion": "ray.io/v1", "kind": kind, **body}
+def create(park, kind, body, version="ray.io/v1"):
+    made = {"apiVersion": version, "kind": kind, **body}
     call = Call(kind=park.double.kind_of(made), namespace="park", query={"fieldValidation": "Strict"})
     return park.double.verbs.create(call, made).obj
 
@@ -41,7 +40,13 @@ def delete(park, plural, name):
     park.double.verbs.delete(Call(kind=park.double._plural(plural), namespace="park", name=name), {})
 
 
-def pool(park, *groups):
+def secret(park, cluster):
+    create(park, "Secret", manifests.secret(SITE, cluster, bridge_token="b", ray_token="r"), "v1")
+
+
+def pool(park, *groups, has_secret=True):
+    if has_secret:
+        secret(park, POOL)
     body = manifests.ray_cluster(SITE, POOL, "render")
     body["spec"]["workerGroupSpecs"] = [manifests.group(SITE, POOL, shape, count) for shape, count in groups]
     return create(park, "RayCluster", body)
@@ -65,6 +70,7 @@ def job(park, *shapes):
         tasks=(TaskOrder(attempt_id="j1.r.0.a1", number=1, argv=("true",)),),
     )
     cluster = manifests.job_cluster(SITE, order, "train")
+    secret(park, cluster)
     body = manifests.ray_job(SITE, cluster, "l1", ["j1.r.0.a1"], shapes or [A])
     return create(park, "RayJob", body)["metadata"]["name"]
 
@@ -257,6 +263,15 @@ def test_an_image_that_does_not_come_is_said(park):
     (worker,) = workers(park)
     waiting = worker["status"]["containerStatuses"][0]["state"]["waiting"]
     assert waiting == {"reason": "ImagePullBackOff", "message": "no such image"}
+
+
+def test_a_pod_waits_for_its_secret(park):
+    pool(park, has_secret=False)
+    park.until(lambda: [p["status"].get("containerStatuses") for p in park.pods()])
+    waiting = park.pods()[0]["status"]["containerStatuses"][0]["state"]["waiting"]
+    assert waiting["message"] == 'secret "pool-studio-tokens" not found'
+    secret(park, POOL)
+    ready(park)
 
 
 def test_a_dead_node_keeps_its_pods_on_the_books_until_it_is_removed(park):
