@@ -72,7 +72,7 @@ class Candidate:
         self._endpoint: Endpoint | None = None
         if settings.publish:
             address = os.environ.get(POD_IP) or settings.host
-            self._endpoint = Endpoint(self._api, namespace, settings.publish, address, settings.port)
+            self._endpoint = Endpoint(self._api, namespace, settings.publish, address, {"http": settings.port})
         self._warm, self._begin, self._die = warm, begin, die
         self.app = Front()
         self._running: Running | None = None

@@ -13,7 +13,7 @@ def park(double):
 
 
 def endpoint(api, address):
-    return Endpoint(api, "park", "shisuan", address, 8080)
+    return Endpoint(api, "park", "shisuan", address, {"http": 8080})
 
 
 def addresses(park):
