@@ -38,7 +38,7 @@ GANG = """  - name: gang
     resources: {cpus: 1, memory: 64MiB, accelerators: H100:1}
     run: "true"
 """
-FAULTS = ("kill", "pause", "api refuses", "api is silent", "database refuses", "database is silent", "cut off")
+FAULTS = ("kill", "pause", "api refuses", "api is silent", "database refuses", "database is silent", "cut off", "stop")
 FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -51,6 +51,7 @@ class Replica:
         self.home.mkdir()
         self.log = folder / f"{name}.log"
         self.url = f"http://127.0.0.1:{port}"
+        self._http = httpx.Client(timeout=0.5, trust_env=False)
         api = urlsplit(api_url)
         self.api = Link(("127.0.0.1", 0), (api.hostname, api.port))
         # Not in the test's folder: names of unix sockets are short.
@@ -71,7 +72,7 @@ class Replica:
     def ask(self, path):
         """Status of a probe; 0: no answer."""
         try:
-            return httpx.get(self.url + path, timeout=0.5).status_code
+            return self._http.get(self.url + path).status_code
         except httpx.HTTPError:
             return 0
 
@@ -121,7 +122,7 @@ class Pair:
         self._load = None
         self._pouring = threading.Event()
         self.refused = ""
-        self._client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, timeout=2.0)
+        self._client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, timeout=2.0, trust_env=False)
 
     def _python(self, module, *arguments, **more):
         return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, **more)
@@ -177,7 +178,9 @@ class Pair:
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pour(self, every_s=0.05):
-        """Submit without end, one job after the other, each until it is accepted."""
+        """Submit without end, one job after the other, each until it is accepted. Harmless twice."""
+        if self._pouring.is_set():
+            return
         self._pouring.set()
         self._load = threading.Thread(target=self._submit_all, args=(every_s,), daemon=True)
         self._load.start()
@@ -244,6 +247,8 @@ class Pair:
         match fault:
             case "kill":
                 victim.send(signal.SIGKILL)
+            case "stop":
+                victim.send(signal.SIGTERM)
             case "pause":
                 victim.send(signal.SIGSTOP)
             case "api refuses" | "api is silent":
