@@ -218,6 +218,8 @@ def begin(settings: Settings) -> Service:
 
 def serve(settings: Settings) -> int:
     """Run the service of this home until SIGTERM. Raises ShisuanError when it cannot start."""
+    if settings.elect:
+        _require_shared(settings)
     home = Home.of(settings.home)
     home.prepare()
     lock = instance.only_one(home)
@@ -239,17 +241,21 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _candidate(settings: Settings) -> Candidate:
-    """One of several services. Raises InvalidInput for what they would have to share and do not."""
+def _require_shared(settings: Settings) -> None:
+    """Raises InvalidInput for what one of several services would keep for itself."""
     from scheduler.control import bootstrap
+
+    problems = bootstrap.unshared(bootstrap.read_config(settings.config))
+    if database_url(settings).startswith("sqlite"):
+        problems.insert(0, Problem("--database", "must be PostgreSQL with --elect: services share no home folder"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _candidate(settings: Settings) -> Candidate:
+    """One of several services."""
     from scheduler.election import Candidate
     from scheduler.engine.warm import warm
-
-    if database_url(settings).startswith("sqlite"):
-        raise InvalidInput([Problem("--database", "must be PostgreSQL with --elect: services share no home folder")])
-    feed = bootstrap.read_config(settings.config).feed
-    if feed is not None and not feed.key_file:
-        raise InvalidInput([Problem("feed.key_file", "is needed with --elect: services share no home folder")])
 
     def prepare() -> None:
         for module in ("scheduler.store", "scheduler.api.app", "scheduler.web.pages", "workers.runtime"):

@@ -63,6 +63,7 @@ class Replica:
         self.arguments = [
             f"--home={self.home}", f"--port={port}", f"--database={self.database_url}", f"--kubeconfig={config}",
             f"--elect={'/'.join(LEASE)}", f"--operator-key={folder / 'key'}",
+            f"--config={folder / 'park.yaml'}",
         ]  # fmt: skip
 
     @property
@@ -97,6 +98,9 @@ class Pair:
     def __init__(self, folder, database_url, api_url, *, lease_s=2):
         self.folder, self.lease_s, self.database_url = folder, lease_s, database_url
         (folder / "key").write_text(KEY, encoding="utf-8")
+        (folder / "films").mkdir()
+        park = {"tenants": [{"name": "default", "roots": [str(folder / "films")]}]}
+        (folder / "park.yaml").write_text(yaml.safe_dump(park), encoding="utf-8")
         ports = free_ports(2)
         yard = str(Path(parse_qs(urlsplit(database_url).query)["host"][0]) / f"yard{ports[0]}")
         self.children = [self._python("tests.kills.yard", yard)]
@@ -158,6 +162,7 @@ class Pair:
     def wait(self, what, condition, deadline_s=60, every_s=0.02):
         def kept():
             self.keep()
+            assert not self.refused, self.refused
             return condition()
 
         try:
@@ -172,6 +177,7 @@ class Pair:
 
     def yard(self):
         """What the workers have counted."""
+        assert self.children[0].poll() is None, "the yard has ended: see what it wrote"
         self._yard.sendall(b'{"report": 1}\n')
         return json.loads(self._said.readline())
 
@@ -189,9 +195,15 @@ class Pair:
         """The job that is being submitted is accepted first."""
         self._pouring.clear()
         self.wait("the last submission to be accepted", lambda: not self._load.is_alive())
-        assert not self.refused, self.refused
 
     def _submit_all(self, every_s):
+        try:
+            self._submit_each(every_s)
+        except BaseException as error:
+            self.refused = repr(error)
+            raise
+
+    def _submit_each(self, every_s):
         while self._pouring.is_set() and not self.refused:
             self._submitted += 1
             name = f"job-{self._submitted}"

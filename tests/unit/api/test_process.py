@@ -94,6 +94,21 @@ def test_a_key_that_is_given_is_the_operators_and_nothing_is_made(home, tmp_path
     assert (code, error) == (2, f"error: --operator-key: {tmp_path / 'key'}: must hold 32 characters or more\n")
 
 
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ("tenants: [{name: a, roots: [/films]}, {name: b}]", "tenants[1].roots: must name folders"),
+        ("tenants: [{name: a, roots: [/films, own]}]", "tenants[0].roots: must name folders"),
+        ("feed: {url: 'https://ledger.park.example/x'}", "feed.key_file: is needed with --elect"),
+    ],
+)
+def test_what_one_of_several_services_would_keep_for_itself_is_refused(home, tmp_path, capsys, config, field):
+    (tmp_path / "park.yaml").write_text(config)
+    arguments = ["--home", str(home), "--config", str(tmp_path / "park.yaml"), "--database", "postgresql://none/none"]
+    assert wiring.main([*arguments, "--elect", "park/shisuan", "--operator-key", "k"]) == wiring.EXIT_REFUSED
+    assert capsys.readouterr().err.startswith(f"error: {field}")
+
+
 def test_sigterm_ends_open_streams_too(home):
     service = Process(home)
     client = service.client()
