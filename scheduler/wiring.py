@@ -196,6 +196,11 @@ class Service:
         """See :meth:`scheduler.control.cycle.Cycle.still_ms`."""
         return self.cycle.still_ms()
 
+    def check(self) -> None:
+        """Ask the database whether this service is still the writer. Raises StaleEpoch, StoreError."""
+        if self.store.epoch() != self.cycle.epoch:
+            raise StaleEpoch(f"another process took the epoch after {self.cycle.epoch}")
+
     def end(self) -> None:
         """Let go of everything; what runs keeps running."""
         self.cycle.stop()

@@ -35,6 +35,12 @@ class SqlStore(Reads, Keys, Ledger):
             epoch: int = connection.execute(taken).scalar_one()
         return epoch
 
+    def epoch(self) -> int:
+        """The latest writer's."""
+        with self._database.read() as connection:
+            epoch: int = connection.scalars(sa.select(tables.meta.c.epoch)).one()
+        return epoch
+
     def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
         """See :meth:`scheduler.store.write.Writer.commit`."""
         return self._writer.commit(epoch, events, changes)

@@ -588,7 +588,7 @@ def test_a_writer_that_sleeps_in_a_transaction_keeps_no_successor_waiting(postgr
     statement = sa.text("UPDATE meta SET at_ms = at_ms + :more")
     with pytest.raises(StoreError), sleeper._database.write() as connection:  # noqa: PT012 (it sleeps in the middle)
         connection.execute(statement, [{"more": 1}] * rows if rows > 1 else {"more": 1})
-        assert successor.acquire_epoch("successor") == epoch + 1
+        assert successor.acquire_epoch("successor") == epoch + 1 == successor.epoch()
     with pytest.raises(StaleEpoch):
         sleeper.commit(epoch, [JobHeld(at_ms=1, job_id="j1")], changes())
     assert successor.load().at_ms == 0
