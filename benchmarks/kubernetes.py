@@ -2,7 +2,7 @@
 
 Run by ``make bench-kubernetes``. The API server is the tests' double, a process of its own, with 5,000 nodes of eight
 cards and four pods each; the inventory is another, and so is the service that decides. Wall times hold the server's
-work; CPU times do not.
+work; CPU times do not. Failovers of the control plane are measured by :mod:`benchmarks.failover`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.failover import LEASE_S, failovers
 from benchmarks.results import Figure, show, write
 from k8s.api import Api
 from k8s.door import from_kubeconfig
@@ -212,6 +213,7 @@ def main() -> None:
         finally:
             double.close()
     figures = [Figure(name=name, runs=tuple(run[name] for run in runs), bound=BOUNDS.get(name)) for name in runs[0]]
+    figures += failovers()
     show(figures)
     notes = {
         "nodes": NODES,
@@ -219,6 +221,7 @@ def main() -> None:
         "pods": 4 * NODES,
         "steady_s": STEADY_S,
         "heartbeats_per_s": HEARTBEATS_PER_S,
+        "failover_lease_s": LEASE_S,
     }
     write("kubernetes", figures, notes=notes)
     missed = [figure.name for figure in figures if figure.is_missed]

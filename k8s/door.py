@@ -105,9 +105,10 @@ class Door:
         return _sent(request, self._linked(fresh=True))
 
     def _linked(self, *, fresh: bool) -> Any:
-        from kubernetes.client import rest
-
         with self._lock:
+            # Its parts import each other in a circle: two threads that begin at once would meet half of them.
+            from kubernetes.client import rest
+
             if self._is_closed:
                 raise Unanswered("the connection to Kubernetes is closed")
             if self._link is None or fresh:
@@ -128,7 +129,7 @@ def _sent(request: Request, link: Any) -> Any:
     headers |= {"Content-Type": request.content} if request.body is not None else {}
     headers |= {auth["key"]: auth["value"] for auth in told.auth_settings().values() if auth["value"]}
     url = f"{told.host}{request.path}" + (f"?{asked}" if asked else "")
-    limits = (CONNECT_S, request.silence_s)
+    limits = (min(CONNECT_S, request.silence_s), request.silence_s)
     try:
         answer = link.request(request.method, url, headers=headers, body=request.body, _request_timeout=limits)
     except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:

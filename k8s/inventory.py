@@ -123,6 +123,12 @@ class Inventory:
         return bool(self._informers) and all(one.is_alive for one in self._informers.values())
 
     @property
+    def is_listed(self) -> bool:
+        """Everything was told once."""
+        with self._lock:
+            return bool(self._followed) and all(shelf.is_listed for shelf in self._followed)
+
+    @property
     def problem(self) -> str:
         """Why it may be behind; empty: it is not."""
         return "; ".join(one.problem for one in self._informers.values() if one.problem)

@@ -8,30 +8,28 @@ service of the same home finds it again. ``--stop`` ends the service and the run
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import gc
-import json
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import psutil
 import structlog
 
 from scheduler.api.listener import listen, url_of
-from scheduler.control import arguments
+from scheduler.control import arguments, instance
 from scheduler.control.clock import SystemClock
 from scheduler.control.logs import write_to
 from scheduler.control.settings import Home, Limits, Settings
-from scheduler.control.tokens import Tokens, write_private
+from scheduler.control.tokens import Tokens
 from scheduler.model import catalogue
-from scheduler.model.errors import Conflict, InvalidInput, Problem, ShisuanError, StaleEpoch, StoreError
+from scheduler.model.errors import InvalidInput, Problem, ShisuanError, StaleEpoch, StoreError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from scheduler.control.cycle import Cycle, Runtime
     from scheduler.control.keeper import Keeper
     from scheduler.control.ports import Clock
+    from scheduler.election import Candidate
     from scheduler.model.node import Node
     from scheduler.store import SqlStore
 
@@ -49,7 +48,6 @@ EXIT_STORE = 74
 """The database refused (EX_IOERR)."""
 EXIT_STALE = 75
 """Another service writes this database now (EX_TEMPFAIL)."""
-STOP_LIMIT_S = 60
 COLLECTOR_THRESHOLD = (500_000, 20, 100)
 """Objects made and not freed before the youngest are looked at, and how many looks before the older and oldest are."""
 VERIFY_TRIES = 10
@@ -72,8 +70,12 @@ def build(
     clock: Clock | None = None,
     *,
     declared: Collection[str] | None = None,
+    lead: Callable[[int], object] | None = None,
 ) -> tuple[FastAPI, Cycle, threading.Thread]:
-    """The application over this store and executor, with its cycle running. Raises InvalidInput for a wrong config."""
+    """The application over this store and executor, with its cycle running; ``lead`` is told the epoch.
+
+    Raises InvalidInput for a wrong config.
+    """
     from scheduler.api import app as api
     from scheduler.api.doors import Doors
     from scheduler.control import bootstrap
@@ -114,6 +116,8 @@ def build(
     keeper.listener = lambda book: cycle.set_unfunded(book.unfunded(cycle.now_ms()))
     keeper.catch_up()  # before anything starts: who had used up his budget still has
     gc.freeze()
+    if lead is not None:
+        lead(epoch)
     thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
     thread.start()
     operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
@@ -122,7 +126,7 @@ def build(
         bootstrap.apply(settings, config, cycle, operations, store, home, money)
     except ShisuanError:
         cycle.stop()
-        thread.join(STOP_LIMIT_S)
+        thread.join(instance.STOP_LIMIT_S)
         raise
     for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
         threading.Thread(target=work.run, name=name, daemon=True).start()
@@ -165,9 +169,10 @@ def _run_cycle(cycle: Cycle, keeper: Keeper) -> None:
         raise
 
 
-def _die(text: str, code: int) -> NoReturn:
-    log.critical("exit", reason=text, code=code, exc_info=True)
-    sys.stderr.write(f"error: {text}: {sys.exc_info()[1]}\n")
+def _die(text: str, code: int, error: BaseException | None = None) -> NoReturn:
+    error = error or sys.exc_info()[1]
+    log.critical("exit", reason=text, code=code, exc_info=error)
+    sys.stderr.write(f"error: {text}{f': {error}' if error else ''}\n")
     sys.stderr.flush()
     logging.shutdown()
     os._exit(code)
@@ -183,37 +188,103 @@ def version() -> str:
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def serve(settings: Settings) -> int:
-    """Run the service of this home until SIGTERM. Raises ShisuanError when it cannot start."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Service:
+    """A service that holds the epoch and runs."""
+
+    app: FastAPI
+    cycle: Cycle
+    thread: threading.Thread
+    executor: Runtime
+    store: SqlStore
+
+    def still_ms(self) -> int:
+        """See :meth:`scheduler.control.cycle.Cycle.still_ms`."""
+        return self.cycle.still_ms()
+
+    def check(self) -> None:
+        """Ask the database whether this service is still the writer. Raises StaleEpoch, StoreError."""
+        if self.store.epoch() != self.cycle.epoch:
+            raise StaleEpoch(f"another process took the epoch after {self.cycle.epoch}")
+
+    def end(self) -> None:
+        """Let go of everything; what runs keeps running."""
+        self.cycle.stop()
+        self.thread.join(10)
+        self.executor.close()
+        self.store.close()
+
+
+def begin(settings: Settings) -> Service:
+    """Take the epoch, load, run. Raises ShisuanError when it cannot."""
     from scheduler.store import open_store
 
+    store = open_store(database_url(settings))
+    if settings.kubernetes:
+        from scheduler.lanes import Lanes
+
+        lanes = Lanes.of(settings, store)
+        return Service(*build(settings, store, lanes.executor, lead=lanes.lead), lanes.executor, store)
+    nodes = _nodes(settings)
+    executor = _executor(settings, nodes)
+    # An embedded Ray has exactly these nodes; those of an earlier start are not waited for.
+    declared = None if settings.ray_address else {node.name for node in nodes}
+    return Service(*build(settings, store, executor, declared=declared), executor, store)
+
+
+def serve(settings: Settings) -> int:
+    """Run the service of this home until SIGTERM. Raises ShisuanError when it cannot start."""
+    if settings.elect:
+        _require_shared(settings)
     home = Home.of(settings.home)
     home.prepare()
-    lock = _only_one(home)
+    lock = instance.only_one(home)
     home.instance.unlink(missing_ok=True)  # of a service that was killed
     write_to(home.log)
     listener = listen(settings.host, settings.port)
-    store = open_store(database_url(settings))
-    nodes = _nodes(settings)
-    executor = _executor(settings, nodes)
     signal.signal(signal.SIGTERM, _end)
-    # An embedded Ray has exactly these nodes; those of an earlier start are not waited for.
-    declared = None if settings.ray_address else {node.name for node in nodes}
-    app, cycle, thread = build(settings, store, executor, declared=declared)
-    _announce(settings, home, listener)
+    life = _candidate(settings) if settings.elect else begin(settings)
+    instance.announce(settings, url_of(listener), SystemClock().now_ms())
     log.info("serving", url=url_of(listener), pid=os.getpid())
     try:
-        _uvicorn(app, listener)
+        _uvicorn(life.app, listener)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         log.info("stopping")
-        cycle.stop()
-        thread.join(10)
-        executor.close()
-        store.close()
+        life.end()
         home.instance.unlink(missing_ok=True)
         os.close(lock)
     return 0
+
+
+def _require_shared(settings: Settings) -> None:
+    """Raises InvalidInput for what one of several services would keep for itself."""
+    from scheduler.control import bootstrap
+
+    problems = bootstrap.unshared(bootstrap.read_config(settings.config))
+    if database_url(settings).startswith("sqlite"):
+        problems.insert(0, Problem("--database", "must be PostgreSQL with --elect: services share no home folder"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _candidate(settings: Settings) -> Candidate:
+    """One of several services."""
+    from scheduler.election import Candidate
+    from scheduler.engine.warm import warm
+    from scheduler.lanes import ports
+
+    def prepare() -> None:
+        for module in ("scheduler.store", "scheduler.api.app", "scheduler.web.pages", "workers.runtime"):
+            importlib.import_module(module)
+        warm()
+
+    def die(text: str, error: ShisuanError | None) -> None:
+        _die(text, EXIT_STALE if error is None or isinstance(error, StaleEpoch) else EXIT_STORE, error)
+
+    made = Candidate(settings, warm=prepare, begin=lambda: begin(settings), die=die, ports=ports(settings))
+    made.start()
+    return made
 
 
 def _end(*_: object) -> NoReturn:
@@ -259,35 +330,6 @@ def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _only_one(home: Home) -> int:
-    """The home's lock; given up by the kernel when the process ends. Raises Conflict."""
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Conflict(f"another service already runs in {home.path}") from None
-    return descriptor
-
-
-def _announce(settings: Settings, home: Home, listener: socket.socket) -> None:
-    shown = dataclasses.asdict(settings)
-    shown["database_url"] = _without_password(settings.database_url)
-    instance = {
-        "pid": os.getpid(),
-        "url": url_of(listener),
-        "started_ms": SystemClock().now_ms(),
-        "settings": shown,
-    }
-    write_private(home.instance, json.dumps(instance, indent=2).encode())
-
-
-def _without_password(url: str) -> str:
-    before, at, after = url.rpartition("@")
-    scheme, _, user = before.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}@{after}" if at else url
-
-
 # ── stopping and verifying ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -299,35 +341,10 @@ def stop(home: str) -> bool:
     where = Home.of(home)
     if not where.path.is_dir():
         return False
-    found = _end_service(where)
+    found = instance.end_service(where)
     from workers.runtime import shutdown
 
     return shutdown(str(where.path)) or found
-
-
-def _end_service(home: Home) -> bool:
-    process = _service_of(home)
-    if process is None:
-        return False
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_LIMIT_S)
-    except psutil.TimeoutExpired:
-        raise Conflict(
-            f"the service (process {process.pid}) still stops after {STOP_LIMIT_S} s; "
-            f"its log is {home.log}; to end it by force: kill -9 {process.pid}"
-        ) from None
-    return True
-
-
-def _service_of(home: Home) -> psutil.Process | None:
-    """The live service of this home; numbers of processes are given again, so its words are checked."""
-    try:
-        process = psutil.Process(int(json.loads(home.instance.read_text("utf-8"))["pid"]))
-        words = process.cmdline()
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return None
-    return process if "scheduler.wiring" in words else None
 
 
 def verify(settings: Settings) -> int:

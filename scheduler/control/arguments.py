@@ -22,6 +22,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cards", default="", help="simulated cards, e.g. 8xH100")
     made.add_argument("--nodes", default="", help="YAML file of node facts")
     made.add_argument("--ray", default="", help="address of an existing Ray cluster")
+    made.add_argument("--kubernetes", action="store_true", help="run work by KubeRay, as --config's kubernetes says")
+    made.add_argument("--elect", default="", metavar="NAMESPACE/NAME", help="Lease that several services stand for")
+    made.add_argument("--lease-seconds", type=int, default=8, help="a silent leader is replaced after so long")
+    made.add_argument("--kubeconfig", default="", help="how to reach the API server; default: as this pod")
+    made.add_argument("--publish", default="", metavar="SERVICE", help="point this Service to the leader")
+    made.add_argument("--operator-key", default="", help="file with the operator's key; default: made in the home")
     made.add_argument("--stop", action="store_true", help="end the service and the runtime of this home")
     made.add_argument("--migrate", action="store_true", help="bring the database to this program's schema, then end")
     made.add_argument("--verify", action="store_true", help="replay the journal and compare it with the tables")
@@ -37,6 +43,7 @@ def settings(asked: argparse.Namespace) -> Settings:
         problems.append(Problem("--cpus", "must be 0 or more"))
     if not 0 <= asked.port <= 65535:
         problems.append(Problem("--port", "must be 0 to 65535"))
+    problems += [*_of_election(asked), *_of_kubernetes(asked)]
     if problems:
         raise InvalidInput(problems)
     return Settings(
@@ -50,4 +57,37 @@ def settings(asked: argparse.Namespace) -> Settings:
         cards=asked.cards,
         nodes_file=asked.nodes,
         ray_address=asked.ray,
+        kubernetes=asked.kubernetes,
+        elect=asked.elect,
+        lease_s=asked.lease_seconds,
+        kubeconfig=asked.kubeconfig,
+        publish=asked.publish,
+        operator_key=asked.operator_key,
     )
+
+
+def _of_kubernetes(asked: argparse.Namespace) -> list[Problem]:
+    others = {"--ray": asked.ray, "--nodes": asked.nodes, "--cards": asked.cards, "--cpus": asked.cpus}
+    problems = [
+        Problem(name, "says nothing with --kubernetes: its nodes are") for name, given in others.items() if given
+    ]
+    if not asked.config:
+        problems.append(Problem("--config", "is needed with --kubernetes: its section kubernetes says where and how"))
+    return problems if asked.kubernetes else []
+
+
+def _of_election(asked: argparse.Namespace) -> list[Problem]:
+    problems = []
+    if asked.elect:
+        parts = asked.elect.split("/")
+        if len(parts) != 2 or not all(parts):
+            problems.append(Problem("--elect", "must be NAMESPACE/NAME"))
+        if not asked.operator_key:
+            problems.append(Problem("--operator-key", "is needed with --elect: services share no home folder"))
+    elif asked.publish:
+        problems.append(Problem("--publish", "needs --elect"))
+    if asked.lease_seconds < 1:
+        problems.append(Problem("--lease-seconds", "must be 1 or more"))
+    if asked.publish and not asked.port:
+        problems.append(Problem("--publish", "needs a --port that does not change"))
+    return problems

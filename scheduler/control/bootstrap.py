@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from scheduler.control import terms
 from scheduler.control.cycle import Cycle, Decide
+from scheduler.control.lanes import KubernetesConfig
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations, check_queue, check_tenant
 from scheduler.control.ports import KeyRing
@@ -29,6 +30,8 @@ from scheduler.model.queue import Queue, Tenant
 
 DEFAULT = "default"
 MOST_BYTES = 1024 * 1024
+LEAST_KEY = 32
+"""Characters of an operator's key that was not made here: nobody must be able to guess it."""
 
 
 OWN_FOLDER = "own"
@@ -76,6 +79,8 @@ class Config(Strict):
     tenants: Annotated[list[TenantConfig], Field(default_factory=list)]
     scheduling: Annotated[SchedulingConfig, Field(default_factory=lambda: SchedulingConfig.model_validate({}))]
     feed: FeedConfig | None = None
+    kubernetes: KubernetesConfig | None = None
+    """Read with ``--kubernetes`` only."""
     rates: Annotated[list[terms.RateConfig], Field(default_factory=list)]
     policies: Annotated[list[terms.PolicyConfig], Field(default_factory=list)]
     vouchers: Annotated[list[terms.VoucherConfig], Field(default_factory=list)]
@@ -99,6 +104,18 @@ def read_config(path: str) -> Config:
         raise InvalidInput(terms.problems_of(error)) from None
 
 
+def unshared(config: Config) -> list[Problem]:
+    """What would lie in the home folder of one of several services, which share none."""
+    found = [
+        Problem(f"tenants[{at}].roots", "must name folders that all services reach: with --elect they share no home")
+        for at, tenant in enumerate(config.tenants)
+        if not tenant.roots or OWN_FOLDER in tenant.roots
+    ]
+    if config.feed is not None and not config.feed.key_file:
+        found.append(Problem("feed.key_file", "is needed with --elect: services share no home folder"))
+    return found
+
+
 def apply(  # noqa: PLR0917 (each is a different thing)
     settings: Settings, config: Config, cycle: Cycle, operations: Operations, keys: KeyRing, home: Home, money: Money
 ) -> None:
@@ -117,7 +134,10 @@ def apply(  # noqa: PLR0917 (each is a different thing)
         cycle.call(_put_queue(queue, f"queues[{position}]."))
     for position, tenant in enumerate(tenants):
         cycle.call(_put_tenant(_rooted(tenant, settings, operations), f"tenants[{position}]."))
-    _first_keys(keys, home, [t.name for t in tenants])
+    if settings.operator_key:
+        _given_key(keys, home, settings.operator_key)
+    else:
+        _first_keys(keys, home, [t.name for t in tenants])
     _put_terms(config, money)
 
 
@@ -177,6 +197,18 @@ def _put_tenant(tenant: Tenant, pointer: str) -> Decide[None]:
         return (TenantSet(at_ms=now_ms, tenant=tenant),), None
 
     return decide
+
+
+def _given_key(keys: KeyRing, home: Home, file: str) -> None:
+    """One of several services makes none: each would make its own, and nobody would know which. Raises InvalidInput."""
+    try:
+        secret = Path(file).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise InvalidInput([Problem("--operator-key", f"cannot read {file}: {error}")]) from None
+    if len(secret) < LEAST_KEY:
+        raise InvalidInput([Problem("--operator-key", f"{file}: must hold {LEAST_KEY} characters or more")])
+    keys.keep_key(secret, DEFAULT, Role.OPERATOR, label="given at the start")
+    write_private(home.key, f"{secret}\n".encode())  # for the command, on this machine
 
 
 def _first_keys(keys: KeyRing, home: Home, tenants: Sequence[str]) -> None:

@@ -243,6 +243,10 @@ class KeyRing(Protocol):
         """A new key: its id and its secret, which cannot be had again."""
         ...
 
+    def keep_key(self, secret: str, tenant: str, role: Role | str, label: str = "") -> None:
+        """A secret that was made elsewhere is a key from now on."""
+        ...
+
     def find_key(self, secret: str, now_ms: int) -> ApiKey:
         """Whose key this is. Raises Unauthorized."""
         ...

@@ -29,6 +29,18 @@ class Settings:
     """YAML file of node facts, in place of what the machine says about itself."""
     ray_address: str = ""
     """An existing Ray cluster; empty: start one."""
+    kubernetes: bool = False
+    """Work goes to KubeRay, as the configuration file's ``kubernetes`` says, and to no Ray of our own."""
+    elect: str = ""
+    """``NAMESPACE/NAME`` of the Lease that several services stand for; empty: this is the only service."""
+    lease_s: int = 8
+    """Others take over from a leader that was silent for so long."""
+    kubeconfig: str = ""
+    """How to reach the API server; empty: as the pod's service account."""
+    publish: str = ""
+    """A Service without a selector, in the Lease's namespace, that is to lead to the leader."""
+    operator_key: str = ""
+    """File with the operator's key, in place of one made in the home folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from scheduler.jobfile.quantity import Malformed
 from scheduler.jobfile.training import train
 from scheduler.model import catalogue, codec
 from scheduler.model.job import Resources, Step, StepKind, Together
+from scheduler.model.node import Lane
 
 SCENE_SUFFIX, CHUNKS_SUFFIX, AUDIO_SUFFIX = "-scene", "-chunks", "-audio"
 
@@ -284,7 +285,8 @@ def _train(context: Context, entry: Entry) -> tuple[Step, ...]:
         expected_ms=body.expected or 0,
     )
     elastic = body.min_nodes is not None and body.min_nodes < body.num_nodes
-    return (replace(step, ranks_min=body.min_nodes if elastic else 0, checkpoint_ms=body.checkpoint_every or 0),)
+    least = body.min_nodes if elastic else 0
+    return (replace(step, ranks_min=least, checkpoint_ms=body.checkpoint_every or 0, lane=Lane.JOB.value),)
 
 
 def _step(

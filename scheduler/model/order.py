@@ -76,6 +76,12 @@ class LeaseOrder:
     """The devices do not exist: do not put them into CUDA_VISIBLE_DEVICES."""
     cpu_milli: int = 1_000
     memory_mib: int = 0
+    card_milli: int = 0
+    """Thousandths of ``devices[0]`` for a software fraction; 0: whole devices."""
+    kind: str = ""
+    """Kind of step: which image can run it, where images differ."""
+    lane: str = "pool"
+    """Kind of runtime it belongs to, where they differ."""
     warm_key: str = ""
     roots: tuple[str, ...] = ()
     """The tenant's storage roots."""

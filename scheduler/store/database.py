@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -23,8 +25,21 @@ READERS = 8
 CACHE_KIB = 64 * 1_024
 """Of the writer's pages. A cycle changes some 2,000 all over the indexes; SQLite's own 2 MiB hold 500 of them, and the
 others are written to the log and read again within one transaction."""
+IDLE_MS = 5_000
+"""PostgreSQL ends most transactions whose program has said nothing for so long. Not after a statement of many rows."""
+PATIENCE_S = 1.0
+"""A successor waits so long for a transaction of the writer before it; an honest one takes milliseconds."""
 LOG_PAGES = 16_000
 """Pages in SQLite's write-ahead log (64 MB) from which on a commit copies them into the database itself."""
+
+
+_END_HOLDERS = sa.text(
+    "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ("
+    " SELECT unnest(pg_blocking_pids(pid)) FROM pg_locks WHERE relation = CAST(:name AS regclass) AND mode ="
+    " 'RowExclusiveLock') AND pid <> pg_backend_pid()"
+)
+"""Whoever somebody waits for who is about to write the table."""
+log = structlog.get_logger("shisuan.database")
 
 
 class Database:
@@ -63,6 +78,32 @@ class Database:
             connection.commit()
         finally:
             done.result()
+
+    @contextmanager
+    def seize(self, table: sa.Table) -> Iterator[sa.Connection]:
+        """Like :meth:`write`, for a successor that writes ``table``. On PostgreSQL whoever still holds rows of it after
+        :data:`PATIENCE_S` is ended: a writer that sleeps in the middle of a transaction would hold them as long as it
+        sleeps.
+        """
+        if self.is_sqlite:
+            with self.write() as connection:
+                yield connection
+            return
+        done = threading.Event()
+        ending = threading.Thread(target=self._end_holders, args=(table.name, done), name="seize", daemon=True)
+        ending.start()
+        try:
+            with self.write() as connection:
+                yield connection
+        finally:
+            done.set()
+            ending.join()
+
+    def _end_holders(self, table: str, done: threading.Event) -> None:
+        while not done.wait(PATIENCE_S):
+            with translated(), self._reader.begin() as connection:
+                ended = connection.execute(_END_HOLDERS, {"name": table}).all()
+            log.warning("writer_ended", sessions=[row.pid for row in ended])
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -134,7 +175,15 @@ def _engine(url: URL, *, size: int, reads: bool) -> sa.Engine:
         return sa.create_engine(
             url, isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}, **options
         )
-    return sa.create_engine(url, isolation_level="READ COMMITTED", **options)
+    engine = sa.create_engine(url, isolation_level="READ COMMITTED", **options)
+    sa.event.listen(engine, "connect", _bound_idleness)
+    return engine
+
+
+def _bound_idleness(connection: Any, _: ConnectionPoolEntry) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_MS}")
+    connection.commit()
 
 
 def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

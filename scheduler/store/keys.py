@@ -29,14 +29,18 @@ class Keys:
         self, tenant: str, role: Role | str = Role.TENANT, expires_ms: int = 0, label: str = "", *, now_ms: int = 0
     ) -> tuple[str, str]:
         """A new key: its id and its secret, which cannot be had again. ``now_ms`` 0: the wall clock."""
-        key_id = f"k{secrets.token_hex(4)}"
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        key_id, insert = _new(secret, tenant, role, expires_ms, label, now_ms)
         with self._database.write() as connection:
-            connection.execute(tables.api_keys.insert().values(
-                id=key_id, tenant=tenant, role=Role(role).value, sha256=_digest(secret), label=label,
-                created_ms=now_ms or _now_ms(), expires_ms=expires_ms, revoked_ms=0,
-            ))  # fmt: skip
+            connection.execute(insert)
         return key_id, secret
+
+    def keep_key(self, secret: str, tenant: str, role: Role | str, label: str = "") -> None:
+        """A secret that was made elsewhere is a key from now on. One that is known stays as it is, revoked or not."""
+        with self._database.write() as connection:
+            keys = tables.api_keys
+            if connection.execute(sa.select(keys.c.id).where(keys.c.sha256 == _digest(secret))).first() is None:
+                connection.execute(_new(secret, tenant, role, 0, label, 0)[1])
 
     def find_key(self, secret: str, now_ms: int) -> ApiKey:
         """Whose key this is. Raises Unauthorized when it is unknown, expired or revoked."""
@@ -72,6 +76,16 @@ class Keys:
                 .where(keys.id == key_id, keys.revoked_ms == 0)
                 .values(revoked_ms=now_ms or _now_ms())
             )
+
+
+def _new(  # noqa: PLR0917 (a row)
+    secret: str, tenant: str, role: Role | str, expires_ms: int, label: str, now_ms: int
+) -> tuple[str, sa.Insert]:
+    key_id = f"k{secrets.token_hex(4)}"
+    return key_id, tables.api_keys.insert().values(
+        id=key_id, tenant=tenant, role=Role(role).value, sha256=_digest(secret), label=label,
+        created_ms=now_ms or _now_ms(), expires_ms=expires_ms, revoked_ms=0,
+    )  # fmt: skip
 
 
 def _digest(secret: str) -> str:

@@ -31,8 +31,14 @@ class SqlStore(Reads, Keys, Ledger):
         meta = tables.meta
         taken = sa.update(meta).values(epoch=meta.c.epoch + 1, owner=owner).returning(meta.c.epoch)
         self._writer.forget()
-        with self._database.write() as connection:
+        with self._database.seize(meta) as connection:
             epoch: int = connection.execute(taken).scalar_one()
+        return epoch
+
+    def epoch(self) -> int:
+        """The latest writer's."""
+        with self._database.read() as connection:
+            epoch: int = connection.scalars(sa.select(tables.meta.c.epoch)).one()
         return epoch
 
     def commit(

@@ -1,4 +1,4 @@
-"""What every Executor does, asked of the fake, of real Ray, and of a Ray cluster of pods that dials home."""
+"""What every Executor does, asked of the fake, of the lanes on paper, of real Ray, and of pods that dial home."""
 
 import itertools
 import time
@@ -10,6 +10,7 @@ from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.farm import NODES, Reader, gang, lease, task
+from tests.kube_executor import KubeSite, paper_node
 from tests.pods import Bridge, OneCluster, Pods
 from workers.runtime import RayExecutor, shutdown
 
@@ -44,6 +45,13 @@ class RaySite:
         shutdown(self.home)
 
 
+class PaperSite(KubeSite):
+    """Kubernetes on paper, with two nodes."""
+
+    def __init__(self, folder) -> None:
+        super().__init__(folder, nodes=[paper_node(node.name) for node in NODES])
+
+
 class DialledSite:
     """A real cluster of two pods; each service has a bridge that dials it, with the same home."""
 
@@ -73,7 +81,7 @@ class WithBridge(OneCluster):
 REAL = [pytest.param(site, marks=pytest.mark.ray) for site in (RaySite, DialledSite)]
 
 
-@pytest.fixture(scope="module", params=[FakeSite, *REAL])
+@pytest.fixture(scope="module", params=[FakeSite, PaperSite, *REAL])
 def site(request, tmp_path_factory):
     site = request.param(tmp_path_factory.mktemp("executor"))
     yield site

@@ -49,6 +49,7 @@ def test_a_training_is_a_gang_with_checkpoints_of_its_own(studio):
     )
     (made,) = draft.steps
     assert (made.name, made.kind, made.ranks, made.resources.cards) == ("train", StepKind.TRAIN, 2, 8)
+    assert made.lane == "job"
     assert (made.grace_ms, made.retries) == (60_000, 2)
     task = order(draft.job("j7", ""), made, 0, 3)
     asked = json.loads(task.argv[-1])

@@ -1,5 +1,8 @@
 """The door when the server or the way to it fails."""
 
+import subprocess
+import sys
+
 import pytest
 
 from k8s.api import Api
@@ -128,3 +131,29 @@ def test_in_a_storm_every_write_is_done_once_or_known_to_be_undone(api, double, 
     assert double.faults.met > 10
     assert len(double.seen) <= tried * api.backoff.tries
     assert {p["metadata"]["name"] for p in double.objects("pods")} == wanted
+
+
+FIRST = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from k8s.door import Door, Request, from_kubeconfig
+door, failed, gate = Door(from_kubeconfig({config!r})), [], threading.Barrier(8)
+def ask():
+    gate.wait()
+    try:
+        door.send(Request(method="GET", path="/version"))
+    except BaseException as error:
+        failed.append(repr(error))
+threads = [threading.Thread(target=ask) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(failed)
+"""
+
+
+def test_threads_that_ask_first_and_together_all_get_an_answer(config):
+    """The client's modules import each other in a circle: half of one was met by whoever came second."""
+    program = FIRST.format(config=config())
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100)
+    assert "ImportError" not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr

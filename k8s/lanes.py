@@ -1,0 +1,370 @@
+"""What objects there should be, given the open leases, the pods seen and the clock. Pure: the same state gives the same
+actions, in the same order, and carrying them out twice is harmless.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from k8s.evictions import in_the_way
+from k8s.manifests import JOB, POOL
+from k8s.pods import Cluster
+from k8s.seen import COMPLETE_JOB, FAILED_JOB, ClusterSeen, GroupSeen, JobSeen, PodSeen
+from k8s.shapes import Shape
+from k8s.site import Site
+from scheduler.model.node import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """An open lease that was ordered, or found on our objects."""
+
+    lease: str
+    tenant: str
+    cluster: Cluster
+    kind: str
+    tasks: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    """One per rank."""
+    asked_ms: int
+    """When it was first heard of."""
+    pods: tuple[str, ...] = ()
+    """Uid of the pod of each rank, empty for none yet; as long as ``shapes``."""
+    is_made: bool = False
+    """Its RayJob was created."""
+    is_sent: bool = False
+    """Its orders were given to a bridge."""
+    is_told: bool = False
+    """The end of its last task was reported: it waits for that to be recorded."""
+
+    @property
+    def is_placed(self) -> bool:
+        """Every rank has its pod."""
+        return bool(self.pods) and all(self.pods)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything that decides."""
+
+    site: Site
+    now_ms: int
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """By lease."""
+    pods: Mapping[str, PodSeen] = field(default_factory=dict)
+    """Workers of both lanes, by uid."""
+    clusters: Mapping[str, ClusterSeen] = field(default_factory=dict)
+    """By name."""
+    jobs: Mapping[str, JobSeen] = field(default_factory=dict)
+    """By name."""
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    """Those that answer."""
+    idle_ms: Mapping[str, int] = field(default_factory=dict)
+    """Since when a pod (by uid) or a cluster (by name) has had nothing to do."""
+    condemned: frozenset[str] = frozenset()
+    """Uids of pods that must go whatever they hold."""
+    unheard_ms: Mapping[str, int] = field(default_factory=dict)
+    """Since when the bridge of a cluster has been away."""
+
+
+# ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeCluster:
+    """Create a pool cluster, with its Secret and NetworkPolicy."""
+
+    cluster: Cluster
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetGroups:
+    """Set the worker groups of a pool cluster, in this version of it only."""
+
+    seen: ClusterSeen
+    cluster: Cluster
+    groups: tuple[GroupSeen, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteCluster:
+    """Delete a pool cluster and what belongs to it."""
+
+    seen: ClusterSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeJob:
+    """Create the suspended RayJob of a lease, with its Secret and NetworkPolicy."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsuspend:
+    """Let a RayJob run."""
+
+    seen: JobSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteJob:
+    """Delete a RayJob and what belongs to it."""
+
+    seen: JobSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """Write on a pod which rank of which lease it carries: before its order is sent."""
+
+    pod: PodSeen
+    lease: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Take the lease off a pod."""
+
+    pod: PodSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lose:
+    """A lease that can not go on."""
+
+    lease: str
+    reason: str
+
+
+Action = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Lose
+
+
+# ── the decision ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decide(world: World) -> tuple[Action, ...]:
+    """Everything to be done now."""
+    lost = tuple(_losses(world))
+    if lost:
+        return lost  # the book changes: decide again without them
+    evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
+    taken = _taken(world)
+    return (*_releases(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+
+
+def is_free(pod: PodSeen, world: World) -> bool:
+    """A lease may take it, once it is ready."""
+    if pod.lease or pod.is_deleting or pod.is_over or pod.uid in world.condemned or pod.node not in world.nodes:
+        return False
+    cluster = world.clusters.get(pod.cluster)
+    leaving = {name for group in cluster.groups for name in group.to_delete} if cluster else frozenset()
+    return pod.name not in leaving
+
+
+def _taken(world: World) -> set[str]:
+    """Uids of pods that a lease has in the book."""
+    return {uid for held in world.held.values() for uid in held.pods if uid}
+
+
+def _losses(world: World) -> Iterator[Lose]:
+    for lease, held in sorted(world.held.items()):
+        reason = _why_lost(held, world)
+        if reason:
+            yield Lose(lease=lease, reason=reason)
+
+
+def _why_lost(held: Held, world: World) -> str:
+    if held.is_told:
+        return ""
+    if held.cluster.lane == JOB and held.is_made:
+        job = world.jobs.get(held.cluster.name)
+        if job is None or job.is_deleting:
+            return "its RayJob was deleted"
+        if job.state in FAILED_JOB:
+            return f"its RayJob failed: {job.why or 'no reason was given'}"
+        if job.state in COMPLETE_JOB:
+            return "its RayJob ended before the end of its tasks was heard"
+    for uid in filter(None, held.pods):
+        pod = world.pods.get(uid)
+        if pod is None:
+            return "its pod was deleted"
+        if pod.is_over:
+            return f"its pod {pod.name} ended: {pod.why or pod.phase}"
+        if uid in world.condemned:
+            return f"Ray lost its pod {pod.name}"
+    away_ms = world.unheard_ms.get(held.cluster.name)
+    if held.is_placed and away_ms is not None and world.now_ms >= away_ms + world.site.bridge_ms:
+        return f"nothing was heard from the head of {held.cluster.name} for {world.site.bridge_ms // 1_000} s"
+    if not held.is_sent and world.now_ms >= held.asked_ms + world.site.start_ms:
+        return f"its pods did not start within {world.site.start_ms // 1_000} s{_hint(held, world)}"
+    return ""
+
+
+def _hint(held: Held, world: World) -> str:
+    """What the pods it waits for say."""
+    wanted = set(held.shapes)
+    found = [pod for pod in world.pods.values() if pod.cluster == held.cluster.name and pod.shape in wanted]
+    said = sorted({pod.why for pod in found if pod.why and not pod.is_ready})
+    return f": {said[0]}" if said else ""
+
+
+def _needs(world: World) -> list[tuple[str, Shape]]:
+    """Cluster and shape of every rank that has no pod, in the order in which they were asked for."""
+    waiting = sorted(world.held.values(), key=lambda held: (held.asked_ms, held.lease))
+    return [(held.cluster.name, shape) for held in waiting for _, shape in _unplaced(held)]
+
+
+def _releases(world: World, taken: set[str]) -> Iterator[Release]:
+    """Pods that carry a lease nobody holds, or a rank that another pod has."""
+    for uid, pod in sorted(world.pods.items()):
+        is_alive = not pod.is_deleting and not pod.is_over and uid not in world.condemned
+        if pod.lease and pod.lane == POOL and uid not in taken and is_alive:
+            yield Release(pod=pod)
+
+
+# ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _jobs(world: World, taken: set[str]) -> Iterator[Action]:
+    mine = {held.cluster.name: held for held in world.held.values() if held.cluster.lane == JOB}
+    for name, job in sorted(world.jobs.items()):
+        if name not in mine and not job.is_deleting:
+            yield DeleteJob(seen=job)
+    workers: defaultdict[str, list[PodSeen]] = defaultdict(list)
+    for pod in sorted(world.pods.values(), key=lambda pod: pod.name):
+        workers[pod.cluster].append(pod)
+    for name, held in sorted(mine.items()):
+        seen = world.jobs.get(name)
+        if seen is None:
+            if not held.is_made:
+                yield MakeJob(lease=held.lease)
+            continue
+        if seen.is_suspended:
+            yield Unsuspend(seen=seen)
+        yield from _assigned(held, [p for p in workers[name] if p.uid not in taken], world)
+
+
+def _assigned(held: Held, free: Iterable[PodSeen], world: World) -> Iterator[Assign]:
+    """Ready pods for ranks that have none."""
+    left = [pod for pod in free if pod.is_ready and is_free(pod, world)]
+    for rank, shape in _unplaced(held):
+        fitting = next((pod for pod in left if pod.shape == shape), None)
+        if fitting is not None:
+            left.remove(fitting)
+            yield Assign(pod=fitting, lease=held.lease, rank=rank)
+
+
+def _unplaced(held: Held) -> list[tuple[int, Shape]]:
+    """Ranks without a pod."""
+    uids = held.pods or ("",) * len(held.shapes)
+    return [(rank, shape) for rank, (shape, uid) in enumerate(zip(held.shapes, uids, strict=True)) if not uid]
+
+
+# ── the pool lane ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pools(world: World, taken: set[str], evicted: frozenset[str]) -> Iterator[Action]:
+    held: defaultdict[str, list[Held]] = defaultdict(list)
+    for one in sorted(world.held.values(), key=lambda one: (one.asked_ms, one.lease)):
+        if one.cluster.lane == POOL:
+            held[one.cluster.name].append(one)
+    workers: defaultdict[str, list[PodSeen]] = defaultdict(list)
+    for pod in sorted(world.pods.values(), key=lambda pod: pod.name):
+        workers[pod.cluster].append(pod)
+    for name in sorted(held.keys() | world.clusters.keys()):
+        seen = world.clusters.get(name)
+        if seen is None:
+            if any(not one.is_placed for one in held[name]):
+                yield MakeCluster(cluster=held[name][0].cluster, kind=held[name][0].kind)
+        elif not seen.is_deleting:
+            yield from _pool(seen, held[name], workers[name], taken, evicted, world)
+
+
+def _pool(  # noqa: PLR0917 (each is a different thing)
+    seen: ClusterSeen,
+    held: list[Held],
+    workers: list[PodSeen],
+    taken: set[str],
+    evicted: frozenset[str],
+    world: World,
+) -> Iterator[Action]:
+    free = [pod for pod in workers if pod.uid not in taken and is_free(pod, world)]
+    waiting: Counter[Shape] = Counter()
+    for one in held:
+        given = {action.rank: action for action in _assigned(one, free, world)}
+        for action in given.values():
+            free.remove(action.pod)
+            yield action
+        waiting.update(shape for rank, shape in _unplaced(one) if rank not in given)
+    since_ms = world.idle_ms.get(seen.name)
+    if not held and not workers and not any(group.replicas for group in seen.groups):
+        if since_ms is not None and world.now_ms >= since_ms + world.site.cluster_idle_ms:
+            yield DeleteCluster(seen=seen)
+        return
+    soon = [pod for pod in workers if pod.lease and pod.uid not in taken and is_free(replace(pod, lease=""), world)]
+    groups = tuple(_groups(seen, waiting - Counter(pod.shape for pod in soon), free, workers, evicted, world))
+    if groups != seen.groups:
+        domain = held[0].cluster if held else _cluster(seen, world)
+        yield SetGroups(seen=seen, cluster=domain, groups=groups)
+
+
+def _cluster(seen: ClusterSeen, world: World) -> Cluster:
+    return Cluster(name=seen.name, tenant=seen.tenant, lane=POOL, image=world.site.image(seen.kind))
+
+
+def _groups(  # noqa: PLR0917 (each is a different thing)
+    seen: ClusterSeen,
+    waiting: Counter[Shape],
+    free: list[PodSeen],
+    workers: list[PodSeen],
+    evicted: frozenset[str],
+    world: World,
+) -> Iterator[GroupSeen]:
+    """The groups as they should be. Replicas go down only by pods that are named: KubeRay would choose by chance."""
+    have = {group.shape: group for group in seen.groups}
+    changed = False
+    wanted: list[GroupSeen] = []
+    alike: defaultdict[Shape, list[PodSeen]] = defaultdict(list)
+    for pod in workers:
+        alike[pod.shape].append(pod)
+    for shape in sorted(have.keys() | waiting.keys()):
+        before = have.get(shape, GroupSeen(shape=shape, replicas=0))
+        after = _group(before, waiting[shape], free, alike[shape], evicted, world)
+        changed = changed or after.replicas != before.replicas or not set(after.to_delete) <= set(before.to_delete)
+        wanted.append(after)
+    if not changed:
+        yield from seen.groups  # what is left over in it is cleared with the next change
+        return
+    for group in wanted:
+        if group.replicas or alike[group.shape]:
+            yield group
+
+
+def _group(  # noqa: PLR0917 (each is a different thing)
+    before: GroupSeen, waiting: int, free: list[PodSeen], workers: list[PodSeen], evicted: frozenset[str], world: World
+) -> GroupSeen:
+    names = {pod.name for pod in workers}
+    leaving = [name for name in before.to_delete if name in names]
+    staying = [pod for pod in workers if not pod.is_deleting and not pod.is_over and pod.name not in leaving]
+    coming = max(0, before.replicas - len(staying))
+    free = sorted((p for p in free if p.shape == before.shape), key=lambda pod: (not pod.is_ready, pod.name))
+    spare = free[waiting:]
+    drops = [pod.name for pod in spare if pod.uid in evicted or _is_cold(pod, world)]
+    drops += [pod.name for pod in staying if pod.uid in world.condemned or pod.node not in world.nodes]
+    drops = sorted(set(drops))
+    grown = max(0, waiting - len(free) - coming)
+    return GroupSeen(
+        shape=before.shape,
+        replicas=max(0, before.replicas - len(drops)) + grown,
+        to_delete=(*leaving, *drops),
+    )
+
+
+def _is_cold(pod: PodSeen, world: World) -> bool:
+    since_ms = world.idle_ms.get(pod.uid)
+    return since_ms is not None and world.now_ms >= since_ms + world.site.warm_ms

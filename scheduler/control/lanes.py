@@ -1,0 +1,105 @@
+"""The ``kubernetes`` section of the configuration file: where and how the lanes make their objects."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from scheduler.control.strict import Strict
+from scheduler.jobfile.quantity import duration_ms, memory_mib
+from scheduler.model.job import StepKind
+from scheduler.model.node import Lane
+
+Duration = Annotated[int, BeforeValidator(duration_ms)]
+Memory = Annotated[int, BeforeValidator(memory_mib)]
+DEFAULT_IMAGE = "default"
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+
+class VolumeConfig(Strict):
+    """A claim that every worker pod mounts: tenants' roots name folders on it."""
+
+    claim: str
+    path: Annotated[str, Field(pattern=r"^/.+")]
+    read_only: bool = False
+
+
+class HeadConfig(Strict):
+    """The pod with a cluster's control store: it has no cards and runs no tasks."""
+
+    cpu_milli: Annotated[int, Field(ge=100)] = 500
+    memory: Memory = 2_048
+    node_selector: Annotated[dict[str, str], Field(default_factory=dict)]
+    tolerations: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+
+
+class TlsConfig(Strict):
+    """Files of the gateway's certificate and key, and the ConfigMap whose ``ca.crt`` the bridges trust."""
+
+    certificate: str
+    key: str
+    ca_config_map: str
+
+
+class KubernetesConfig(Strict):
+    """Defaults are for a park of some hundred nodes."""
+
+    namespace: str
+    """Of all objects of the lanes."""
+    gateway: str
+    """``host:port`` under which the clusters reach this service; the port is also listened on."""
+    images: Annotated[dict[str, str], Field(min_length=1)]
+    """By kind of step (``render``, ``train``…); ``default`` serves the others."""
+    instance: str = "shisuan"
+    """Tells installations of one namespace apart."""
+    lane: Lane = Lane.ANY
+    """Of nodes whose label ``shisuan.io/lane`` does not say."""
+    warm: Duration = 300_000
+    """An idle pool pod stays so long for its tenant's next lease."""
+    idle: Duration = 900_000
+    """A pool cluster without pods goes after this long."""
+    start_limit: Duration = 900_000
+    """A lease whose pods have not joined by then is given back."""
+    silence_limit: Duration = 300_000
+    """Leases of a cluster that was not heard of for so long are lost."""
+    shards: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pool clusters per tenant and image; one more for every two hundred nodes."""
+    overhead: Memory = 1_024
+    """What Ray and the agent may use in a worker pod beyond the memory of its lease."""
+    head: Annotated[HeadConfig, Field(default_factory=lambda: HeadConfig.model_validate({}))]
+    volumes: Annotated[list[VolumeConfig], Field(default_factory=list)]
+    pull_secrets: Annotated[list[str], Field(default_factory=list)]
+    runtime_class: str = ""
+    priority_class: str = ""
+    network_policy: bool = True
+    egress: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+    """What pods may reach beside this service and names: rules as in a NetworkPolicy."""
+    tls: TlsConfig | None = None
+
+    @field_validator("gateway")
+    @classmethod
+    def is_address(cls, gateway: str) -> str:
+        """A host and a port."""
+        found = _ADDRESS.fullmatch(gateway)
+        if found is None or not 0 < int(found[2]) < 65_536:
+            raise PydanticCustomError("address", "must be HOST:PORT")
+        return gateway
+
+    @field_validator("images")
+    @classmethod
+    def are_kinds(cls, images: dict[str, str]) -> dict[str, str]:
+        """Each key is a kind of step, or ``default``."""
+        known = [DEFAULT_IMAGE, *sorted(StepKind)]
+        wrong = sorted(images.keys() - set(known))
+        if wrong:
+            facts = {"kind": wrong[0], "valid": ", ".join(known)}
+            raise PydanticCustomError("kind", "no kind of step is called {kind}; valid: {valid}", facts)
+        return images
+
+    @property
+    def port(self) -> int:
+        """That of ``gateway``."""
+        return int(self.gateway.rpartition(":")[2])

@@ -1,0 +1,87 @@
+"""A service over Kubernetes' doubles: two nodes with cards that share no disk, one for heads, Ray in real pods."""
+
+import subprocess
+import sys
+
+import httpx
+import yaml
+
+from benchmarks.installation import Installation, wait_for
+from tests.fakes.kuberay.machines import Machines
+from tests.fakes.kuberay.park import KubePark, node
+from tests.kube_server import free_ports, kubeconfig
+from tests.nvml_stub.stub import compile_stub
+
+CARDS = 3
+H100 = {
+    "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3",
+    "nvidia.com/gpu.memory": "81559",
+    "nvidia.com/gpu.count": str(CARDS),
+    "nvidia.com/gpu.replicas": "1",
+    "nvidia.com/gpu.present": "true",
+    "shisuan.io/managed": "true",
+}
+KUBERNETES = {
+    "namespace": "park",
+    "images": {"default": "registry.example/shisuan/blender:1"},
+    "head": {"cpu_milli": 100, "memory": "256MiB", "node_selector": {"kubernetes.io/hostname": "heads"}},
+    "overhead": "64MiB",
+}
+
+
+class Park(Installation):
+    """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``."""
+
+    def __init__(self, folder, config):
+        super().__init__(folder / "home")
+        self.machines = Machines(library=compile_stub(folder / "nvml"))
+        nodes = [node("heads"), *(node(name, cards=CARDS, labels=H100) for name in ("a", "b"))]
+        self.kube = KubePark(nodes=nodes, runtime=self.machines)
+        gateway = f"127.0.0.1:{free_ports(1)[0]}"
+        config = {**yaml.safe_load(config), "kubernetes": {**KUBERNETES, "gateway": gateway}}
+        for name, content in (("config", config), ("kubeconfig", kubeconfig(self.kube.double.url))):
+            (folder / name).write_text(yaml.safe_dump(content))
+        self._command = [sys.executable, "-P", "-m", "scheduler.wiring", f"--home={self.home}", "--kubernetes"]
+        self._command += [f"--config={folder / 'config'}", f"--kubeconfig={folder / 'kubeconfig'}"]
+        self._service = None
+
+    def __enter__(self):
+        try:
+            self.up()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def up(self):
+        """The service's own process."""
+        self._service = subprocess.Popen(self._command, env=self.env, cwd="/", stdout=subprocess.DEVNULL)
+        wait_for("the service", lambda: self.instance["pid"] == self._service.pid, deadline_s=60)
+
+    def replace(self):
+        """The service is killed and another one begins: what runs keeps running."""
+        self._service.kill()
+        self._service.wait()
+        self.up()
+
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            sys.stderr.write(f"{self.kube.told()}\n{self.machines.logs()}\n{self.log_tail()}\n")
+        try:
+            if self._service is not None:
+                self._service.kill()
+                self._service.wait()
+        finally:
+            self.kube.close()
+
+    def submit_as(self, tenant, text, base_dir):
+        """A job of this tenant; its id."""
+        key = (self.home / "keys" / tenant).read_text(encoding="utf-8").strip()
+        answer = httpx.post(
+            f"{self.instance['url']}/v1/jobs",
+            headers={"Authorization": f"Bearer {key}"},
+            json={"file": text, "base_dir": base_dir},
+            timeout=30,
+        )
+        assert answer.status_code < 300, answer.text
+        return answer.json()["id"]
