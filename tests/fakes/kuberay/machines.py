@@ -300,7 +300,7 @@ class Machines:
         words = {path: str(folder) for path, folder in mounts.items()}
         for head in heads:
             where = f"{head.obj['status']['podIP']}:{self._ports[cluster]}"
-            service = f"{objects.short(cluster)}-head-svc.{pod.obj['metadata']['namespace']}.svc.cluster.local"
+            service = f"{objects.service_name(cluster)}.{pod.obj['metadata']['namespace']}.svc.cluster.local"
             words[f"{service}:{objects.GCS_PORT}"] = where
             if head is pod:
                 words[f"127.0.0.1:{objects.GCS_PORT}"] = where
