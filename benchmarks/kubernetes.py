@@ -1,7 +1,8 @@
 """What following a large park costs: time to know it, time to read it again, memory, requests.
 
 Run by ``make bench-kubernetes``. The API server is the tests' double, a process of its own, with 5,000 nodes of eight
-cards and four pods each; the inventory is another. Wall times hold the server's work; CPU times do not.
+cards and four pods each; the inventory is another. Wall times hold the server's work; CPU times do not. Failovers of
+the control plane are measured by :mod:`benchmarks.failover`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.failover import LEASE_S, failovers
 from benchmarks.results import Figure, show, write
 from k8s.api import Api
 from k8s.door import from_kubeconfig
@@ -195,6 +197,7 @@ def main() -> None:
         finally:
             double.close()
     figures = [Figure(name=name, runs=tuple(run[name] for run in runs), bound=BOUNDS.get(name)) for name in runs[0]]
+    figures += failovers()
     show(figures)
     notes = {
         "nodes": NODES,
@@ -202,6 +205,7 @@ def main() -> None:
         "pods": 4 * NODES,
         "steady_s": STEADY_S,
         "heartbeats_per_s": HEARTBEATS_PER_S,
+        "failover_lease_s": LEASE_S,
     }
     write("kubernetes", figures, notes=notes)
     missed = [figure.name for figure in figures if figure.is_missed]

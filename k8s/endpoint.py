@@ -6,7 +6,7 @@ Readiness cannot say it: a rolling update waits until new pods are ready, and a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from k8s.api import Api, Object, Only
 from k8s.errors import Absent, KubernetesError
@@ -21,9 +21,10 @@ KEEPER = "endpointslice.kubernetes.io/managed-by"
 class Endpoint:
     """One pod's address, to be put into the Service's only EndpointSlice, which has the Service's name."""
 
-    def __init__(self, api: Api, namespace: str, service: str, address: str, port: int) -> None:
+    def __init__(self, api: Api, namespace: str, service: str, address: str, ports: Mapping[str, int]) -> None:
+        """``ports`` by their names in the Service."""
         self._api, self._namespace, self._service = api, namespace, service
-        self._address, self._port = address, port
+        self._address, self._ports = address, ports
 
     def publish(self, may: Callable[[], bool]) -> bool:
         """Point the Service to this address if ``may`` allows it; whether that is done, or not to be done any more.
@@ -54,5 +55,5 @@ class Endpoint:
             "metadata": {"name": self._service, "labels": {SERVICE: self._service, KEEPER: OURS, MANAGED_BY: OURS}},
             "addressType": "IPv6" if ":" in self._address else "IPv4",
             "endpoints": [{"addresses": [self._address], "conditions": {"ready": True}}],
-            "ports": [{"name": "http", "port": self._port, "protocol": "TCP"}],
+            "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in sorted(self._ports.items())],
         }

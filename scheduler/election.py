@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -23,7 +23,7 @@ from k8s.endpoint import Endpoint
 from k8s.leader import Elector, Timing
 from scheduler.api.standby import Front
 from scheduler.control.settings import Settings
-from scheduler.model.errors import ShisuanError
+from scheduler.model.errors import ShisuanError, StaleEpoch
 
 LOADING_S = 60.0
 """A leader that has not begun to serve by then leaves it to another: its way to the database may be cut."""
@@ -43,6 +43,10 @@ class Running(Protocol):
         """How long ago its cycle came round."""
         ...
 
+    def check(self) -> None:
+        """Ask the database whether it is still the writer. Raises StaleEpoch, StoreError."""
+        ...
+
     def end(self) -> None:
         """Let go of everything; what runs keeps running."""
         ...
@@ -58,9 +62,11 @@ class Candidate:
         warm: Callable[[], object],
         begin: Callable[[], Running],
         die: Callable[[str, ShisuanError | None], object],
+        ports: Mapping[str, int] | None = None,
     ) -> None:
         """``warm`` does what a leader should not have to wait for; ``begin`` takes the epoch and loads; ``die`` ends
-        the process at once. Raises KubernetesError when there is no way to ask an API server.
+        the process at once; ``ports`` are published beside the API's. Raises KubernetesError when there is no way to
+        ask an API server.
         """
         connect = from_kubeconfig(settings.kubeconfig) if settings.kubeconfig else in_cluster()
         connect()  # a file that is not there is said at the start
@@ -72,11 +78,15 @@ class Candidate:
         self._endpoint: Endpoint | None = None
         if settings.publish:
             address = os.environ.get(POD_IP) or settings.host
-            self._endpoint = Endpoint(self._api, namespace, settings.publish, address, settings.port)
+            self._endpoint = Endpoint(
+                self._api, namespace, settings.publish, address, {"http": settings.port, **(ports or {})}
+            )
         self._warm, self._begin, self._die = warm, begin, die
         self.app = Front()
         self._running: Running | None = None
         self._elected_s = 0.0
+        self._checked_s = 0.0
+        """When the database last said that this service is the writer."""
         self._ending = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._live, name="candidate", daemon=True)
@@ -120,8 +130,11 @@ class Candidate:
             with self._lock:
                 if self._ending:
                     return
-                self._running = self._begin()
-                self.app.serve(self._running.app)
+                running = self._begin()
+                self._checked_s = time.monotonic()
+                self._running = running
+                self.app.serve(running.app)
+            threading.Thread(target=self._watch, args=(running,), name="epoch-watch", daemon=True).start()
             log.info("leading", loaded_s=round(time.monotonic() - self._elected_s, 3))
             if self._endpoint is not None:
                 self._publish(self._endpoint)
@@ -136,6 +149,18 @@ class Candidate:
         while not self._ending and not endpoint.publish(lambda: self._elector.left_s() > 0):
             time.sleep(LOOK_S)
 
+    def _watch(self, running: Running) -> None:
+        """A leader with nothing to record would not notice that it cannot, nor that another one does."""
+        while not self._ending:
+            time.sleep(self._elector.timing.retry_s)
+            try:
+                running.check()
+                self._checked_s = time.monotonic()
+            except StaleEpoch as error:
+                self._lost(str(error))
+            except ShisuanError as error:
+                log.warning("database_silent", error=str(error))
+
     def _lost(self, why: str) -> None:
         if not self._ending:
             self._die(f"this service leads no longer: {why}", None)
@@ -146,6 +171,8 @@ class Candidate:
             return ""
         if running is None:
             return f"it has not loaded within {LOADING_S:g} s" if elected_s > LOADING_S else ""
-        still_ms = running.still_ms()
-        is_stuck = still_ms > 1_000 * max(self._elector.timing.renew_s, LOOK_S)
-        return f"its cycle has not come round for {still_ms / 1_000:.1f} s" if is_stuck else ""
+        most_s = max(self._elector.timing.renew_s, LOOK_S)
+        still_s, unchecked_s = running.still_ms() / 1_000, time.monotonic() - self._checked_s
+        if unchecked_s > most_s:
+            return f"the database has not answered for {unchecked_s:.1f} s"
+        return f"its cycle has not come round for {still_s:.1f} s" if still_s > most_s else ""

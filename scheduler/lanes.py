@@ -12,6 +12,8 @@ from k8s.door import from_kubeconfig, in_cluster
 from k8s.executor import KubernetesExecutor
 from k8s.manifests import JOB
 from k8s.site import Site, Volume
+from scheduler.control import bootstrap
+from scheduler.control.clock import SystemClock
 from scheduler.control.lanes import KubernetesConfig
 from scheduler.control.ports import Clock
 from scheduler.control.settings import Settings
@@ -41,6 +43,11 @@ class Lanes:
             lane=config.lane,
         )
 
+    @classmethod
+    def of(cls, settings: Settings, store: SqlStore) -> Lanes:
+        """As the settings say. Raises InvalidInput, KubernetesError."""
+        return cls(settings, section(settings), store, SystemClock())
+
     def lead(self, epoch: int) -> None:
         """This process holds the epoch: listen, and begin. Raises InvalidInput for a port or files it cannot use."""
         self._epoch = epoch
@@ -57,7 +64,7 @@ class Lanes:
 
     def _may_write(self) -> bool:
         try:
-            return self._store.holds(self._epoch)
+            return self._store.epoch() == self._epoch
         except StoreError:
             return False  # the cycle meets the same and ends
 
@@ -74,7 +81,20 @@ class Lanes:
                 return str(error)
         elif not hmac.compare_digest(hello.token.encode(), self._tokens.derive(f"bridge/{hello.cluster}").encode()):
             return "the token is not this cluster's"
-        return "" if self._store.holds(self._epoch) else "this service leads no longer"
+        return "" if self._store.epoch() == self._epoch else "this service leads no longer"
+
+
+def section(settings: Settings) -> KubernetesConfig:
+    """``kubernetes`` of the configuration file. Raises InvalidInput."""
+    config = bootstrap.read_config(settings.config).kubernetes
+    if config is None:
+        raise InvalidInput([Problem("kubernetes", f"is missing in {settings.config}, which --kubernetes asks for")])
+    return config
+
+
+def ports(settings: Settings) -> dict[str, int]:
+    """What the Service leads to beside the API, by name."""
+    return {"gateway": section(settings).port} if settings.kubernetes else {}
 
 
 def site_of(config: KubernetesConfig) -> Site:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from scheduler.control.keeper import Keeper
     from scheduler.control.ports import Clock
     from scheduler.election import Candidate
-    from scheduler.lanes import Lanes
     from scheduler.model.node import Node
     from scheduler.store import SqlStore
 
@@ -203,6 +202,11 @@ class Service:
         """See :meth:`scheduler.control.cycle.Cycle.still_ms`."""
         return self.cycle.still_ms()
 
+    def check(self) -> None:
+        """Ask the database whether this service is still the writer. Raises StaleEpoch, StoreError."""
+        if self.store.epoch() != self.cycle.epoch:
+            raise StaleEpoch(f"another process took the epoch after {self.cycle.epoch}")
+
     def end(self) -> None:
         """Let go of everything; what runs keeps running."""
         self.cycle.stop()
@@ -217,7 +221,9 @@ def begin(settings: Settings) -> Service:
 
     store = open_store(database_url(settings))
     if settings.kubernetes:
-        lanes = _lanes(settings, store)
+        from scheduler.lanes import Lanes
+
+        lanes = Lanes.of(settings, store)
         return Service(*build(settings, store, lanes.executor, lead=lanes.lead), lanes.executor, store)
     nodes = _nodes(settings)
     executor = _executor(settings, nodes)
@@ -228,6 +234,8 @@ def begin(settings: Settings) -> Service:
 
 def serve(settings: Settings) -> int:
     """Run the service of this home until SIGTERM. Raises ShisuanError when it cannot start."""
+    if settings.elect:
+        _require_shared(settings)
     home = Home.of(settings.home)
     home.prepare()
     lock = instance.only_one(home)
@@ -249,17 +257,22 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _candidate(settings: Settings) -> Candidate:
-    """One of several services. Raises InvalidInput for what they would have to share and do not."""
+def _require_shared(settings: Settings) -> None:
+    """Raises InvalidInput for what one of several services would keep for itself."""
     from scheduler.control import bootstrap
+
+    problems = bootstrap.unshared(bootstrap.read_config(settings.config))
+    if database_url(settings).startswith("sqlite"):
+        problems.insert(0, Problem("--database", "must be PostgreSQL with --elect: services share no home folder"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _candidate(settings: Settings) -> Candidate:
+    """One of several services."""
     from scheduler.election import Candidate
     from scheduler.engine.warm import warm
-
-    if database_url(settings).startswith("sqlite"):
-        raise InvalidInput([Problem("--database", "must be PostgreSQL with --elect: services share no home folder")])
-    feed = bootstrap.read_config(settings.config).feed
-    if feed is not None and not feed.key_file:
-        raise InvalidInput([Problem("feed.key_file", "is needed with --elect: services share no home folder")])
+    from scheduler.lanes import ports
 
     def prepare() -> None:
         for module in ("scheduler.store", "scheduler.api.app", "scheduler.web.pages", "workers.runtime"):
@@ -269,7 +282,7 @@ def _candidate(settings: Settings) -> Candidate:
     def die(text: str, error: ShisuanError | None) -> None:
         _die(text, EXIT_STALE if error is None or isinstance(error, StaleEpoch) else EXIT_STORE, error)
 
-    made = Candidate(settings, warm=prepare, begin=lambda: begin(settings), die=die)
+    made = Candidate(settings, warm=prepare, begin=lambda: begin(settings), die=die, ports=ports(settings))
     made.start()
     return made
 
@@ -283,17 +296,6 @@ def _executor(settings: Settings, nodes: tuple[Node, ...]) -> Runtime:
     from workers.runtime import RayExecutor
 
     return RayExecutor(settings.home, address=settings.ray_address, nodes=nodes)
-
-
-def _lanes(settings: Settings, store: SqlStore) -> Lanes:
-    """Raises InvalidInput, KubernetesError."""
-    from scheduler.control import bootstrap
-    from scheduler.lanes import Lanes
-
-    config = bootstrap.read_config(settings.config).kubernetes
-    if config is None:
-        raise InvalidInput([Problem("kubernetes", f"is missing in {settings.config}, which --kubernetes asks for")])
-    return Lanes(settings, config, store, SystemClock())
 
 
 def _nodes(settings: Settings) -> tuple[Node, ...]:

@@ -61,7 +61,7 @@ class Asked:
     token_file: Path
     """Read at each dial: a secret may be replaced."""
     ca: Path | None = None
-    """Certificates of whoever may have signed the service's; without it the line is not encrypted."""
+    """Certificates of whoever may have signed the service's, read at each dial; without it nothing is encrypted."""
     home: Path
     """Holds ``epoch_seen`` and the bridge's own files; no agent's."""
     ray: str = "auto"
@@ -95,7 +95,6 @@ class Dialler:
     ) -> None:
         self._bridge = tuple(bridge)
         self._asked, self._errand, self._wait_s = asked, errand, wait_s
-        self._tls = ssl.create_default_context(cafile=str(asked.ca)) if asked.ca else None
         self._epoch_path = asked.home / "epoch_seen"
         self._spare: _Child | None = None
         self._line: _Line | None = None
@@ -130,8 +129,8 @@ class Dialler:
                 connected_at = time.monotonic()
                 await self._attend(service, welcome)
             except (EpochOver, OSError, ValueError, TypeError) as error:
-                where = f"{self._asked.host}:{self._asked.port}"
-                _log.warning("no line to the service at %s: %s", where, error or type(error).__name__)
+                where, why = f"{self._asked.host}:{self._asked.port}", str(error) or "it does not answer"
+                _log.warning("no line to the service at %s: %s", where, why)
             steady = connected_at is not None and time.monotonic() - connected_at > STEADY_S
             failures = 0 if steady else min(failures + 1, len(BACKOFF_S) - 1)
             await asyncio.sleep(BACKOFF_S[failures] * random.random())
@@ -164,8 +163,10 @@ class Dialler:
         found = await loop.getaddrinfo(host, self._asked.port, type=socket.SOCK_STREAM)
         ip = str(found[self._dials % len(found)][4][0])
         self._dials += 1
-        name = host if self._tls else None
-        return Wire(*await asyncio.open_connection(ip, self._asked.port, ssl=self._tls, server_hostname=name))
+        if self._asked.ca is None:
+            return Wire(*await asyncio.open_connection(ip, self._asked.port))
+        tls = ssl.create_default_context(cafile=str(self._asked.ca))
+        return Wire(*await asyncio.open_connection(ip, self._asked.port, ssl=tls, server_hostname=host))
 
     async def _attend(self, service: Wire, welcome: Welcome) -> None:
         """Pass lines on until either side is gone. Raises OSError with what ended it, ValueError for a broken line."""
@@ -183,11 +184,11 @@ class Dialler:
                 task.result()
         finally:
             self._line = None
+            service.abort()
+            bridge.kill()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            service.abort()
-            bridge.kill()
 
     async def _down(self, line: _Line) -> None:
         """What the service says. Never waits for the bridge: a stuck one must not hide that the service hung up."""
@@ -285,8 +286,13 @@ class _Child:
         command = [*program, "--home", str(home), "--fd", str(fd)]
         environ = dict(os.environ) | {"SHISUAN_HOME": str(home)}
         with theirs:
+            try:
+                wire = Wire(*await asyncio.open_unix_connection(sock=ours))
+            except BaseException:
+                ours.close()
+                raise
             process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, cwd=home, env=environ)
-        return cls(process, Wire(*await asyncio.open_unix_connection(sock=ours)))
+        return cls(process, wire)
 
     def exit_code(self) -> int | None:
         """Of a bridge whose line ended; None for one that lives on without."""

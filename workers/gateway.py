@@ -191,13 +191,13 @@ class Gateway:
         try:
             self._loop.run_forever()
         finally:
-            self._listening.close()
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._door.shutdown(wait=False, cancel_futures=True)  # a database that hangs is not waited for
             self._loop.close()
+            self._listening.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -236,7 +236,7 @@ class Gateway:
             self._waiting.pop(task, None)
             await self._serve(hello.cluster, wire, peer)
         except (OSError, ValueError) as error:
-            _log.info("somebody at %s came no further: %s", peer, error or type(error).__name__)
+            _log.info("somebody at %s came no further: %s", peer, str(error) or type(error).__name__)
         finally:
             self._waiting.pop(task, None)
             if wire is not None:

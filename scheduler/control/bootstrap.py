@@ -104,6 +104,18 @@ def read_config(path: str) -> Config:
         raise InvalidInput(terms.problems_of(error)) from None
 
 
+def unshared(config: Config) -> list[Problem]:
+    """What would lie in the home folder of one of several services, which share none."""
+    found = [
+        Problem(f"tenants[{at}].roots", "must name folders that all services reach: with --elect they share no home")
+        for at, tenant in enumerate(config.tenants)
+        if not tenant.roots or OWN_FOLDER in tenant.roots
+    ]
+    if config.feed is not None and not config.feed.key_file:
+        found.append(Problem("feed.key_file", "is needed with --elect: services share no home folder"))
+    return found
+
+
 def apply(  # noqa: PLR0917 (each is a different thing)
     settings: Settings, config: Config, cycle: Cycle, operations: Operations, keys: KeyRing, home: Home, money: Money
 ) -> None:

@@ -152,6 +152,11 @@ class Cycle:
             self._urgent.set()
             self._executor.wake()
 
+    @property
+    def epoch(self) -> int:
+        """Under which it records."""
+        return self._epoch
+
     def still_ms(self) -> int:
         """How long ago the cycle last came round: a second when idle, longer when a plan or a transaction hangs."""
         return max(0, self._clock.now_ms() - self._turned_ms)

@@ -35,11 +35,11 @@ class SqlStore(Reads, Keys, Ledger):
             epoch: int = connection.execute(taken).scalar_one()
         return epoch
 
-    def holds(self, epoch: int) -> bool:
-        """Whether nobody took the epoch after this one. Raises StoreError."""
+    def epoch(self) -> int:
+        """The latest writer's."""
         with self._database.read() as connection:
-            held: int = connection.scalars(sa.select(tables.meta.c.epoch)).one()
-        return held == epoch
+            epoch: int = connection.scalars(sa.select(tables.meta.c.epoch)).one()
+        return epoch
 
     def commit(self, epoch: int, events: Sequence[Event], changes: Changes) -> int:
         """See :meth:`scheduler.store.write.Writer.commit`."""

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import threading
+import time
 import types
 import typing
 from dataclasses import replace
@@ -25,7 +26,7 @@ from scheduler.model.queue import Queue, Tenant
 from scheduler.model.ranges import Ranges
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.model.usage import Bucket, Quantity, Sku, UsageRecord
-from scheduler.store import SqlStore, open_store
+from scheduler.store import SqlStore, database, open_store
 
 WEIRD = "报错 \x00 \ud800 'quote\" \\ \u2028"
 """Text a runner can bring: NUL, a lone surrogate from a file name, quotes."""
@@ -560,3 +561,46 @@ def test_no_field_of_any_record_is_lost(tmp_path_factory, request, records, by_e
     assert (found.jobs, found.leases, found.attempts) == ((held,), (granted,), (tried,))
     assert (found.nodes, found.tenants, store.usage()) == ((node,), (tenant,), (used,))
     store.close()
+
+
+def test_a_key_that_was_made_elsewhere_is_kept_once_and_a_revoked_one_stays_so(store):
+    secret = "made by somebody else, of thirty-two characters"
+    for _ in range(2):
+        store.keep_key(secret, "default", Role.OPERATOR, label="given")
+    (key,) = store.list_keys()
+    assert (key.tenant, key.role, key.label) == ("default", Role.OPERATOR, "given")
+    assert store.find_key(secret, now_ms=1) == key
+    store.revoke_key(key.id)
+    store.keep_key(secret, "default", Role.OPERATOR)
+    with pytest.raises(Unauthorized, match="was revoked"):
+        store.find_key(secret, now_ms=1)
+
+
+# ── a writer that sleeps ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("rows", [1, 2], ids=["a row", "several rows"])
+def test_a_writer_that_sleeps_in_a_transaction_keeps_no_successor_waiting(postgres_url, monkeypatch, rows):
+    """After a statement of several rows PostgreSQL's own bound on idle transactions does not hold."""
+    monkeypatch.setattr(database, "PATIENCE_S", 0.05)
+    sleeper, successor = open_store(postgres_url), open_store(postgres_url)
+    epoch = sleeper.acquire_epoch("sleeper")
+    statement = sa.text("UPDATE meta SET at_ms = at_ms + :more")
+    with pytest.raises(StoreError), sleeper._database.write() as connection:  # noqa: PT012 (it sleeps in the middle)
+        connection.execute(statement, [{"more": 1}] * rows if rows > 1 else {"more": 1})
+        assert successor.acquire_epoch("successor") == epoch + 1 == successor.epoch()
+    with pytest.raises(StaleEpoch):
+        sleeper.commit(epoch, [JobHeld(at_ms=1, job_id="j1")], changes())
+    assert successor.load().at_ms == 0
+    for store in (sleeper, successor):
+        store.close()
+
+
+def test_an_idle_transaction_ends_on_postgresql(postgres_url, monkeypatch):
+    monkeypatch.setattr(database, "IDLE_MS", 10)
+    store = open_store(postgres_url)
+    with pytest.raises(StoreError, match="idle-in-transaction"), store._database.write() as connection:  # noqa: PT012
+        connection.execute(sa.text("SELECT 1"))
+        while True:
+            time.sleep(0.05)
+            connection.execute(sa.text("SELECT 1"))

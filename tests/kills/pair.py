@@ -38,7 +38,7 @@ GANG = """  - name: gang
     resources: {cpus: 1, memory: 64MiB, accelerators: H100:1}
     run: "true"
 """
-FAULTS = ("kill", "pause", "api refuses", "api is silent", "database refuses", "database is silent", "cut off")
+FAULTS = ("kill", "pause", "api refuses", "api is silent", "database refuses", "database is silent", "cut off", "stop")
 FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -51,6 +51,7 @@ class Replica:
         self.home.mkdir()
         self.log = folder / f"{name}.log"
         self.url = f"http://127.0.0.1:{port}"
+        self._http = httpx.Client(timeout=0.5, trust_env=False)
         api = urlsplit(api_url)
         self.api = Link(("127.0.0.1", 0), (api.hostname, api.port))
         # Not in the test's folder: names of unix sockets are short.
@@ -62,6 +63,7 @@ class Replica:
         self.arguments = [
             f"--home={self.home}", f"--port={port}", f"--database={self.database_url}", f"--kubeconfig={config}",
             f"--elect={'/'.join(LEASE)}", f"--operator-key={folder / 'key'}",
+            f"--config={folder / 'park.yaml'}",
         ]  # fmt: skip
 
     @property
@@ -71,7 +73,7 @@ class Replica:
     def ask(self, path):
         """Status of a probe; 0: no answer."""
         try:
-            return httpx.get(self.url + path, timeout=0.5).status_code
+            return self._http.get(self.url + path).status_code
         except httpx.HTTPError:
             return 0
 
@@ -96,6 +98,9 @@ class Pair:
     def __init__(self, folder, database_url, api_url, *, lease_s=2):
         self.folder, self.lease_s, self.database_url = folder, lease_s, database_url
         (folder / "key").write_text(KEY, encoding="utf-8")
+        (folder / "films").mkdir()
+        park = {"tenants": [{"name": "default", "roots": [str(folder / "films")]}]}
+        (folder / "park.yaml").write_text(yaml.safe_dump(park), encoding="utf-8")
         ports = free_ports(2)
         yard = str(Path(parse_qs(urlsplit(database_url).query)["host"][0]) / f"yard{ports[0]}")
         self.children = [self._python("tests.kills.yard", yard)]
@@ -121,7 +126,7 @@ class Pair:
         self._load = None
         self._pouring = threading.Event()
         self.refused = ""
-        self._client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, timeout=2.0)
+        self._client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, timeout=2.0, trust_env=False)
 
     def _python(self, module, *arguments, **more):
         return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, **more)
@@ -157,6 +162,7 @@ class Pair:
     def wait(self, what, condition, deadline_s=60, every_s=0.02):
         def kept():
             self.keep()
+            assert not self.refused, self.refused
             return condition()
 
         try:
@@ -171,13 +177,16 @@ class Pair:
 
     def yard(self):
         """What the workers have counted."""
+        assert self.children[0].poll() is None, "the yard has ended: see what it wrote"
         self._yard.sendall(b'{"report": 1}\n')
         return json.loads(self._said.readline())
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pour(self, every_s=0.05):
-        """Submit without end, one job after the other, each until it is accepted."""
+        """Submit without end, one job after the other, each until it is accepted. Harmless twice."""
+        if self._pouring.is_set():
+            return
         self._pouring.set()
         self._load = threading.Thread(target=self._submit_all, args=(every_s,), daemon=True)
         self._load.start()
@@ -186,9 +195,15 @@ class Pair:
         """The job that is being submitted is accepted first."""
         self._pouring.clear()
         self.wait("the last submission to be accepted", lambda: not self._load.is_alive())
-        assert not self.refused, self.refused
 
     def _submit_all(self, every_s):
+        try:
+            self._submit_each(every_s)
+        except BaseException as error:
+            self.refused = repr(error)
+            raise
+
+    def _submit_each(self, every_s):
         while self._pouring.is_set() and not self.refused:
             self._submitted += 1
             name = f"job-{self._submitted}"
@@ -244,6 +259,8 @@ class Pair:
         match fault:
             case "kill":
                 victim.send(signal.SIGKILL)
+            case "stop":
+                victim.send(signal.SIGTERM)
             case "pause":
                 victim.send(signal.SIGSTOP)
             case "api refuses" | "api is silent":

@@ -1,7 +1,28 @@
 {{- /* What a schema cannot say: combinations that would start and then harm. The control plane's template asks first. */ -}}
 {{- define "shisuan.refusals" -}}
-{{- if gt (int .Values.controlPlane.replicas) 1 -}}
-{{- fail "controlPlane.replicas: this version has no leader election; two services would take the database from each other. Valid: 0, 1" -}}
+{{- with .Values.controlPlane -}}
+{{- if and (gt (int .replicas) 1) (not .election.enabled) -}}
+{{- fail "controlPlane.replicas: more than one needs controlPlane.election.enabled; without it they would take the database from each other. Valid: 0, 1" -}}
+{{- end -}}
+{{- if .election.enabled -}}
+{{- if not $.Values.database.secret -}}
+{{- fail "database.secret: controlPlane.election needs PostgreSQL; SQLite lies in the home of one pod" -}}
+{{- end -}}
+{{- if not .operatorKey.secret -}}
+{{- fail "controlPlane.operatorKey.secret: controlPlane.election needs a key that all pods know; make one with 'kubectl create secret generic NAME --from-literal=key=sk-$(openssl rand -hex 32)'" -}}
+{{- end -}}
+{{- if not (has "leader" $.Values.rbac.parts) -}}
+{{- fail "rbac.parts: controlPlane.election needs leader, the right to write a Lease and an EndpointSlice" -}}
+{{- end -}}
+{{- if and .config.feed (not (dig "feed" "key_file" "" .config)) -}}
+{{- fail "controlPlane.config.feed.key_file: controlPlane.election needs a signing key that all pods have, from controlPlane.configSecret" -}}
+{{- end -}}
+{{- range .config.tenants -}}
+{{- if or (not .roots) (has "own" .roots) -}}
+{{- fail (printf "controlPlane.config.tenants: %s: needs roots on storage.claims; with controlPlane.election the pods have no folder in common" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.controlPlane.configSecret (not .Values.controlPlane.config) -}}
 {{- fail "controlPlane.configSecret: its files lie beside the configuration file, and controlPlane.config is empty" -}}

@@ -78,6 +78,37 @@ def test_it_serves_ends_at_sigterm_and_goes_on_where_it_was(home):
     assert said.stdout == f"{wiring.VERIFIED}\n"
 
 
+def test_a_key_that_is_given_is_the_operators_and_nothing_is_made(home, tmp_path):
+    (tmp_path / "key").write_text("sk-a-key-of-more-than-thirty-two-characters\n")
+    (tmp_path / "park.yaml").write_text("tenants: [{name: studio}]\n")
+    arguments = ["--operator-key", str(tmp_path / "key"), "--config", str(tmp_path / "park.yaml")]
+    for _ in range(2):
+        service = Process(home, *arguments)
+        client = service.client()
+        assert (home / "key").read_text() == (tmp_path / "key").read_text()
+        assert [(key["tenant"], key["role"]) for key in client.get("/keys").json()["keys"]] == [("default", "operator")]
+        assert service.end()[0] == 0
+    assert list((home / "keys").iterdir()) == []
+    (tmp_path / "key").write_text("too short")
+    code, error = Process(home, *arguments).end(by_signal=False)
+    assert (code, error) == (2, f"error: --operator-key: {tmp_path / 'key'}: must hold 32 characters or more\n")
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ("tenants: [{name: a, roots: [/films]}, {name: b}]", "tenants[1].roots: must name folders"),
+        ("tenants: [{name: a, roots: [/films, own]}]", "tenants[0].roots: must name folders"),
+        ("feed: {url: 'https://ledger.park.example/x'}", "feed.key_file: is needed with --elect"),
+    ],
+)
+def test_what_one_of_several_services_would_keep_for_itself_is_refused(home, tmp_path, capsys, config, field):
+    (tmp_path / "park.yaml").write_text(config)
+    arguments = ["--home", str(home), "--config", str(tmp_path / "park.yaml"), "--database", "postgresql://none/none"]
+    assert wiring.main([*arguments, "--elect", "park/shisuan", "--operator-key", "k"]) == wiring.EXIT_REFUSED
+    assert capsys.readouterr().err.startswith(f"error: {field}")
+
+
 def test_sigterm_ends_open_streams_too(home):
     service = Process(home)
     client = service.client()
@@ -112,6 +143,12 @@ def test_a_taken_port_is_one_line(home, tmp_path):
         (["--cpus", "-1"], "error: --cpus: must be 0 or more\n"),
         (["--config", "/no/such/file"], "error: --config: cannot read /no/such/file: No such file or directory\n"),
         (["--database", "mysql://x"], "error: "),
+        (["--elect", "park", "--operator-key", "k"], "error: --elect: must be NAMESPACE/NAME\n"),
+        (["--elect", "park/shisuan"], "error: --operator-key: is needed with --elect"),
+        (["--elect", "park/shisuan", "--operator-key", "k"], "error: --database: must be PostgreSQL with --elect"),
+        (["--lease-seconds", "0"], "error: --lease-seconds: must be 1 or more\n"),
+        (["--publish", "shisuan", "--port", "1"], "error: --publish: needs --elect\n"),
+        (["--operator-key", "/no/such/file"], "error: --operator-key: cannot read /no/such/file: "),
     ],
 )
 def test_wrong_settings_are_one_line(home, arguments, said):

@@ -6,8 +6,10 @@ import importlib.util
 import pytest
 import yaml
 
+from scheduler.api.standby import WARM
 from scheduler.control import arguments
 from scheduler.control.bootstrap import read_config
+from scheduler.election import POD, POD_IP
 from scheduler.model.errors import InvalidInput
 from tests.unit.chart.conftest import VALUES, containers, pods
 from workers import meter
@@ -114,7 +116,8 @@ def test_the_configuration_is_one_the_service_takes(rendered, tmp_path, name):
 
 
 def test_selectors_meet_the_pods_they_are_for(rendered):
-    objects = rendered["production"]
+    objects = [o for o in rendered["production"] if o["kind"] != "Service"]
+    objects += [o for o in rendered["small"] if o["kind"] == "Service"]  # in production the leader says where it leads
     labels = {
         thing["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]: thing["spec"]["template"]
         for thing in objects
@@ -140,6 +143,32 @@ def test_selectors_meet_the_pods_they_are_for(rendered):
     (service,) = (thing for thing in objects if thing["kind"] == "Service")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_with_election_a_new_pod_is_warm_before_an_old_one_ends_and_the_leader_says_where_the_service_leads(rendered):
+    objects = rendered["production"]
+    (deployment,) = (o for o in objects if o["kind"] == "Deployment")
+    (service,) = (o for o in objects if o["kind"] == "Service")
+    assert "selector" not in service["spec"]
+    assert not [o for o in objects if o["kind"] == "PersistentVolumeClaim"]
+    assert deployment["spec"]["replicas"] == 2
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert deployment["spec"]["strategy"] == rolling
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is True
+    (container,) = pod["containers"]
+    asked = arguments.settings(arguments.parser().parse_args(container["args"]))
+    assert (asked.elect, asked.lease_s, asked.publish) == ("park/shisuan", 8, service["metadata"]["name"])
+    assert asked.port == container["ports"][0]["containerPort"]
+    assert [port["name"] for port in service["spec"]["ports"]] == ["http", "gateway"]
+    (key,) = (mount for mount in container["volumeMounts"] if mount["name"] == "operator-key")
+    assert asked.operator_key == f"{key['mountPath']}/key"
+    assert container["readinessProbe"]["httpGet"]["path"] == WARM
+    assert {POD, POD_IP} <= {entry["name"] for entry in container["env"]}
+    (home,) = (volume for volume in pod["volumes"] if volume["name"] == "home")
+    assert "emptyDir" in home
+    (budget,) = (o for o in objects if o["kind"] == "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
 
 
 def test_migrations_run_first_and_only_where_there_is_a_server_to_migrate(rendered):

@@ -33,12 +33,26 @@ def test_manifests_are_the_golden_ones(helm, name):
     assert text == golden.read_text(encoding="utf-8"), f"{golden} differs: SHISUAN_UPDATE_GOLDEN=1 writes it anew"
 
 
+ELECTED, POSTGRES = "controlPlane.election.enabled=true,controlPlane.replicas=2", "database.secret=d"
+OPERATOR, LEADER = "controlPlane.operatorKey.secret=o", "rbac.parts={leader}"
 WRONG = {
     "a misspelled section": (["controlPlan.replicas=1"], "controlPlan"),
     "a misspelled field": (["controlPlane.replica=1"], "/controlPlane"),
     "words for a number": (["controlPlane.replicas=two"], "/controlPlane/replicas"),
     "fewer than none": (["controlPlane.replicas=-1"], "/controlPlane/replicas"),
-    "two services": (["controlPlane.replicas=2"], "controlPlane.replicas: this version has no leader election"),
+    "two services without election": (["controlPlane.replicas=2"], "controlPlane.replicas: more than one needs"),
+    "an election over SQLite": ([ELECTED], "database.secret: controlPlane.election needs PostgreSQL"),
+    "an election without a common key": ([ELECTED, POSTGRES], "controlPlane.operatorKey.secret: "),
+    "an election without the right to it": ([ELECTED, POSTGRES, OPERATOR], "rbac.parts: controlPlane.election needs"),
+    "an election without a common signature": (
+        [ELECTED, POSTGRES, OPERATOR, LEADER, "controlPlane.config.feed.url=https://l.example/"],
+        "controlPlane.config.feed.key_file: ",
+    ),
+    "an election with films in one pod": (
+        [ELECTED, POSTGRES, OPERATOR, LEADER, "controlPlane.config.tenants[0].name=studio"],
+        "controlPlane.config.tenants: studio: needs roots",
+    ),
+    "a Lease of no time": (["controlPlane.election.leaseSeconds=0"], "/controlPlane/election/leaseSeconds"),
     "a key file beside nothing": (["controlPlane.configSecret=feed"], "controlPlane.configSecret"),
     "less than no processors": (["controlPlane.tasks.cpus=-1"], "/controlPlane/tasks/cpus"),
     "a Secret's name with blanks": (["database.secret=my secret"], "/database/secret"),
@@ -55,7 +69,7 @@ WRONG = {
     "an ingress for nobody": (["ingress.enabled=true,ingress.tlsSecret=t"], "/ingress/host"),
     "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
     "a way to fetch images that does not exist": (["image.pullPolicy=Maybe"], "/image/pullPolicy"),
-    "lanes without rights": (["lanes.enabled=true,lanes.images.default=a"], 'rbac.parts: lanes.enabled needs the part "inventory"'),
+    "lanes without rights": (["lanes.enabled=true,lanes.images.default=a"], "rbac.parts: lanes.enabled needs the part"),
     "lanes without images": (["lanes.enabled=true,rbac.parts={inventory,lanes}"], "lanes.images"),
     "a certificate that nobody trusts": (
         ["lanes.enabled=true,rbac.parts={inventory,lanes},lanes.images.default=a,lanes.tls.secret=s"], "lanes.tls",

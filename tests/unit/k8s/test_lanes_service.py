@@ -155,13 +155,13 @@ def test_what_only_an_embedded_ray_understands_is_refused(tmp_path):
 class Store:
     """As much of one as admission asks."""
 
-    epoch = 3
+    held = 3
 
     def token_secret(self):
         return b"s" * 32
 
-    def holds(self, epoch):
-        return epoch == self.epoch
+    def epoch(self):
+        return self.held
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_bridge_shows_whose_it_is(door, cluster, token, why):
 
 
 def test_nobody_is_admitted_by_a_service_that_leads_no_longer(door):
-    door._store.epoch = 4
+    door._store.held = 4
     hello = Hello(cluster="pool-a", token=TOKENS.derive("bridge/pool-a"))
     assert door._admit(hello) == "this service leads no longer"
     assert not door._may_write()

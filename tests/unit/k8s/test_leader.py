@@ -1,16 +1,20 @@
 """The Lease under a clock that the test moves; each candidate has its own, and none of them agree."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from k8s.api import Api
 from k8s.backoff import Backoff
 from k8s.door import from_kubeconfig
+from k8s.endpoint import Endpoint
 from k8s.leader import Elector, Timing
 from k8s.resource import LEASES
 from tests.fakes.kube.faults import Fault, Loss
 
+RIGHTS = Path(__file__).parents[3] / "k8s" / "chart" / "files" / "rights.yaml"
 EPOCH = datetime(2026, 11, 27, tzinfo=UTC)
 TIMING = Timing(lease_s=8, renew_s=5.0, retry_s=1.0)
 
@@ -314,3 +318,19 @@ def test_the_usual_proportions():
     assert Timing.of(8) == Timing()
     assert Timing.of(1) == Timing(lease_s=1, renew_s=0.625, retry_s=0.125)
     assert LEASES.api_version == "coordination.k8s.io/v1"
+
+
+def test_the_role_of_a_leader_is_what_it_asks_for(world):
+    """Everything an elected service asks of the API server, beside the chart's rows for it."""
+    a, b = world.elector("a"), world.elector("b")
+    for elector in (a, b):
+        elector.attempt()
+        Endpoint(elector._api, "park", "shisuan", "10.0.0.1", {"http": 80}).publish(lambda: True)
+    a.attempt()
+    a.release()
+    b.attempt()
+    rows = yaml.safe_load(RIGHTS.read_text("utf-8"))
+    granted = {
+        (row["group"], row["resource"], verb) for row in rows if row["part"] == "leader" for verb in row["verbs"]
+    }
+    assert {(seen.group, seen.resource, seen.verb) for seen in world.double.seen} == granted

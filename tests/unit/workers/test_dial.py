@@ -41,7 +41,7 @@ class Dialling:
         self._task = self._loop.create_task(self.dialler.run())
         with suppress(asyncio.CancelledError):
             self.code = self._loop.run_until_complete(self._task)
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.sleep(0.01))  # transports close in a turn of their own
         self._loop.close()
 
     def end(self):
@@ -242,6 +242,29 @@ def test_a_stranger_with_a_certificate_of_another_authority_gets_no_token(dial, 
     dial(service.port, ca=tmp_path / "ca.pem")
     wait_for(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
     assert service.hellos == []
+
+
+def test_the_next_address_of_a_name_is_tried_when_a_replica_says_nothing(dial, open_service, monkeypatch):
+    service = open_service()
+    resolve = socket.getaddrinfo
+
+    def two(host, port, *args, **more):
+        if host != "replicas":
+            return resolve(host, port, *args, **more)
+        return [found for ip in ("127.0.0.2", "127.0.0.1") for found in resolve(ip, port, *args, **more)]
+
+    monkeypatch.setattr("socket.getaddrinfo", two)
+    monkeypatch.setattr("workers.dial.DIAL_S", 0.5)
+    with socket.create_server(("127.0.0.2", service.port)) as paused:
+        dial(service.port, host="replicas")
+        Reader(service).kind(ReportKind.RUNTIME_UP)
+        paused.accept()[0].close()
+
+
+@pytest.mark.parametrize("module", ["workers.dial", "workers.gateway"])
+def test_neither_end_of_the_line_imports_ray(module):
+    code = f"import sys, {module}; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
 
 
 def test_sigterm_ends_it_and_its_bridge(open_service, tmp_path):

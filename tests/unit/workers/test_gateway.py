@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections import defaultdict
+from contextlib import suppress
 
 import pytest
 
@@ -245,6 +246,7 @@ GARBAGE = {
     "no name": pack(Hello(cluster="", token=TOKEN)),
     "no hello": pack(Ready()),
     "long line": b"x" * 200_000,
+    "long hello": pack(Hello(cluster="c1", token=TOKEN + " " * 10_000)),
 }
 
 
@@ -292,6 +294,27 @@ def test_reports_before_the_runtime_is_up_break_the_rules(service, call):
 @pytest.mark.parametrize("service", [{"hello_s": 0.2}], indirect=True)
 def test_who_says_nothing_is_hung_up_on(call):
     assert call().hear() is None
+
+
+def test_who_does_not_even_begin_a_handshake_is_hung_up_on(tmp_path):
+    service = Service(tls=server_tls(*issue(tmp_path, *authority(tmp_path))), hello_s=0.2)
+    silent = Caller(service)
+    assert silent.hear() is None
+    silent.close()
+    service.gateway.close()
+
+
+def test_a_bridge_that_takes_nothing_is_given_up(service, call, monkeypatch):
+    monkeypatch.setattr("workers.wire.BACKLOG_BYTES", 1_000_000)
+    deaf = bridge(call, service, "c1")
+    good = bridge(call, service, "c2")
+    order = lease(1, "x" * 100_000)
+    while service.gateway.start("c1", [order]):
+        with suppress(ConnectionError):
+            deaf.say(Beat())
+    assert service.heard(ReportKind.RUNTIME_DOWN).message.endswith("bytes wait")
+    assert service.gateway.start("c2", [])
+    assert good.hear() == Begin(orders=())
 
 
 @pytest.mark.parametrize("service", [{"beat_ms": 50, "silent_ms": 500}], indirect=True)

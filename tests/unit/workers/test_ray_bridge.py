@@ -3,9 +3,24 @@
 import socket
 import threading
 
+import pytest
+
 from workers.messages import Connect, Line
 from workers.ray_bridge import ABSENT_S, Bridge
 from workers.ray_gangs import Room
+
+
+@pytest.fixture
+def build(tmp_path):
+    ends = []
+
+    def make(**told):
+        ends.extend(socket.socketpair())
+        return Bridge(tmp_path, Line(ends[-2]), Connect(address="", embedded=False, **told))
+
+    yield make
+    for end in ends:
+        end.close()
 
 
 def links(bridge):
@@ -16,9 +31,8 @@ def threads(node):
     return [thread for thread in threading.enumerate() if thread.name.endswith(f"-{node}-t1")]
 
 
-def test_links_of_pods_that_are_gone_for_good_end_and_others_stay(tmp_path):
-    ours, theirs = socket.socketpair()
-    bridge = Bridge(tmp_path, Line(ours), Connect(address="", cluster="c1", embedded=False))
+def test_links_of_pods_that_are_gone_for_good_end_and_others_stay(build):
+    bridge = build(cluster="c1")
     for pod in ("here", "gone"):
         bridge._link(pod, "t1")
     bridge._rooms["here"] = Room(node_id="", resources={}, cards={})
@@ -33,11 +47,10 @@ def test_links_of_pods_that_are_gone_for_good_end_and_others_stay(tmp_path):
     assert threads("gone") == []
     assert len(threads("here")) == 2
     bridge._link("here", "t1").close()
-    theirs.close()
 
 
-def test_a_pod_that_returns_in_time_keeps_its_link(tmp_path):
-    bridge = Bridge(tmp_path, Line(socket.socketpair()[0]), Connect(address="", cluster="c1", embedded=False))
+def test_a_pod_that_returns_in_time_keeps_its_link(build):
+    bridge = build(cluster="c1")
     link = bridge._link("pod", "t1")
     bridge._forget_absent(1_000.0)
     bridge._rooms["pod"] = Room(node_id="", resources={}, cards={})
@@ -48,9 +61,8 @@ def test_a_pod_that_returns_in_time_keeps_its_link(tmp_path):
     link.close()
 
 
-def test_agents_of_a_cluster_elsewhere_have_their_pods_home(tmp_path):
+def test_agents_of_a_cluster_elsewhere_have_their_pods_home(build, tmp_path):
     for cluster, home in (("c1", ""), ("", str(tmp_path))):
-        told = Connect(address="", cluster=cluster, embedded=False)
-        link = Bridge(tmp_path, Line(socket.socketpair()[0]), told)._link("pod", "t1")
+        link = build(cluster=cluster)._link("pod", "t1")
         assert link._home == home
         link.close()
