@@ -114,7 +114,7 @@ def test_a_lost_node_takes_its_processes_and_its_disk_and_ray_finds_out(site):
     order = lease(2, "sleep", "1000", node=name)
     site.service.start([order])
     site.reader.start_of(order.lease_id)
-    assert procfs.marked(str(site.machines.folder / "a"))
+    site.park.until(lambda: procfs.marked(str(site.machines.folder / "a")))
     site.park.lose_node("a")
     assert site.machines.processes("a") == set()
     assert not (site.machines.folder / "a").exists()
