@@ -84,6 +84,8 @@ def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
     spec = {
         **_pod(site, [ray, beside] if has_bridge else [ray], _token(cluster)),
         "restartPolicy": "Always" if has_bridge else "Never",  # KubeRay's SidecarMode wants the latter
+        # Ray's driver finds its raylet among the processes that it sees: the bridge needs those of the other container.
+        **({"shareProcessNamespace": True} if has_bridge else {}),
         **({"nodeSelector": dict(site.head_node_selector)} if site.head_node_selector else {}),
         **({"tolerations": [dict(one) for one in site.head_tolerations]} if site.head_tolerations else {}),
     }

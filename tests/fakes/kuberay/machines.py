@@ -294,15 +294,16 @@ class Machines:
     def _translator(self, pod: _Pod, template: Mapping[str, Any]) -> Callable[[str], str]:
         """Words of a template as this machine understands them."""
         mounts = {one["mountPath"]: pod.folder / "volumes" / one["name"] for one in template.get("volumeMounts") or ()}
-        cluster = pod.label(objects.CLUSTER)
+        cluster, containers = pod.label(objects.CLUSTER), pod.obj["spec"]["containers"]
         heads = [p for p in self._pods.values() if (p.label(objects.CLUSTER), p.label(objects.NODE_TYPE)) ==
                  (cluster, objects.HEAD)]  # fmt: skip
         words = {path: str(folder) for path, folder in mounts.items()}
         for head in heads:
             where = f"{head.obj['status']['podIP']}:{self._ports[cluster]}"
-            service = f"{objects.short(cluster)}-head-svc.{pod.obj['metadata']['namespace']}.svc.cluster.local"
+            service = f"{objects.service_name(cluster)}.{pod.obj['metadata']['namespace']}.svc.cluster.local"
             words[f"{service}:{objects.GCS_PORT}"] = where
-            if head is pod:
+            if head is pod and (template is containers[0] or pod.obj["spec"].get("shareProcessNamespace")):
+                # A driver finds its raylet among the processes it sees: by itself a container sees none.
                 words[f"127.0.0.1:{objects.GCS_PORT}"] = where
         if not words:
             return lambda text: text

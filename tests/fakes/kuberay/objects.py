@@ -11,39 +11,38 @@ CLUSTER, GROUP, NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-type"
 HEAD, WORKER, HEAD_GROUP = "head", "worker", "headgroup"
 MANAGER = "kuberay-operator"
 OVERWRITE = "ray.io/overwrite-container-cmd"
+FINALIZER = "ray.io/rayjob-finalizer"
 NO_NEW_HEAD = "ray.io/disable-provisioned-head-restart"
 START = "KUBERAY_GEN_RAY_START_CMD"
 SUBMITTER, WAIT = "ray-job-submitter", "wait-gcs-ready"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 ENDPOINTS = {"client": "10001", "dashboard": str(DASHBOARD_PORT), "gcs-server": str(GCS_PORT), "metrics": "8080"}
 LONGEST_NAME = 50
-"""Of a pod, before its type and five letters; what is more goes from the front."""
+"""Of a pod, before its type and five letters; what is more is cut off."""
+LONGEST_LABEL = 63
 LONGEST_JOB = 47
 NEITHER_TRUE_NOR_ABSENT = ("include-dashboard", "log-color")
 """Parameters of ``ray start`` that take true and false as values; others are flags."""
-
-
-def short(name: str) -> str:
-    """The name as KubeRay cuts it to fit a label."""
-    cut = name[-LONGEST_NAME:]
-    return cut if cut[0].isalpha() else f"r{cut[1:]}"
 
 
 def pod_name(cluster: Object, group: Object | None, letters: str) -> str:
     """``group``: None for the head, whose name is always the same."""
     name = cluster["metadata"]["name"]
     if group is None:
-        return f"{short(name)}-{HEAD}"
-    return f"{short(name + '-' + group['groupName'])}-{WORKER}-{letters}".lower()
+        return f"{name[:LONGEST_NAME]}-{HEAD}".lower()
+    prefix = f"{name}-{group['groupName']}"[:LONGEST_NAME]
+    return f"{prefix}-{WORKER}-{letters}".lower()
 
 
-def service_name(cluster: Object) -> str:
-    return f"{short(cluster['metadata']['name'])}-head-svc"
+def service_name(cluster: str) -> str:
+    """Of the head's service."""
+    return f"{cluster}-head-svc"
 
 
 def address(cluster: Object) -> str:
     """Where workers look for the head."""
-    return f"{service_name(cluster)}.{cluster['metadata']['namespace']}.svc.cluster.local"
+    meta = cluster["metadata"]
+    return f"{service_name(meta['name'])}.{meta['namespace']}.svc.cluster.local"
 
 
 def owner_of(obj: Object) -> Body:
@@ -54,11 +53,6 @@ def owner_of(obj: Object) -> Body:
 
 def is_controlled_by(obj: Object, uid: str) -> bool:
     return any(one.get("controller") and one["uid"] == uid for one in obj["metadata"].get("ownerReferences") or ())
-
-
-def sidecar_job(cluster: Object) -> bool:
-    """Whether the head carries the submitter of a RayJob."""
-    return (cluster["metadata"].get("labels") or {}).get("ray.io/job-submission-mode") == "SidecarMode"
 
 
 def pod(cluster: Object, group: Object | None, letters: str) -> Body:
@@ -78,7 +72,7 @@ def pod(cluster: Object, group: Object | None, letters: str) -> Body:
         CLUSTER: cluster["metadata"]["name"],
         NODE_TYPE: kind,
         GROUP: name,
-        "ray.io/identifier": short(f"{cluster['metadata']['name']}-{kind}"),
+        "ray.io/identifier": f"{cluster['metadata']['name']}-{kind}"[-LONGEST_LABEL:],
         "app.kubernetes.io/name": "kuberay",
         "app.kubernetes.io/created-by": MANAGER,
     }
@@ -117,7 +111,11 @@ def _ray_container(ray: Body, cluster: Object, kind: str, command: str, annotati
         {"name": START, "value": command},
         {"name": "RAY_PORT", "value": str(GCS_PORT)},
         {"name": "RAY_ADDRESS", "value": f"{host}:{GCS_PORT}"},
-        *([] if kind == HEAD else [{"name": "FQ_RAY_IP", "value": host}]),
+        *(
+            []
+            if kind == HEAD
+            else [{"name": "FQ_RAY_IP", "value": host}, {"name": "RAY_IP", "value": host.split(".")[0]}]
+        ),
         {"name": "RAY_USAGE_STATS_KUBERAY_IN_USE", "value": "1"},
         *authentication(cluster),
     ]
@@ -126,7 +124,7 @@ def _ray_container(ray: Body, cluster: Object, kind: str, command: str, annotati
     if annotations.get(OVERWRITE) == "true":
         return ray
     own_words = " ".join([*(ray.get("command") or ()), *(ray.get("args") or ())])
-    line = f"ulimit -n 65536; {command}" + (f" && {own_words}" if own_words else "")
+    line = (f"{own_words} && " if own_words else "") + f"ulimit -n 65536; {command}"  # which never ends
     return {**ray, "command": ["/bin/bash", "-c", "--"], "args": [line]}
 
 
@@ -153,7 +151,7 @@ def head_service(cluster: Object) -> Body:
     labels = {CLUSTER: name, NODE_TYPE: HEAD, "app.kubernetes.io/created-by": MANAGER}
     return {
         "metadata": {
-            "name": service_name(cluster),
+            "name": service_name(name),
             "namespace": cluster["metadata"]["namespace"],
             "labels": labels,
             "ownerReferences": [owner_of(cluster)],
@@ -197,7 +195,6 @@ def cluster_of(job: Object, name: str, job_id: str) -> Body:
     labels = {
         "ray.io/originated-from-cr-name": meta["name"],
         "ray.io/originated-from-crd": "RayJob",
-        "ray.io/job-submission-mode": job["spec"]["submissionMode"],
     }
     head = spec["headGroupSpec"]["template"]["spec"]
     head["restartPolicy"] = "Never"
@@ -218,19 +215,18 @@ def cluster_of(job: Object, name: str, job_id: str) -> Body:
 
 
 def _submitter(cluster: Object, ray: Object, entrypoint: str, job_id: str) -> Body:
-    """What it really is: a shell that waits for the dashboard, submits, and follows. The entrypoint itself runs in the
-    head's Ray container, whose variables and folders it has.
+    """What it really is: a shell that submits to the dashboard, and follows. It has none of the template's folders and
+    security settings. The entrypoint itself runs in the head's Ray container, whose variables and folders it has.
     """
     where = f"http://127.0.0.1:{DASHBOARD_PORT}"
     line = f"ray job submit --address {where} --no-wait --submission-id {job_id} -- {entrypoint} ; "
     line += f"ray job logs --address {where} --follow {job_id}"
     env = [
+        {"name": "PYTHONUNBUFFERED", "value": "1"},
         {"name": "RAY_DASHBOARD_ADDRESS", "value": f"127.0.0.1:{DASHBOARD_PORT}"},
         {"name": "RAY_JOB_SUBMISSION_ID", "value": job_id},
         *authentication(cluster),
     ]
     amounts = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "200Mi"}}
-    kept = {key: ray[key] for key in ("volumeMounts", "securityContext") if key in ray}
     bash = ["/bin/bash", "-ce", "--"]
-    made = {"name": SUBMITTER, "image": ray["image"], "command": bash, "args": [line], "env": env, "resources": amounts}
-    return {**made, **kept}
+    return {"name": SUBMITTER, "image": ray["image"], "command": bash, "args": [line], "env": env, "resources": amounts}

@@ -6,7 +6,7 @@ from typing import Any
 
 from k8s.quantity import milli, nano, whole, whole_mib
 from tests.fakes.kube.server import FakeKubernetes
-from tests.fakes.kube.verbs import Call, text_now
+from tests.fakes.kube.verbs import MERGE, Call, text_now
 from tests.fakes.kuberay import objects
 from tests.fakes.kuberay.conditions import is_true, with_condition
 from tests.fakes.kuberay.objects import Body, Object
@@ -34,7 +34,7 @@ class KubeRay:
     def _cluster(self, cluster: Object) -> None:
         if "deletionTimestamp" in cluster["metadata"]:
             return
-        if self._get("services", objects.service_name(cluster), cluster) is None:
+        if self._get("services", objects.service_name(cluster["metadata"]["name"]), cluster) is None:
             self._create("Service", "v1", objects.head_service(cluster))
         pods = self._pods_of(cluster)
         if cluster["spec"].get("suspend"):
@@ -105,13 +105,24 @@ class KubeRay:
     # ── RayJobs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _job(self, job: Object) -> None:
+        finalizers = job["metadata"].get("finalizers") or []
         if "deletionTimestamp" in job["metadata"]:
+            if objects.FINALIZER in finalizers:  # it asks Ray to stop the job, and lets go whatever comes of that
+                self._finalize(job, [one for one in finalizers if one != objects.FINALIZER])
             return
         status = dict(job.get("status") or {})
+        if not status and objects.FINALIZER not in finalizers:
+            self._finalize(job, [*finalizers, objects.FINALIZER])
+            return
         after = self._job_status(job, status)
         after |= {"observedGeneration": job["metadata"].get("generation", 0)}
         if after != status:
             self._double.put({**job, "status": after})
+
+    def _finalize(self, job: Object, finalizers: list[str]) -> None:
+        meta = job["metadata"]
+        call = Call(kind=self._double.kind_of(job), namespace=meta["namespace"], name=meta["name"])
+        self._double.verbs.patch(call, MERGE, {"metadata": {"finalizers": finalizers}})
 
     def _job_status(self, job: Object, status: Body) -> Body:
         state, wants_rest = status.get("jobDeploymentStatus", ""), bool(job["spec"].get("suspend"))
@@ -169,7 +180,7 @@ class KubeRay:
             return status
         told = cluster.get("status") or {}
         if told.get("state") != "ready":
-            return self._without_head(status, told, cluster)
+            return status
         where = f"{objects.address(cluster)}:{objects.DASHBOARD_PORT}"
         return {**status, "jobDeploymentStatus": "Running", "jobStatus": "PENDING", "dashboardURL": where,
                 "rayClusterStatus": {"state": "ready"}}  # fmt: skip
@@ -180,22 +191,19 @@ class KubeRay:
         head = next((p for p in self._pods_of(cluster) if _label(p, objects.NODE_TYPE) == objects.HEAD), None)
         ended = _ended(head, objects.SUBMITTER) if head is not None else None
         if ended is None:
-            if head is None or _is_spent(head) or "deletionTimestamp" in head["metadata"]:
-                return self._without_head(status, cluster.get("status") or {}, cluster)
+            if head is None:
+                return self._without_head(status)
             return {**status, "jobStatus": "RUNNING"}
         if ended.get("exitCode", 1) == 0:
             return self._over(status, "SUCCEEDED", "", "Job finished successfully.")
         said = ended.get("message") or f"Job entrypoint command failed with exit code {ended.get('exitCode')}"
         return self._over(status, "FAILED", "AppFailed", said)
 
-    def _without_head(self, status: Body, told: Mapping[str, Any], cluster: Object) -> Body:
-        """In SidecarMode no other head comes: the job cannot go on without its first."""
-        if not told.get("head", {}).get("podName"):
-            return status
-        heads = [p for p in self._pods_of(cluster) if _label(p, objects.NODE_TYPE) == objects.HEAD]
-        if any(not _is_spent(pod) and "deletionTimestamp" not in pod["metadata"] for pod in heads):
-            return status
-        return self._over(status, "FAILED", "SubmissionFailed", "the Ray head pod with the submitter is gone")
+    @staticmethod
+    def _without_head(status: Body) -> Body:
+        """In SidecarMode no other head comes. What Ray said of the job last stays."""
+        ended = {"reason": "AppFailed", "message": "Ray head pod not found.", "endTime": text_now()}
+        return {**status, **ended, "jobDeploymentStatus": "Failed", "failed": 1}
 
     @staticmethod
     def _over(status: Body, job_status: str, reason: str, message: str) -> Body:
@@ -291,7 +299,7 @@ def _head_info(cluster: Object, head: Object | None, before: Mapping[str, Any]) 
     if head is None:
         return dict(before.get("head") or {})
     ip = (head.get("status") or {}).get("podIP", "")
-    info = {"podName": head["metadata"]["name"], "serviceName": objects.service_name(cluster)}
+    info = {"podName": head["metadata"]["name"], "serviceName": objects.service_name(cluster["metadata"]["name"])}
     return {**info, **({"podIP": ip, "serviceIP": ip} if ip else {})}
 
 

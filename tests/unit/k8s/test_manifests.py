@@ -134,6 +134,13 @@ def test_workers_hold_no_bridge_token():
         assert shown == ["bridge" if has_bridge else "ray-head"]
 
 
+def test_a_bridge_of_its_own_container_sees_rays_processes():
+    """Ray's driver looks for its raylet among them."""
+    pool = pool_cluster(SITE, "t1", "render", "gpu-7")
+    shared = [pods.head(SITE, pool, has_bridge=b)["spec"].get("shareProcessNamespace") for b in (True, False)]
+    assert shared == [True, None]
+
+
 def test_a_ray_job_is_born_suspended_and_cleans_up():
     job = job_cluster(SITE, order(), "train")
     spec = ray_job(SITE, job, "l12", ["j17.train.0.a2"], [ONE, FOUR, FOUR])["spec"]

@@ -341,14 +341,17 @@ def test_a_job_without_its_head_has_failed(park):
     (head,) = park.pods(node_type="head")
     delete(park, "pods", head["metadata"]["name"])
     park.until(lambda: state(park, name) == "Failed")
-    assert "head" in status(park, "rayjobs", name)["message"]
+    assert status(park, "rayjobs", name)["message"] == "Ray head pod not found."
+    park.until(lambda: not park.pods())
 
 
 def test_a_deleted_job_takes_everything_with_it(park):
     name = job(park)
     patch(park, "rayjobs", name, {"suspend": False})
     park.until(lambda: state(park, name) == "Running")
+    assert park.double.get("rayjobs", name, "park")["metadata"]["finalizers"] == ["ray.io/rayjob-finalizer"]
     delete(park, "rayjobs", name)
+    park.until(lambda: not park.double.objects("rayjobs"))
     park.until(lambda: not park.pods() and not park.double.objects("rayclusters"))
 
 
