@@ -21,8 +21,9 @@ from scheduler.store.checkpoint import Checkpoints
 BUSY_TIMEOUT_MS = 10_000
 """How long a SQLite statement waits for another process's transaction before it fails."""
 READERS = 8
-IDLE_MS = 5_000
-"""PostgreSQL ends most transactions whose program has said nothing for so long. Not after a statement of many rows."""
+IDLE_MS = 60_000
+"""PostgreSQL ends most transactions whose program has said nothing for so long: a start that sleeps keeps no other one
+waiting for ever (loading Alembic within one takes seconds). It does not hold after a statement of many rows."""
 PATIENCE_S = 1.0
 """A successor waits so long for a transaction of the writer before it; an honest one takes milliseconds."""
 LOG_PAGES = 16_000
