@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.results import Figure
 
 ROOT = Path(__file__).parents[1]
-RUNS = 2
+RUNS = 1
 """Of each kind of fault."""
 LEASE_S = 8
 """The default of ``--lease-seconds``."""

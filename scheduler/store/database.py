@@ -25,8 +25,9 @@ READERS = 8
 CACHE_KIB = 64 * 1_024
 """Of the writer's pages. A cycle changes some 2,000 all over the indexes; SQLite's own 2 MiB hold 500 of them, and the
 others are written to the log and read again within one transaction."""
-IDLE_MS = 5_000
-"""PostgreSQL ends most transactions whose program has said nothing for so long. Not after a statement of many rows."""
+IDLE_MS = 60_000
+"""PostgreSQL ends most transactions whose program has said nothing for so long: a start that sleeps keeps no other one
+waiting for ever (loading Alembic within one takes seconds). It does not hold after a statement of many rows."""
 PATIENCE_S = 1.0
 """A successor waits so long for a transaction of the writer before it; an honest one takes milliseconds."""
 LOG_PAGES = 16_000

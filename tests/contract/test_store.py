@@ -613,8 +613,8 @@ def test_a_writer_that_sleeps_in_a_transaction_keeps_no_successor_waiting(postgr
 
 def test_an_idle_transaction_ends_on_postgresql(postgres_url, monkeypatch):
     monkeypatch.setattr(database, "IDLE_MS", 10)
-    store = open_store(postgres_url)
-    with pytest.raises(StoreError, match="idle-in-transaction"), store._database.write() as connection:  # noqa: PT012
+    opened = database.Database(postgres_url)
+    with pytest.raises(StoreError, match="idle-in-transaction"), opened.write() as connection:  # noqa: PT012
         connection.execute(sa.text("SELECT 1"))
         while True:
             time.sleep(0.05)

@@ -28,14 +28,8 @@ def running(server, folder):
             made.close()
 
 
-@pytest.fixture(scope="module")
-def pair(postgres_server, tmp_path_factory):
-    with running(postgres_server, tmp_path_factory.mktemp("pair")) as made:
-        yield made
-
-
 def harm_at(pair, seed):
-    """Jobs keep coming; at every fifth moment they stop, and all that was ever accepted is looked at."""
+    """Jobs keep coming; at every tenth moment they stop, and all that was ever accepted is looked at."""
     chance = random.Random(seed)
     fault = FAULTS[seed % len(FAULTS)]
     pair.pour()
@@ -54,12 +48,13 @@ def harm_at(pair, seed):
     found = pair.yard()
     print(f"seed {seed}: {fault} after start {moment}: epoch {before} -> {found['epoch']}, {len(pair.accepted)} jobs")
     assert found["double_starts"] == 0, found["wrong"]
-    if seed % 5 == 4:
+    if seed % 10 == 4:
         settle(pair)
 
 
 def settle(pair):
     """No accepted job is lost, no task needed a second attempt, and the journal agrees with everything."""
+    pair.pour()
     pair.stop_pouring()
     pair.wait("the end of every job", pair.all_ended, every_s=0.05)
     assert pair.lost_attempts() == []
@@ -72,23 +67,27 @@ def led(pair, before):
     return sum(count for epoch, count in pair.yard()["by_epoch"].items() if int(epoch) > before)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_nothing_starts_twice_and_no_job_is_lost_when_the_leader_is_harmed(pair, seed):
-    harm_at(pair, seed)
+def side_by_side(server, folder, first, each):
+    """Two pairs, ``each`` moments for both: they wait more than they work."""
+
+    def some(start):
+        (folder / str(start)).mkdir()
+        with running(server, folder / str(start)) as pair:
+            for seed in range(start, start + each):
+                harm_at(pair, seed)
+            settle(pair)
+        return each
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(some, (first, first + each))) == [each, each]
+
+
+def test_nothing_starts_twice_and_no_job_is_lost_when_the_leader_is_harmed(postgres_server, tmp_path):
+    side_by_side(postgres_server, tmp_path, 0, 10)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("first", [pytest.param(20, id="left"), pytest.param(120, id="right")])
 def test_nothing_starts_twice_and_no_job_is_lost_when_leaders_are_harmed_often(postgres_server, tmp_path, first):
-    """They wait more than they work: two pairs side by side."""
-
-    def fifty(start):
-        folder = tmp_path / str(start)
-        folder.mkdir()
-        with running(postgres_server, folder) as pair:
-            for seed in range(start, start + 50):
-                harm_at(pair, seed)
-        return start
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(fifty, (first, first + 50))) == [first, first + 50]
+    """``make soak`` runs ``left`` and ``right`` side by side, too."""
+    side_by_side(postgres_server, tmp_path, first, 50)
