@@ -54,10 +54,10 @@ class Park(World):
         """The leader commits and sleeps; what it will say when it wakes, and itself."""
         asleep, kept = self.cycle, []
         with monkeypatch.context() as patch:
-            patch.setattr(Cycle, "_tell", lambda self, batch, orders: kept.append((batch, orders)))
+            patch.setattr(Cycle, "_tell", lambda self, batch: kept.append(batch))
             job = self.submit(step("many", count=3))
         (told,) = kept
-        return job, asleep, lambda: asleep._tell(*told), told[1]
+        return job, asleep, lambda: asleep._tell(told), tuple(told.orders)
 
 
 @pytest.fixture
