@@ -305,7 +305,8 @@ class Trial:
         start_ms = promise.start_ms if promise is not None else self.now_ms
         if start_ms - lead_ms > self.now_ms + 1:
             self.calls_ms.append(start_ms - lead_ms)
-        self.evictor.expect(self.leavers.ending(nodes, lead_ms))
+        # What is told late must not wait for what ends only after the promised instant.
+        self.evictor.expect(self.leavers.ending(nodes, min(lead_ms, max(start_ms - self.now_ms, LEAST_MS))))
         presumed = self.leavers.presumed(promise) if self.promises_max > 1 and promise is not None else frozenset[str]()
         return self._stop_for(candidate, nodes, max(start_ms - self.now_ms, LEAST_MS), presumed)
 
