@@ -153,7 +153,8 @@ def decide(world: World) -> tuple[Action, ...]:
     if lost:
         return lost  # the book changes: decide again without them
     evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
-    return (*_releases(world), *_jobs(world), *_pools(world, evicted))
+    taken = _taken(world)
+    return (*_releases(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
 
 
 def is_free(pod: PodSeen, world: World) -> bool:
@@ -218,9 +219,8 @@ def _needs(world: World) -> list[tuple[str, Shape]]:
     return [(held.cluster.name, shape) for held in waiting for _, shape in _unplaced(held)]
 
 
-def _releases(world: World) -> Iterator[Release]:
+def _releases(world: World, taken: set[str]) -> Iterator[Release]:
     """Pods that carry a lease nobody holds, or a rank that another pod has."""
-    taken = _taken(world)
     for uid, pod in sorted(world.pods.items()):
         is_alive = not pod.is_deleting and not pod.is_over and uid not in world.condemned
         if pod.lease and pod.lane == POOL and uid not in taken and is_alive:
@@ -230,12 +230,11 @@ def _releases(world: World) -> Iterator[Release]:
 # ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _jobs(world: World) -> Iterator[Action]:
+def _jobs(world: World, taken: set[str]) -> Iterator[Action]:
     mine = {held.cluster.name: held for held in world.held.values() if held.cluster.lane == JOB}
     for name, job in sorted(world.jobs.items()):
         if name not in mine and not job.is_deleting:
             yield DeleteJob(seen=job)
-    taken = _taken(world)
     workers: defaultdict[str, list[PodSeen]] = defaultdict(list)
     for pod in sorted(world.pods.values(), key=lambda pod: pod.name):
         workers[pod.cluster].append(pod)
@@ -269,7 +268,7 @@ def _unplaced(held: Held) -> list[tuple[int, Shape]]:
 # ── the pool lane ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pools(world: World, evicted: frozenset[str]) -> Iterator[Action]:
+def _pools(world: World, taken: set[str], evicted: frozenset[str]) -> Iterator[Action]:
     held: defaultdict[str, list[Held]] = defaultdict(list)
     for one in sorted(world.held.values(), key=lambda one: (one.asked_ms, one.lease)):
         if one.cluster.lane == POOL:
@@ -283,13 +282,17 @@ def _pools(world: World, evicted: frozenset[str]) -> Iterator[Action]:
             if any(not one.is_placed for one in held[name]):
                 yield MakeCluster(cluster=held[name][0].cluster, kind=held[name][0].kind)
         elif not seen.is_deleting:
-            yield from _pool(seen, held[name], workers[name], evicted, world)
+            yield from _pool(seen, held[name], workers[name], taken, evicted, world)
 
 
-def _pool(
-    seen: ClusterSeen, held: list[Held], workers: list[PodSeen], evicted: frozenset[str], world: World
+def _pool(  # noqa: PLR0917 (each is a different thing)
+    seen: ClusterSeen,
+    held: list[Held],
+    workers: list[PodSeen],
+    taken: set[str],
+    evicted: frozenset[str],
+    world: World,
 ) -> Iterator[Action]:
-    taken = _taken(world)
     free = [pod for pod in workers if pod.uid not in taken and is_free(pod, world)]
     waiting: Counter[Shape] = Counter()
     for one in held:
@@ -326,17 +329,19 @@ def _groups(  # noqa: PLR0917 (each is a different thing)
     have = {group.shape: group for group in seen.groups}
     changed = False
     wanted: list[GroupSeen] = []
+    alike: defaultdict[Shape, list[PodSeen]] = defaultdict(list)
+    for pod in workers:
+        alike[pod.shape].append(pod)
     for shape in sorted(have.keys() | waiting.keys()):
         before = have.get(shape, GroupSeen(shape=shape, replicas=0))
-        after = _group(before, waiting[shape], free, [pod for pod in workers if pod.shape == shape], evicted, world)
+        after = _group(before, waiting[shape], free, alike[shape], evicted, world)
         changed = changed or after.replicas != before.replicas or not set(after.to_delete) <= set(before.to_delete)
         wanted.append(after)
     if not changed:
         yield from seen.groups  # what is left over in it is cleared with the next change
         return
-    there = {pod.shape for pod in workers}
     for group in wanted:
-        if group.replicas or group.shape in there:
+        if group.replicas or alike[group.shape]:
             yield group
 
 
