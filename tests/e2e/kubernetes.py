@@ -29,6 +29,9 @@ KUBERNETES = {
 }
 
 
+FINAL = ("succeeded", "failed", "cancelled")
+
+
 class Park(Installation):
     """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``."""
 
@@ -64,15 +67,39 @@ class Park(Installation):
         self._service.wait()
         self.up()
 
-    def __exit__(self, kind, *_):
-        if kind is not None:
-            sys.stderr.write(f"{self.kube.told()}\n{self.machines.logs()}\n{self.log_tail()}\n")
+    def __exit__(self, *_):
         try:
             if self._service is not None:
                 self._service.kill()
                 self._service.wait()
         finally:
             self.kube.close()
+
+    def until(self, condition, deadline_s=90):
+        """Its first true value. Raises AssertionError with what everybody says at the deadline."""
+        try:
+            return wait_for("the next scene", condition, deadline_s=deadline_s, every_s=0.2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.report()}") from None
+
+    def ended(self, job_id):
+        """The job when it has succeeded. Raises AssertionError."""
+        job = self.until(lambda: (found := self.job(job_id))["state"] in FINAL and found)
+        assert job["state"] == "succeeded", f"{job}\n{self.report()}"
+        return job
+
+    def report(self):
+        """Pods, RayJobs, attempts that are not over, and last words."""
+        jobs = [(one["metadata"]["name"], one.get("status")) for one in self.kube.double.objects("rayjobs")]
+        open_ones = [
+            (a["id"], a["node"], a["state"])
+            for job in self.api("GET", "/jobs")["jobs"]
+            for a in self.attempts(job["id"])
+            if a["state"] in ("leased", "running")
+        ]
+        waiting = [(job["id"], job["state"], job["reason"]) for job in self.api("GET", "/jobs")["jobs"]]
+        said = (self.kube.told(), jobs, open_ones, waiting, self.machines.logs(), self.log_tail())
+        return "\n".join(map(str, said))
 
     def submit_as(self, tenant, text, base_dir):
         """A job of this tenant; its id."""

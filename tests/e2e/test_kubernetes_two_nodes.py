@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.installation import wait_for
 from tests.e2e.kubernetes import Park
 from tests.kills import invariants
 
@@ -87,10 +86,6 @@ def submit(park, root, tenant, text, **words):
     return park.submit_as(tenant, text, base_dir=str(root / tenant))
 
 
-def until(condition):
-    return wait_for("the next scene", condition, deadline_s=60, every_s=0.2)
-
-
 def states(park, job):
     """State and node of each attempt, by its id without the job's."""
     return {a["id"].partition(".")[2]: (a["state"], a["node"]) for a in park.attempts(job)}
@@ -129,7 +124,7 @@ def check_bill(park, job_id):
 def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_killed(park, root):
     training = submit(park, root, "lab", TRAINING, NAME="first", CARDS=2)
     frames = submit(park, root, "studio", FRAMES, NAME="kept")
-    until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 2)
+    park.until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 2)
     before = {job: states(park, job) for job in (training, frames)}
     (lease,) = park.api("GET", "/leases", params={"job": training})["leases"]
     assert sorted(held["node"] for held in lease["allocations"]) == ["a", "b"]
@@ -137,7 +132,7 @@ def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_ki
     for tenant in ("lab", "studio"):
         (root / tenant / "go").touch()
     for job_id in (training, frames):
-        job = park.wait(job_id, every_s=0.2)
+        job = park.ended(job_id)
         after = states(park, job_id)
         assert {state for state, _ in after.values()} == {"succeeded"}
         assert {attempt: node for attempt, (_, node) in after.items()}.items() >= {
@@ -146,7 +141,7 @@ def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_ki
         invariants.check_leases(park, job)
         check_bill(park, job_id)
     assert (root / "lab" / "first" / "model.txt").read_text() == "to be by 4"  # a process per card
-    until(lambda: not park.kube.double.objects("rayjobs"))
+    park.until(lambda: not park.kube.double.objects("rayjobs"))
 
 
 def test_a_node_is_lost_midway_in_both_lanes(park, root):
@@ -154,16 +149,16 @@ def test_a_node_is_lost_midway_in_both_lanes(park, root):
         (root / tenant / "go").unlink(missing_ok=True)
     training = submit(park, root, "lab", TRAINING, NAME="second", CARDS=1)
     frames = submit(park, root, "studio", FRAMES, NAME="frames")
-    until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 4)
+    park.until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 4)
     (dies,) = running(park, training)
     (stays,) = {"a", "b"} - {dies}
     before = states(park, frames)
     assert {node for _, node in before.values()} == {dies, stays}
     park.kube.lose_node(dies)
-    until(lambda: states(park, training)["train.0.a1"][0] == "lost")
+    park.until(lambda: states(park, training)["train.0.a1"][0] == "lost")
     for tenant in ("lab", "studio"):
         (root / tenant / "go").touch()
-    jobs = [park.wait(training, every_s=0.2), park.wait(frames, every_s=0.2)]
+    jobs = [park.ended(training), park.ended(frames)]
     for job, first in ((training, {"train.0.a1": ("running", dies)}), (frames, before)):
         after = states(park, job)
         for attempt, (_, node) in first.items():
