@@ -44,6 +44,8 @@ def _on_node(node: Node, asked: Counter[tuple[str, Shape]], pods: list[PodSeen],
         if still[pod.cluster, pod.shape] > 0:
             still[pod.cluster, pod.shape] -= 1
             kept.add(pod.uid)  # it is what somebody waits for
+    # Pods of a RayJob come all the same, and wait for room: they have a place only when they are ready.
+    is_waited_for = still.total() > 0 or any(not pod.is_ready for pod in idle if pod.uid in kept)
     room = _room(node)
     for pod in pods:
         room.subtract(_amounts(pod.shape))
@@ -54,7 +56,7 @@ def _on_node(node: Node, asked: Counter[tuple[str, Shape]], pods: list[PodSeen],
     for pod in sorted(idle, key=lambda pod: (world.idle_ms.get(pod.uid, world.now_ms), pod.name)):
         short = {name for name, left in room.items() if left < 0}
         gives = _amounts(pod.shape)
-        if pod.uid in kept or not short & gives.keys() or not still.total():
+        if pod.uid in kept or not short & gives.keys() or not is_waited_for:
             continue
         gone.add(pod.uid)
         room.update(gives)

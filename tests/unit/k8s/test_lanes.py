@@ -301,6 +301,17 @@ def test_a_ray_job_needs_its_room_before_it_has_pods():
     assert groups_of(actions) == {"pool-b": {ONE: (0, ("w1",))}}
 
 
+def test_pods_of_a_ray_job_that_wait_for_room_get_it():
+    """KubeRay makes them whether there is room or not: the idle pod in their way may have been left, by a conflict."""
+    theirs = pod("w1", cluster=OTHER)
+    waits = [pod(f"q{n}", cluster=JOB, shape=shape, is_ready=False, phase="Pending") for n, shape in enumerate(TWO)]
+    things = (gang(is_made=True), job(), theirs, *waits, cluster(GroupSeen(shape=ONE, replicas=1), of=OTHER))
+    nodes = {"n1": node(cards=1), "n2": node("n2")}
+    assert groups_of(decide(world(*things, nodes=nodes))) == {"pool-b": {ONE: (0, ("w1",))}}
+    ready = [replace(one, is_ready=True, phase="Running") for one in waits]
+    assert groups_of(decide(world(*things, *ready, nodes=nodes))) == {}
+
+
 # ── lost ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 PLACED = held(pods=("u-p1",), is_sent=True)
