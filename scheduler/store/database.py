@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -187,10 +188,25 @@ def _bound_idleness(connection: Any, _: ConnectionPoolEntry) -> None:
     connection.commit()
 
 
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """A new file gets its write-ahead log. While somebody else writes it, SQLite refuses that at once, whatever its
+    time-out says: several processes may open a new database together.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1_000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+
+
 def _write_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    _keep_log(connection)
     for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
         f"wal_autocheckpoint = {LOG_PAGES}",
         f"cache_size = -{CACHE_KIB}",
         "synchronous = FULL",

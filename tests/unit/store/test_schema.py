@@ -1,8 +1,11 @@
 """The schema: migrations and tables agree, strangers' databases are refused."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,16 @@ def test_several_processes_may_open_a_new_database_at_once(store_url):
     assert len({store.token_secret() for store in stores}) == 1
     for store in stores:
         store.close()
+
+
+def test_a_new_file_that_somebody_writes_is_waited_for(tmp_path):
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ends = threading.Timer(0.3, other.execute, ["COMMIT"])
+        ends.start()
+        open_store(f"sqlite:///{path}").close()
+        ends.join()
 
 
 def test_migrating_twice_is_harmless(store_url):
