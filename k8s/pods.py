@@ -103,7 +103,7 @@ def worker(site: Site, cluster: Cluster, shape: Shape) -> Body:
         "name": "ray-worker",
         "image": cluster.image,
         "command": ["sh", "-c", RAY_START],
-        "env": [*_env(site), *([] if shape.count else [_void()])],
+        "env": [*_env(site), *_bucket_env(site), *([] if shape.count else [_void()])],
         **({"resources": amounts} if amounts else {}),
         **_probes(RAYLET_PORT),
         **_locked_down(site),
@@ -199,6 +199,19 @@ def _env(site: Site) -> list[Body]:
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
         # A head that comes back is another cluster: workers of the old one must not wait for it.
         {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "30"},
+    ]
+
+
+def _bucket_env(site: Site) -> list[Body]:
+    """For the agent, which brings inputs and publishes outputs; runners get an environment of their own."""
+    bucket = site.bucket
+    if bucket is None:
+        return []
+    said = {"AWS_ENDPOINT_URL_S3": bucket.endpoint, "AWS_REGION": bucket.region}
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if bucket.secret else ()
+    return [
+        *({"name": name, "value": value} for name, value in said.items() if value),
+        *(_from_secret(name, bucket.secret, name) for name in keys),
     ]
 
 

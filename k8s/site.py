@@ -17,6 +17,16 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """How agents in worker pods reach an S3-compatible store. Each may be empty: AWS, and the pod's own identity."""
+
+    endpoint: str = ""
+    region: str = ""
+    secret: str = ""
+    """With the two keys, named as the variables are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """One per installation."""
 
@@ -52,6 +62,7 @@ class Site:
     """Of worker pods with cards, where NVIDIA's runtime is not the default one."""
     priority_class: str = ""
     volumes: tuple[Volume, ...] = ()
+    bucket: Bucket | None = None
     network_policy: bool = True
     egress: tuple[Mapping[str, Any], ...] = ()
     """What pods may reach beside the control plane and names: rules as in a NetworkPolicy."""

@@ -11,7 +11,7 @@ from k8s.api import Api
 from k8s.door import from_kubeconfig, in_cluster
 from k8s.executor import KubernetesExecutor
 from k8s.manifests import JOB
-from k8s.site import Site, Volume
+from k8s.site import Bucket, Site, Volume
 from scheduler.control import bootstrap
 from scheduler.control.clock import SystemClock
 from scheduler.control.lanes import KubernetesConfig
@@ -114,6 +114,7 @@ def site_of(config: KubernetesConfig) -> Site:
         head_memory_mib=config.head.memory,
         head_node_selector=config.head.node_selector,
         head_tolerations=tuple(config.head.tolerations),
+        bucket=Bucket(**config.s3.model_dump()) if config.s3 is not None else None,
         pull_secrets=tuple(config.pull_secrets),
         runtime_class=config.runtime_class,
         priority_class=config.priority_class,

@@ -44,6 +44,16 @@ class TlsConfig(Strict):
     ca_config_map: str
 
 
+class S3Config(Strict):
+    """How worker pods reach an S3-compatible store, for tenants' roots in it. ``egress`` must let them."""
+
+    endpoint: str = ""
+    """Empty: AWS."""
+    region: str = ""
+    secret: str = ""
+    """A Secret of the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; empty: the pods' own identity."""
+
+
 class KubernetesConfig(Strict):
     """Defaults are for a park of some hundred nodes."""
 
@@ -71,6 +81,7 @@ class KubernetesConfig(Strict):
     """What Ray and the agent may use in a worker pod beyond the memory of its lease."""
     head: Annotated[HeadConfig, Field(default_factory=lambda: HeadConfig.model_validate({}))]
     volumes: Annotated[list[VolumeConfig], Field(default_factory=list)]
+    s3: S3Config | None = None
     pull_secrets: Annotated[list[str], Field(default_factory=list)]
     runtime_class: str = ""
     priority_class: str = ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scheduler.control.lanes import KubernetesConfig, S3Config
 from tests.unit.chart.conftest import CHART, VALUES, containers, options, pods
 
 ROOT = Path(__file__).parents[3]
@@ -103,6 +104,14 @@ def test_an_s3_compatible_store_is_told_to_the_service_alone(helm):
         ("service", "AWS_ACCESS_KEY_ID"): {"name": "films", "key": "AWS_ACCESS_KEY_ID"},
         ("service", "AWS_SECRET_ACCESS_KEY"): {"name": "films", "key": "AWS_SECRET_ACCESS_KEY"},
     }
+
+
+def test_the_lanes_pods_are_told_of_the_store_by_the_configuration(helm):
+    wanted = "storage.s3.endpoint=http://minio:9000,storage.s3.secret=films,lanes.enabled=true,lanes.images.default=a"
+    rendered = helm.objects("--set", wanted, "--set", "rbac.parts={inventory,lanes}")
+    (text,) = (o["data"]["park.yaml"] for o in rendered if o["kind"] == "ConfigMap" and "park.yaml" in o["data"])
+    said = KubernetesConfig.model_validate(yaml.safe_load(text)["kubernetes"])
+    assert said.s3 == S3Config(endpoint="http://minio:9000", secret="films")
 
 
 def described(schema, pointer=""):

@@ -11,11 +11,12 @@ from k8s.manifests import group, job_cluster, network_policy, pool_cluster, ray_
 from k8s.names import CLUSTER, MANAGED_BY, OURS
 from k8s.resource import NETWORK_POLICIES, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
 from k8s.shapes import Shape, resource_of, shape_of
-from k8s.site import Site, Volume
+from k8s.site import Bucket, Site, Volume
 from scheduler.model.order import LeaseOrder, TaskOrder
 from tests.fakes.kube.kinds import crd, custom
 from tests.fakes.kube.schema import Findings, Schemas
 from tests.manifests import Kinds, openapi
+from workers.ray_head import STORAGE_ENV
 
 GPU = "nvidia.com/gpu"
 SITE = Site(
@@ -23,6 +24,7 @@ SITE = Site(
     gateway="shisuan.park.svc:7443",
     images={"default": "registry.example/pool:1", "train": "registry.example/train:1"},
     volumes=(Volume(claim="films", path="/films"), Volume(claim="data", path="/data", read_only=True)),
+    bucket=Bucket(endpoint="http://minio:9000", secret="films"),
     gateway_ca="shisuan-gateway-ca",
     pull_secrets=("pull",),
     priority_class="park",
@@ -122,6 +124,19 @@ def test_a_worker_without_cards_sees_none():
     assert pods.worker_params(CPU)["num-gpus"] == "0"
     names = [e["name"] for e in pods.worker(SITE, pool, ONE)["spec"]["containers"][0]["env"]]
     assert "NVIDIA_VISIBLE_DEVICES" not in names
+
+
+def test_only_workers_are_told_of_the_bucket_and_only_what_is_said():
+    pool = pool_cluster(SITE, "t1", "render", "gpu-7")
+    (ray,) = pods.worker(SITE, pool, ONE)["spec"]["containers"]
+    told = {e["name"]: e for e in ray["env"] if e["name"].startswith("AWS_")}
+    assert sorted(told) == ["AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL_S3", "AWS_SECRET_ACCESS_KEY"]
+    assert told["AWS_ENDPOINT_URL_S3"]["value"] == "http://minio:9000"
+    secret_key = {"name": "films", "key": "AWS_SECRET_ACCESS_KEY"}
+    assert told["AWS_SECRET_ACCESS_KEY"]["valueFrom"] == {"secretKeyRef": secret_key}
+    assert set(told) <= set(STORAGE_ENV)  # else agents would not pass them to storage
+    others = [pods.head(SITE, pool, has_bridge=True), pods.worker(PLAIN, pool, ONE)]
+    assert "AWS_" not in yaml.safe_dump(others)
 
 
 def test_workers_hold_no_bridge_token():
