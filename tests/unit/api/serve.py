@@ -30,10 +30,10 @@ def workers(settings, nodes):
     return made
 
 
-def refuse(self, epoch, events, changes, real=SqlStore.commit):
+def refuse(self, epoch, events, changes, meanwhile=None, *, real=SqlStore.commit):
     if any(isinstance(e, JobSubmitted) for e in events):
         raise StoreError("disk full")
-    return real(self, epoch, events, changes)
+    return real(self, epoch, events, changes, meanwhile)
 
 
 def fail(*_):
