@@ -10,7 +10,7 @@ import heapq
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from scheduler import jobfile
 from scheduler.jobfile import Draft
 from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Device, Node
+from scheduler.model.node import Device, Lane, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from scheduler.model.queue import Queue, Tenant
 
@@ -192,6 +192,10 @@ class Stub:
         self._woken.clear()
         told, self._mail = tuple(self._mail), []
         return told
+
+    def move(self, lanes: Mapping[str, Lane]) -> None:
+        """Every host serves both lanes."""
+        assert not lanes, f"asked to move {sorted(lanes)}"
 
     def acknowledge(self, cursors: Sequence[str]) -> None:
         """These need not be kept. Raises Died."""

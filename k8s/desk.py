@@ -11,12 +11,12 @@ from k8s.api import Object
 from k8s.book import Book, Entry
 from k8s.errors import KubernetesError, Malformed
 from k8s.failures import Failures, key
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, SetGroups, Unsuspend, World, decide
+from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide
 from k8s.resource import PODS, Resource
 from k8s.site import Site
 from k8s.views import Views
 from k8s.writes import Done
-from scheduler.model.node import Node
+from scheduler.model.node import Lane, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 
 UNHEARD_MS = 60_000
@@ -70,6 +70,8 @@ class Desk:
         """RUNTIME_UP was said, and no RUNTIME_DOWN since."""
         self.speak: set[str] = set()
         """Nodes whose inventory is to be told."""
+        self.moves: dict[str, Lane] = {}
+        """Nodes that are to serve another lane, until that is written."""
         self._nodes: dict[str, Node] = {}
         self._condemned: set[str] = set()
         """Uids of pods that must go."""
@@ -174,6 +176,7 @@ class Desk:
             idle_ms=self._idle_ms,
             condemned=frozenset(self._condemned),
             unheard_ms=self._unheard_ms,
+            moves=dict(self.moves),
         )
 
     def _lose(self, action: Lose) -> None:
@@ -200,6 +203,8 @@ class Desk:
         for resource, name in done.gone:
             self.gone(resource, name)
         match action:
+            case Relabel(node=node, lane=lane) if self.moves.get(node) is lane:
+                del self.moves[node]  # whoever labels it otherwise from now on means it
             case MakeJob(lease=lease) if done.objects:
                 self.book.made(lease)
             case Assign(lease=lease, rank=rank, pod=pod) if done.objects:

@@ -117,6 +117,12 @@ class KubernetesExecutor:
                     self._desk.lines.stop(cluster, known, reason)
         self._look()
 
+    def move(self, lanes: Mapping[str, Lane]) -> None:
+        """See the port: a node's label says which lane it serves."""
+        with self._lock:
+            self._desk.moves |= lanes
+        self._look()
+
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port."""
         with self._mail:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from k8s.backoff import Backoff
 from k8s.errors import KubernetesError
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, SetGroups
+from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups
 
 
 @dataclass(slots=True)
@@ -57,6 +57,8 @@ def key(action: Action) -> str:
             return f"{kind} {cluster.name}"
         case MakeJob(lease=lease) | Lose(lease=lease):
             return f"{kind} {lease}"
+        case Relabel(node=node):
+            return f"{kind} {node}"
         case Assign(pod=pod):
             return f"{kind} {pod.name}"
     return f"{kind} {(action.pod if hasattr(action, 'pod') else action.seen).name}"

@@ -14,7 +14,7 @@ from k8s.pods import Cluster
 from k8s.seen import COMPLETE_JOB, FAILED_JOB, ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
-from scheduler.model.node import Node
+from scheduler.model.node import Lane, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,8 @@ class World:
     """Uids of pods that must go whatever they hold."""
     unheard_ms: Mapping[str, int] = field(default_factory=dict)
     """Since when the bridge of a cluster has been away."""
+    moves: Mapping[str, Lane] = field(default_factory=dict)
+    """Nodes that are to serve another lane."""
 
 
 # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,6 +136,14 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Relabel:
+    """Write on a node which lane it serves."""
+
+    node: str
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lose:
     """A lease that can not go on."""
 
@@ -141,7 +151,7 @@ class Lose:
     reason: str
 
 
-Action = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Lose
+Action = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Lose
 
 
 # ── the decision ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +164,7 @@ def decide(world: World) -> tuple[Action, ...]:
         return lost  # the book changes: decide again without them
     evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
     taken = _taken(world)
-    return (*_releases(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+    return (*_relabels(world), *_releases(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
 
 
 def is_free(pod: PodSeen, world: World) -> bool:
@@ -217,6 +227,13 @@ def _needs(world: World) -> list[tuple[str, Shape]]:
     """Cluster and shape of every rank that has no pod, in the order in which they were asked for."""
     waiting = sorted(world.held.values(), key=lambda held: (held.asked_ms, held.lease))
     return [(held.cluster.name, shape) for held in waiting for _, shape in _unplaced(held)]
+
+
+def _relabels(world: World) -> Iterator[Relabel]:
+    """Idle pods of the other lane need not go first: they make room for whoever comes."""
+    for name, lane in sorted(world.moves.items()):
+        if name in world.nodes and world.nodes[name].lane is not lane:
+            yield Relabel(node=name, lane=lane)
 
 
 def _releases(world: World, taken: set[str]) -> Iterator[Release]:

@@ -19,13 +19,14 @@ from k8s.lanes import (
     Lose,
     MakeCluster,
     MakeJob,
+    Relabel,
     Release,
     SetGroups,
     Unsuspend,
 )
-from k8s.names import DEVICES, INSTANCE, LEASE, MANAGED_BY, OURS, RANK, TASKS
+from k8s.names import DEVICES, INSTANCE, LANE, LEASE, MANAGED_BY, OURS, RANK, TASKS
 from k8s.pods import Body, Cluster
-from k8s.resource import NETWORK_POLICIES, PODS, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
+from k8s.resource import NETWORK_POLICIES, NODES, PODS, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
 from k8s.site import Site
 
 NO_LEASE = dict.fromkeys((LEASE, RANK, TASKS, DEVICES))
@@ -68,6 +69,9 @@ class Writer:
                 return self._assign(action, entry)
             case Release(pod=pod):
                 return self._patch_pod(pod.name, NO_LEASE, Only(uid=pod.uid, version=pod.version))
+            case Relabel(node=node, lane=lane):
+                self._api.merge(NODES, node, {"metadata": {"labels": {LANE: lane.value}}})
+                return Done()
             case DeleteCluster(seen=seen):
                 return self._delete(RAY_CLUSTERS, seen.name, seen.uid)
             case DeleteJob(seen=seen):

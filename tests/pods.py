@@ -104,6 +104,9 @@ class OneCluster:
     def stop(self, lease_ids, reason):
         self.gateway.stop(self.cluster, lease_ids, reason)
 
+    def move(self, lanes):
+        """The nodes are pods, which are of the lane they were made for."""
+
     def acknowledge(self, cursors):
         self.gateway.acknowledge(self.cluster, cursors)
 

@@ -13,6 +13,7 @@ What the service may rely on:
   It is not told to the agent before the agent's INVENTORY was passed on. An INVENTORY that lacks a lease means: not
   begun there if its start was not reported, lost if it was.
 * An agent that refuses an order (its disk is full) has the attempts reported LOST, without a cursor.
+* A machine on Ray serves any lane: a move is done at once, and lasts as long as this service.
 * A gang that cannot begin on all its nodes is reported LOST without a cursor, and nothing of it runs.
 """
 
@@ -28,7 +29,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -36,7 +37,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scheduler.model.errors import ExecutorError, NotFound
-from scheduler.model.node import Node
+from scheduler.model.node import Lane, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from workers.messages import Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Told
 from workers.ray_head import LOOPBACK, RayHead, clean_environ
@@ -74,6 +75,10 @@ class RayExecutor:
         self._news = threading.Condition()
         self._reports: deque[Report] = deque()
         self._woken = False
+        self._facts: dict[str, Node] = {}
+        """Of the nodes that were told."""
+        self._lanes: dict[str, Lane] = {}
+        """Of the nodes that were moved."""
         self._session: _Session | None = None
         self._up_at: float | None = None
         """When the present bridge connected."""
@@ -97,6 +102,13 @@ class RayExecutor:
         """See the port."""
         if cursors:
             self._send(Recorded(cursors=tuple(cursors)))
+
+    def move(self, lanes: Mapping[str, Lane]) -> None:
+        """See the port."""
+        self._lanes |= lanes
+        known = [(name, self._facts[name]) for name in sorted(lanes.keys() & self._facts.keys())]
+        at_ms = time.time_ns() // 1_000_000
+        self._tell([Report(kind=ReportKind.NODE, at_ms=at_ms, node=name, facts=facts) for name, facts in known])
 
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port. Never raises for what happens to Ray: that comes as RUNTIME_DOWN and RUNTIME_UP."""
@@ -150,8 +162,16 @@ class RayExecutor:
 
     def _tell(self, reports: Sequence[Report]) -> None:
         with self._news:
-            self._reports.extend(reports)
+            self._reports.extend(map(self._in_its_lane, reports))
             self._news.notify_all()
+
+    def _in_its_lane(self, report: Report) -> Report:
+        """The report of a node, with the lane it was moved to."""
+        if report.facts is None:
+            return report
+        facts = replace(report.facts, lane=self._lanes.get(report.node, report.facts.lane))
+        self._facts[report.node] = facts
+        return replace(report, facts=facts)
 
     def _supervise(self) -> None:
         failures = 0

@@ -28,9 +28,11 @@ from scheduler.model.event import (
     Event,
     LeaseGranted,
     LeaseStopping,
+    NodeSeen,
     UsageSealed,
 )
 from scheduler.model.lease import AttemptState
+from scheduler.model.node import Lane
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 from scheduler.model.plan import Start, Stop
 from scheduler.model.policy import Policy
@@ -70,6 +72,8 @@ class Batch:
     """What ``start`` expands to."""
     stop: dict[str, str] = field(default_factory=dict)
     """Lease id → reason."""
+    move: dict[str, Lane] = field(default_factory=dict)
+    """Node → the lane it is to serve."""
 
 
 class Cycle:
@@ -235,6 +239,8 @@ class Cycle:
             if report.kind in (ReportKind.RUNTIME_UP, ReportKind.RUNTIME_DOWN):
                 self._stale_plan = True
                 log.info(report.kind.value, message=report.message)
+            if report.kind is ReportKind.RUNTIME_UP:  # it may not have heard, or have forgotten
+                batch.move |= {n.name: n.moving_to for n in self._engine.nodes() if n.moving_to is not None}
         self.metrics.count_reports(heard)
         if not self._unheard:  # else somebody may have spoken already of what seems silent
             for reaction in self.observer.overdue(self._engine, batch.now_ms):
@@ -294,6 +300,8 @@ class Cycle:
                 batch.start.append(event.lease.id)
             elif isinstance(event, LeaseStopping):
                 batch.stop[event.lease_id] = event.reason
+            elif isinstance(event, NodeSeen) and event.node.moving_to is not None:
+                batch.move[event.node.name] = event.node.moving_to
         # A full plan may have more to give; a wait for an instant ends without an event.
         self._wake_ms = plan.wake_ms
         starts = sum(isinstance(a, Start) for a in plan.actions)
@@ -349,6 +357,8 @@ class Cycle:
 
     def _tell(self, batch: Batch) -> None:
         try:
+            if batch.move:
+                self._executor.move(batch.move)
             if batch.orders:
                 self._executor.start(batch.orders)
                 self.metrics.starts.inc(len({o.lease_id for o in batch.orders}))

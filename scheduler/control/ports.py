@@ -13,7 +13,7 @@ from scheduler.model.feed import OutboxRow
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.money import LedgerHead, Posted, StoredTxn, Txn
-from scheduler.model.node import Device
+from scheduler.model.node import Device, Lane
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from scheduler.model.sample import Sample
 from scheduler.model.snapshot import Changes, Snapshot
@@ -37,6 +37,13 @@ class Executor(Protocol):
 
     def stop(self, lease_ids: Sequence[str], reason: str) -> None:
         """SIGTERM, grace, SIGKILL. Unknown or finished leases are ignored. Ends appear as FINISHED reports."""
+        ...
+
+    def move(self, lanes: Mapping[str, Lane]) -> None:
+        """Let these nodes, on which nothing runs, serve another lane. Returns at once; repeating is harmless.
+
+        It is done when a node's NODE report says so.
+        """
         ...
 
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:

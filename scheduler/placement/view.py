@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.lease import Allocation
-from scheduler.model.node import Device, DeviceKind, Health, Node, NodeState
+from scheduler.model.node import Device, DeviceKind, Health, Lane, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 
 
@@ -77,7 +77,7 @@ def device_millis(allocation: Allocation) -> tuple[tuple[str, int], ...]:
 def healed(node: Node) -> Node:
     """``node`` as if nobody had cordoned, lost or quarantined anything, and it could serve either lane."""
     devices = tuple(replace(d, health=Health.OK) if d.health is not Health.OK else d for d in node.devices)
-    return replace(node, state=NodeState.READY, devices=devices)
+    return replace(node, state=NodeState.READY, devices=devices, lane=Lane.ANY)
 
 
 def totals(nodes: Iterable[Node]) -> tuple[int, int, int, int]:

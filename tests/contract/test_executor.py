@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
+from scheduler.model.node import Lane
 from scheduler.model.order import LeaseOrder, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.farm import NODES, Reader, gang, lease, task
@@ -133,6 +134,16 @@ def test_a_task_is_reported_started_and_then_finished(reader):
     assert started.attempt_id == end.attempt_id == order.tasks[0].attempt_id
     assert started.at_ms <= end.at_ms
     assert started.cursor != end.cursor != ""
+
+
+def test_a_moved_node_says_its_new_lane(site, own):
+    if isinstance(site, DialledSite):
+        pytest.skip("its nodes are pods, which are of the lane they were made for")
+    (reader,) = own
+    for lane in (Lane.JOB, Lane.ANY):
+        for _ in range(2):  # as after a repetition
+            reader.executor.move({"alpha": lane})
+        reader.until(lambda r, lane=lane: r.kind is ReportKind.NODE and r.node == "alpha" and r.facts.lane is lane)
 
 
 def test_a_failing_task_is_reported_with_its_exit_code(reader):

@@ -7,12 +7,12 @@ service's connection to it. ``tests/contract/test_executor.py`` holds it to the 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Node
+from scheduler.model.node import Lane, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind, TaskOrder
 from workers.environment import of_attempt
 from workers.gang import STOP_REASON, Gang, Outcome, split
@@ -256,6 +256,12 @@ class FakeExecutor:
         self._mail.clear()
         self._woken = False
         return reports
+
+    def move(self, lanes: Mapping[str, Lane]) -> None:
+        for name in sorted(lanes.keys() & self.farm.nodes.keys()):
+            self.farm.nodes[name] = replace(self.farm.nodes[name], lane=lanes[name])
+            self._nodes.discard(name)  # it is told again
+        self._look_at_nodes()
 
     def acknowledge(self, cursors: Sequence[str]) -> None:
         for cursor in cursors:

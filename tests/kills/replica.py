@@ -45,6 +45,9 @@ class Remote:
     def stop(self, lease_ids, reason):
         self._send({"stop": list(lease_ids), "reason": reason})
 
+    def move(self, lanes):
+        """The yard has no lanes."""
+
     def acknowledge(self, cursors):
         self._send({"acknowledge": list(cursors)})
 

@@ -102,18 +102,19 @@ def rooms_now(park: Park) -> list[Room]:
 
 def without_illness(node: Node) -> Node:
     devices = tuple(replace(d, health=Health.OK) for d in node.devices)
-    return replace(node, state=NodeState.READY, devices=devices)
+    return replace(node, state=NodeState.READY, devices=devices, lane=Lane.ANY)  # it may move to another one
 
 
-def expected_kind(park: Park, step: Step, tenant: str) -> ReasonKind:
+def expected_kinds(park: Park, step: Step, tenant: str) -> set[ReasonKind]:
     nodes = list(park.engine.nodes())
     if not can_place([Room(without_illness(node)) for node in nodes], step, tenant, step.ranks):
-        return ReasonKind.NEVER_FITS
+        return {ReasonKind.NEVER_FITS}
     if not can_place([Room(node) for node in nodes], step, tenant, step.ranks):
-        return ReasonKind.HEALTH
+        others = any(node.lane not in (Lane.ANY, Lane(step.lane)) for node in nodes)
+        return {ReasonKind.HEALTH, *([ReasonKind.CAPACITY] if others else [])}
     if not can_place(rooms_now(park), step, tenant, step.ranks):
-        return ReasonKind.CAPACITY
-    return ReasonKind.ORDER
+        return {ReasonKind.CAPACITY}
+    return {ReasonKind.ORDER}
 
 
 def random_node(rng: random.Random, name: str) -> Node:
@@ -178,11 +179,14 @@ def test_each_wait_tells_the_truth_about_never_health_capacity_and_order(seed):
         park.submit(a_job(probe, random_step(rng), tenant=rng.choice(TENANTS)))
     for wait in park.plan().waits:
         job = park.job(wait.job_id).job
-        wanted = expected_kind(park, job.steps[0], job.tenant)
+        wanted = expected_kinds(park, job.steps[0], job.tenant)
         kinds = {reason.kind for reason in wait.reasons}
-        if wanted is ReasonKind.ORDER and kinds == {ReasonKind.RESERVATION}:
+        if wanted == {ReasonKind.ORDER} and kinds == {ReasonKind.RESERVATION}:
             continue  # it is free, but kept for someone ahead: tests/property/test_promises.py looks into that
-        assert kinds == {wanted}, (wait, job)
+        assert kinds
+        assert kinds <= wanted, (wait, job)
+        if any(reason.resource == "lane" for reason in wait.reasons):
+            assert {reason.kind for reason in wait.reasons if reason.resource == "lane"} == {ReasonKind.CAPACITY}
 
 
 @settings(max_examples=150, deadline=None)

@@ -192,7 +192,7 @@ def test_an_idle_node_moves_to_the_lane_where_work_waits_and_a_busy_one_drains()
     park.submit(a_job(2, a_known(ranks=2, cards=4, seconds=3_600, lane="job")))
     told = lines(park.cycle())
     assert told[0].startswith("reserve j2.work on p0 p1 at ")
-    assert told[1] == "wait #1 j2.work x1 never_fits:lane"
+    assert told[1] == "wait #1 j2.work x1 capacity:lane capacity:lane"
     park.submit(a_job(3, a_known(cards=1, seconds=10_000)))
     assert [line for line in lines(park.cycle()) if line.startswith("start")] == []
     attempt = park.open_attempts()[0]

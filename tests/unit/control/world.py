@@ -69,6 +69,7 @@ class Workers:
         self.known = {}
         self.ran = []
         self.stopped = []
+        self.moves = []
         self.deaf = False
         self.mail = deque()
         self.woken = threading.Event()
@@ -97,6 +98,9 @@ class Workers:
             self.woken.wait(timeout_ms / 1000)
         self.woken.clear()
         return tuple(self.mail.popleft() for _ in range(len(self.mail)))
+
+    def move(self, lanes):
+        self.moves.append(dict(lanes))
 
     def acknowledge(self, cursors):
         for cursor in cursors:

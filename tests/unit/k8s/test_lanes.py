@@ -12,6 +12,7 @@ from k8s.lanes import (
     Lose,
     MakeCluster,
     MakeJob,
+    Relabel,
     Release,
     SetGroups,
     Unsuspend,
@@ -22,7 +23,7 @@ from k8s.pods import Cluster
 from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
-from scheduler.model.node import Device, Health, Node
+from scheduler.model.node import Device, Health, Lane, Node
 
 GPU = "nvidia.com/gpu"
 SITE = Site(namespace="park", gateway="g:1", images={"default": "image"}, warm_ms=100, cluster_idle_ms=1_000)
@@ -104,6 +105,12 @@ def groups_of(actions):
 
 
 # ── the pool ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_node_is_labelled_with_the_lane_it_is_to_serve_while_it_is_there_and_says_another():
+    nodes = {"n1": replace(node(), lane=Lane.POOL), "n2": replace(node("n2"), lane=Lane.JOB)}
+    moves = {"n1": Lane.JOB, "n2": Lane.JOB, "gone": Lane.JOB}
+    assert decide(World(site=SITE, now_ms=0, nodes=nodes, moves=moves)) == (Relabel(node="n1", lane=Lane.JOB),)
 
 
 def test_a_lease_without_its_cluster_gets_one():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from k8s.names import LEASE
+from k8s.names import LANE, LEASE
 from scheduler import lanes, wiring
 from scheduler.control import arguments
 from scheduler.control.bootstrap import read_config
@@ -32,12 +32,13 @@ TRAIN = (
 
 
 class Installation:
-    """A service on a park of two nodes with two H100 each."""
+    """A service on a park of two nodes of the pool lane with two H100 each."""
 
     def __init__(self, folder):
         nodes = [paper_node(name, cpu="64", memory="64Gi", cards=2) for name in ("alpha", "beta")]
         for node in nodes:
             node["metadata"]["labels"] |= {key: value for key, value in H100.items() if "count" not in key}
+            node["metadata"]["labels"][LANE] = "pool"
         site = replace(SITE, warm_ms=1, cluster_idle_ms=1)
         self.kube = KubeSite(folder, site=site, nodes=nodes)
         self.home = Home.of(str(folder / "home"))
@@ -90,9 +91,11 @@ def test_jobs_of_both_lanes_run_and_are_billed_and_the_rights_are_the_least(park
         job = park.run(text)
         assert job["state"] == "succeeded", job
         assert {r["bucket"] for r in park.get(f"/usage?job={job['id']}")["records"]} <= {"starting", "held_charged"}
+    double = park.kube.park.double
+    lanes_now = {n["metadata"]["name"]: n["metadata"]["labels"].get(LANE) for n in double.objects("nodes")}
+    assert (lanes_now["alpha"], lanes_now["beta"]) == ("job", "job"), "the training moved both"
     leases = park.get("/leases")["leases"]
     assert all(one["closed_ms"] for one in leases)
-    double = park.kube.park.double
     park.until(lambda: not double.objects("rayjobs"))
     park.until(lambda: not double.objects("rayclusters"))
     seen = [s for s in double.seen if s.resource and not s.resource.startswith("/")]
