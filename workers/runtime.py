@@ -105,8 +105,9 @@ class RayExecutor:
 
     def move(self, lanes: Mapping[str, Lane]) -> None:
         """See the port."""
-        self._lanes |= lanes
-        known = [(name, self._facts[name]) for name in sorted(lanes.keys() & self._facts.keys())]
+        with self._news:  # the bridge's reader writes these, too
+            self._lanes |= lanes
+            known = [(name, self._facts[name]) for name in sorted(lanes) if name in self._facts]
         at_ms = time.time_ns() // 1_000_000
         self._tell([Report(kind=ReportKind.NODE, at_ms=at_ms, node=name, facts=facts) for name, facts in known])
 
