@@ -14,7 +14,7 @@ from scheduler.engine import Engine
 from scheduler.ledger import conservation
 from scheduler.model import codec
 from scheduler.model.event import Event, NodeLost, NodeSeen, UsageSealed
-from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord, number_of
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.usage import Bucket, UsageRecord
 
@@ -138,7 +138,7 @@ def _all_usage(store: Recorded) -> Iterator[UsageRecord]:
 
 
 def _by_number(records: Iterable[LeaseRecord]) -> list[LeaseRecord]:
-    return sorted(records, key=lambda r: int(r.lease.id[1:]))
+    return sorted(records, key=lambda r: number_of(r.lease.id))
 
 
 def _by_id(records: Iterable[AttemptRecord]) -> list[AttemptRecord]:

@@ -24,7 +24,7 @@ from scheduler.engine import Engine
 from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
 from scheduler.model.job import Job, JobRecord, JobState
-from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, parse_attempt_id
+from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, number_of, parse_attempt_id
 from scheduler.model.order import LogChunk
 
 LATEST_ATTEMPTS = 20
@@ -136,7 +136,7 @@ class Service:
             raise InvalidInput([unknown("state", "job state", state, (s.value for s in JobState))])
         with self._cycle.state() as engine:
             found = [r for r in engine.jobs() if caller.sees(r.job.tenant) and state in ("", r.state.value)]
-        found.sort(key=lambda r: int(r.job.id[1:]), reverse=True)
+        found.sort(key=lambda r: number_of(r.job.id), reverse=True)
         running = views.running_progress(self._cycle.observer.progress)
         return [views.job(r, running) for r in found[: max(0, min(limit, MOST_JOBS))]]
 
@@ -278,7 +278,7 @@ class Service:
     def _nodes_of(self, job_id: str, lease_ids: set[str]) -> dict[str, tuple[str, ...]]:
         """Node of each rank of each of these leases of one job."""
         nodes: dict[str, tuple[str, ...]] = {}
-        numbers = sorted(int(lease_id[1:]) for lease_id in lease_ids)
+        numbers = sorted(number_of(lease_id) for lease_id in lease_ids)
         after = numbers[0] - 1 if numbers else 0
         while numbers and after < numbers[-1]:
             page = self._history.leases(job_id=job_id, after=f"l{after}", limit=numbers[-1] - after)
@@ -286,7 +286,7 @@ class Service:
                 break
             mine = [r.lease for r in page if r.lease.id in lease_ids]
             nodes.update({lease.id: tuple(a.node for a in lease.allocations) for lease in mine})
-            after = int(page[-1].lease.id[1:])
+            after = number_of(page[-1].lease.id)
         return nodes
 
     def _pick_attempt(self, record: JobRecord, task: str, number: int) -> AttemptRecord:

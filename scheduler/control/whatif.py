@@ -16,6 +16,7 @@ from scheduler.model import codec
 from scheduler.model.errors import InvalidInput, Problem, unknown
 from scheduler.model.event import EngineStarted, Event, NodeLost, NodeSeen
 from scheduler.model.job import JobState
+from scheduler.model.lease import number_of
 from scheduler.model.node import Node, NodeState
 from scheduler.model.policy import Policy
 from scheduler.model.snapshot import Snapshot
@@ -256,7 +257,7 @@ def _moved(before: Run, after: Run) -> list[dict[str, Any]]:
     """Jobs whose end changes most, largest change first."""
     then = {job.id: job for job in after.jobs}
     moved = [(job, then[job.id]) for job in before.jobs if job.id in then and _differs(job, then[job.id])]
-    moved.sort(key=lambda pair: (-abs(pair[1].finished_ms - pair[0].finished_ms), int(pair[0].id[1:])))
+    moved.sort(key=lambda pair: (-abs(pair[1].finished_ms - pair[0].finished_ms), number_of(pair[0].id)))
     return [
         {
             "job_id": a.id,

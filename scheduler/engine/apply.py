@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from scheduler.engine.state import State, number_of
+from scheduler.engine.state import State
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import (
     AttemptFinished,
@@ -35,7 +35,7 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
-from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
+from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import device_millis

@@ -9,8 +9,9 @@ from typing import overload
 
 from scheduler.engine.ends import CAREFUL_PERMILLE
 from scheduler.engine.queued import Queued
-from scheduler.engine.state import State, number_of
+from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
+from scheduler.model.lease import number_of
 from scheduler.model.plan import Reason, ReasonKind, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Amounts

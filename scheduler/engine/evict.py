@@ -8,9 +8,9 @@ from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.leave import Leavers
-from scheduler.engine.state import State, number_of
+from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
-from scheduler.model.lease import Allocation, LeaseRecord
+from scheduler.model.lease import Allocation, LeaseRecord, number_of
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
 from scheduler.model.queue import Amounts

@@ -12,9 +12,9 @@ from itertools import chain
 
 from scheduler.engine.candidates import Candidate, sort_steps
 from scheduler.engine.ends import estimate_of
-from scheduler.engine.state import State, number_of
+from scheduler.engine.state import State
 from scheduler.model.job import JobRecord, Resources
-from scheduler.model.lease import Allocation, LeaseRecord
+from scheduler.model.lease import Allocation, LeaseRecord, number_of
 from scheduler.model.policy import Policy
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.fit import capacity, fraction_room, free_whole, suitable

@@ -14,11 +14,11 @@ from scheduler.engine.evict import kind_of
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
-from scheduler.engine.state import State, number_of
+from scheduler.engine.state import State
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
 from scheduler.model.job import JobRecord
-from scheduler.model.lease import Lease
+from scheduler.model.lease import Lease, number_of
 from scheduler.model.plan import Action, Keep, Plan, Preempt, ReasonKind, Start, Stop, Wait
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Amounts, Queue

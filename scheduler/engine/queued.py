@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scheduler.model.job import JobRecord, Step
+from scheduler.model.lease import number_of
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.model.policy import Sort
 from scheduler.queueing.lifecycle import find_step
@@ -41,7 +42,7 @@ class Queued:
         )
         return cls(
             record=record,
-            number=int(job.id[1:]),
+            number=number_of(job.id),
             steps=steps,
             is_conditional=record.held or bool(job.after or job.band),
             is_special=record.is_next or job.slot is not None,

@@ -12,10 +12,9 @@ from dataclasses import replace
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.guard import Promise
-from scheduler.engine.state import number_of
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Slot, Step
-from scheduler.model.lease import Allocation
+from scheduler.model.lease import Allocation, number_of
 from scheduler.placement.fit import Demand, capacity, demand_of
 from scheduler.placement.view import NodeView, leasable
 from scheduler.queueing.calendar import FOREVER_MS

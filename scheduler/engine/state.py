@@ -13,7 +13,7 @@ from typing import TypeVar
 from scheduler.engine.queued import Queued
 from scheduler.engine.touched import Touched, attempts_in_order, by_name, jobs_in_order, leases_in_order
 from scheduler.model.job import Job, JobRecord
-from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord
+from scheduler.model.lease import Allocation, AttemptRecord, Lease, LeaseRecord, number_of
 from scheduler.model.node import Health, Node
 from scheduler.model.queue import Amounts, Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
@@ -27,15 +27,6 @@ from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of, minus, plus, times
 from scheduler.queueing.quota import Share
 from scheduler.queueing.usage import add
-
-
-def number_of(key: str) -> int:
-    """``17`` of ``j17`` and ``l17``. Raises ValueError on anything else."""
-    digits = key[1:]
-    if key[:1] not in ("j", "l") or not (digits.isascii() and digits.isdigit()):
-        raise ValueError(f"not a job or lease id: {key!r}")
-    return int(digits)
-
 
 BLOCK, BLOCKS_JOBS = 64, 1_024
 """Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""

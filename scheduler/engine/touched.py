@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from scheduler.model.job import JobRecord
-from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord, number_of
 from scheduler.model.node import Node
 from scheduler.model.queue import Queue, QueueUse, Reservation, Tenant
 
@@ -35,14 +35,14 @@ def by_name(records: Iterable[N]) -> tuple[N, ...]:
 
 def jobs_in_order(jobs: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
     """In order of submission."""
-    return tuple(sorted(jobs, key=lambda record: int(record.job.id[1:])))
+    return tuple(sorted(jobs, key=lambda record: number_of(record.job.id)))
 
 
 def leases_in_order(leases: Iterable[LeaseRecord]) -> tuple[LeaseRecord, ...]:
     """In order of granting."""
-    return tuple(sorted(leases, key=lambda record: int(record.lease.id[1:])))
+    return tuple(sorted(leases, key=lambda record: number_of(record.lease.id)))
 
 
 def attempts_in_order(attempts: Iterable[AttemptRecord]) -> tuple[AttemptRecord, ...]:
     """By lease, in the order they run."""
-    return tuple(sorted(attempts, key=lambda a: (int(a.lease_id[1:]), a.step, a.index, a.number)))
+    return tuple(sorted(attempts, key=lambda a: (number_of(a.lease_id), a.step, a.index, a.number)))

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from scheduler.engine.state import State, number_of
+from scheduler.engine.state import State
 from scheduler.engine.trials import Trials
 from scheduler.model.job import JobRecord, Resources, Together
+from scheduler.model.lease import number_of
 from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Change, ChangeKind
 from scheduler.model.policy import Policy

@@ -132,6 +132,14 @@ def attempt_id(job_id: str, step: str, index: int, number: int) -> str:
     return f"{job_id}.{step}.{index}.a{number}"
 
 
+def number_of(key: str) -> int:
+    """``17`` of ``j17`` and ``l17``. Raises ValueError on anything else."""
+    digits = key[1:]
+    if key[:1] not in ("j", "l") or not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"not a job or lease id: {key!r}")
+    return int(digits)
+
+
 def parse_attempt_id(text: str) -> tuple[str, str, int, int]:
     """Inverse of :func:`attempt_id`. Raises ValueError on anything else."""
     job_id, step, index, number = text.split(".")
