@@ -35,7 +35,7 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
-from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, number_of, parse_attempt_id
+from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import device_millis
@@ -174,6 +174,8 @@ def _lease_stopping(state: State, event: LeaseStopping) -> None:
     after = lifecycle.lease_stopping(record, event)
     if after is not record:
         state.put_lease(after)
+        if event.place is not None:
+            _put_changed(state, lifecycle.moved(state.jobs[record.lease.job_id], record.lease.step, event.place))
         other = state.active.get(event.for_job)
         if other is not None and not other.is_next:
             state.put_job(replace(other, is_next=True))
@@ -216,12 +218,15 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     at_ms = max(event.at_ms, record.lease.granted_ms, attempt.started_ms)
     after = lifecycle.attempt_finished(attempt, event, at_ms)
     first = record.lease.attempts[0] == attempt.id
-    models = state.models_of(record.lease) if after.checkpoint_ms else frozenset[str]()
-    ranks, by_park = len(record.lease.allocations), not record.stop_charged
-    job = lifecycle.work_kept(state.jobs[attempt.job_id], after, ranks, models, by_park=by_park)
+    succeeded = after.state is AttemptState.SUCCEEDED
+    models = state.models_of(record.lease) if after.checkpoint_ms or succeeded else frozenset[str]()
+    ranks, by_park, job = len(record.lease.allocations), not record.stop_charged, state.jobs[attempt.job_id]
+    run_ms = lifecycle.whole_run_ms(job, after, ranks, models) if succeeded else 0
+    job = lifecycle.work_kept(job, after, ranks, models, by_park=by_park)
     attempts = [after if other is attempt else other for other in state.attempts_of(record.lease)]
     closed = lifecycle.lease_after(record, attempts)
-    job = lifecycle.task_finished(job, after, first_in_lease=first, served_ms=lifecycle.service_ms(closed))
+    served_ms = lifecycle.service_ms(closed)
+    job = lifecycle.task_finished(job, after, first_in_lease=first, run_ms=run_ms, served_ms=served_ms)
     state.put_attempt(after)
     state.put_job(job)
     if closed is not record:
