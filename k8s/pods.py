@@ -37,11 +37,20 @@ class Cluster:
     tenant: str
     lane: str
     image: str
+    mark: str = ""
+    """Which of the objects that bore this name, one after the other: what belongs to an earlier one, and is yet to be
+    collected or comes late, must not be taken for what belongs to this one.
+    """
 
     @property
     def secret(self) -> str:
         """Name of the Secret with its tokens."""
-        return f"{self.name}-tokens"
+        return "-".join(filter(None, (f"{self.name}-tokens", self.mark)))
+
+    @property
+    def policy(self) -> str:
+        """Name of its NetworkPolicy."""
+        return "-".join(filter(None, (self.name, self.mark)))
 
 
 def labels(site: Site, cluster: Cluster) -> dict[str, str]:

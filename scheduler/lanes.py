@@ -60,7 +60,7 @@ class Lanes:
             gateway = Gateway(epoch=epoch, tell=self.executor.hear, admit=self._admit, port=config.port, tls=context)
         except OSError as error:
             raise InvalidInput([Problem("kubernetes.gateway", f"port {config.port} cannot be had: {error}")]) from None
-        self.executor.open(gateway)
+        self.executor.open(gateway, epoch)
 
     def _may_write(self) -> bool:
         try:
