@@ -222,7 +222,7 @@ class Desk:
                 self._labelled.add(node)
                 if self.moves.get(node) is lane:
                     del self.moves[node]  # whoever labels it otherwise from now on means it
-            case (MakeJob(lease=lease) | Unsuspend(seen=JobSeen(lease=lease))) if done.objects:
+            case MakeJob(lease=lease) | Unsuspend(seen=JobSeen(lease=lease)) if done.objects:
                 self.book.made(lease)
             case Assign(lease=lease, rank=rank, pod=pod) if done.objects:
                 self.book.place(lease, rank, pod.uid)

@@ -170,8 +170,8 @@ class Writer:
 
     def _unsuspend(self, action: Unsuspend, entry: Entry | None) -> Done:
         seen = action.seen
-        if entry is None or not entry.orders:
-            return Done()  # found on the way, and nobody has ordered it: it waits for that
+        if entry is None or not entry.orders:  # found on the way, and nobody has ordered it: it waits for that
+            return self._patch(RAY_JOBS, seen, {}) if seen.epoch != self.epoch else Done()
         cluster = replace(entry.held.cluster, mark=seen.mark)
         self._equip(_owner(seen), RAY_JOBS, cluster, entry.orders[0].tasks[0].token)
         return self._patch(RAY_JOBS, seen, {"spec": {"suspend": False}})
