@@ -67,8 +67,8 @@ def test_the_subject_is_kept_with_what_it_did(service, issuer):
     assert [(one["by"], one["method"], one["path"]) for one in logs if one["event"] == "asked"] == [
         ("oidc:bob@studio-a", "POST", f"/v1/jobs/{job}/cancel")
     ]
-    (fact,) = [e for e in service.store.journal_tail(50) if isinstance(e.event, JobCancelled)]
-    assert fact.event.by == "studio-a (oidc:bob@studio-a)"
+    (fact,) = [event for _, event in service.store.journal_tail(50) if isinstance(event, JobCancelled)]
+    assert fact.by == "studio-a (oidc:bob@studio-a)"
 
 
 # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
