@@ -21,6 +21,8 @@ OBJECT_STORE_BYTES = "80000000"
 GCS_PORT, RAYLET_PORT = 6379, 6380
 USER = 10_001
 CA_PATH, TOKEN_PATH = "/etc/shisuan-gateway", "/etc/shisuan-token"
+SUBMITTER = "ray-job-submitter"
+"""KubeRay fills in command and variables of the container of this name."""
 OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
 """Annotation: KubeRay gives its command in a variable and leaves ours: its own way to label Ray nodes knows no pods."""
 POD_LABEL = "shisuan-node"
@@ -90,8 +92,10 @@ def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
         "resources": _amounts(100, 512, 1_024),
         **_locked_down(site, has_token=True),
     }
+    submitter: Body = {"name": SUBMITTER, "image": cluster.image, "env": [_void()], **_locked_down(site)}
+    others = [beside] if has_bridge else [submitter] if site.own_submitter else []
     spec = {
-        **_pod(site, [ray, beside] if has_bridge else [ray], _token(cluster)),
+        **_pod(site, [ray, *others], _token(cluster)),
         "restartPolicy": "Always" if has_bridge else "Never",  # KubeRay's SidecarMode wants the latter
         # Ray's driver finds its raylet among the processes that it sees: the bridge needs those of the other container.
         **({"shareProcessNamespace": True} if has_bridge else {}),

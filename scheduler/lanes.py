@@ -120,6 +120,7 @@ def site_of(config: KubernetesConfig) -> Site:
         priority_class=config.priority_class,
         volumes=tuple(Volume(claim=v.claim, path=v.path, read_only=v.read_only) for v in config.volumes),
         network_policy=config.network_policy,
+        own_submitter=config.own_submitter,
         egress=tuple(config.egress),
         gateway_ca=config.tls.ca_config_map if config.tls is not None else "",
     )

@@ -14,7 +14,7 @@ import psutil
 
 from scheduler.cli.exits import CliError, Exit
 
-TOKEN_COMMAND = "SHISUAN_TOKEN_COMMAND"
+COMMAND = "SHISUAN_TOKEN_COMMAND"
 TOKEN_S = 300
 """It may wait for somebody to sign in."""
 
@@ -35,14 +35,14 @@ def token_of(command: str) -> str:
     try:
         done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, text=True, timeout=TOKEN_S, check=True)
     except subprocess.CalledProcessError as error:
-        raise CliError(f"{TOKEN_COMMAND} ended with code {error.returncode}: {command}") from None
+        raise CliError(f"{COMMAND} ended with code {error.returncode}: {command}") from None
     except subprocess.TimeoutExpired:
-        raise CliError(f"{TOKEN_COMMAND} did not end within {TOKEN_S} s: {command}") from None
+        raise CliError(f"{COMMAND} did not end within {TOKEN_S} s: {command}") from None
     except (OSError, ValueError) as error:
-        raise CliError(f"{TOKEN_COMMAND} cannot be run: {error}") from None
+        raise CliError(f"{COMMAND} cannot be run: {error}") from None
     token = done.stdout.strip()
     if not token or not token.isascii() or len(token.split()) != 1:
-        raise CliError(f"{TOKEN_COMMAND} must print a token and nothing else: {command}")
+        raise CliError(f"{COMMAND} must print a token and nothing else: {command}")
     return token
 
 
@@ -91,7 +91,7 @@ def read_key(home: Path) -> str:
     """
     if key := os.environ.get("SHISUAN_KEY"):
         return key.strip()
-    if command := os.environ.get(TOKEN_COMMAND):
+    if command := os.environ.get(COMMAND):
         return token_of(command)
     try:
         return (home / "key").read_text("utf-8").strip()

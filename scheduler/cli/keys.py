@@ -18,7 +18,7 @@ app.add_typer(
 
 
 @verb("create", to=keys, example="shisuan keys create --tenant studio-a --days 90")
-def create(
+def create(  # noqa: PLR0917 (each is an option)
     ctx: typer.Context,
     tenant: Annotated[str, typer.Option(help="Whose key.")],
     operator: Annotated[
