@@ -141,7 +141,13 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self._answer("")
+        if self.path.startswith("/authorize?"):
+            self.send_response(302)
+            self.send_header("Location", self.server.issuer.sign_in(self.path))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self._answer("")
 
     def do_POST(self):
         self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
