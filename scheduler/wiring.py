@@ -120,10 +120,9 @@ def build(
     gc.freeze()
     if lead is not None:
         lead(epoch)
-    thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
-    thread.start()
-    view = delivery.view if delivery else None
-    operations = Operations(cycle, store, home, version=version(), feed=view, issuer=people.issuer)
+    (thread := threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)).start()
+    feed_view = delivery and delivery.view
+    operations = Operations(cycle, store, home, version=version(), feed=feed_view, issuer=people.issuer)
     money = Money(cycle, keeper, store)
     try:
         bootstrap.apply(settings, config, cycle, operations, store, home, money)
@@ -145,8 +144,8 @@ def build(
         reservations=Reservations(cycle),
         defragmentation=Defragmentation(cycle),
     )
-    faces = (pages.router(doors, people),)
-    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
+    page = pages.router(doors, people)
+    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=[page]), cycle, thread
 
 
 def spare_collector() -> None:

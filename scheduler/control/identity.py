@@ -29,9 +29,9 @@ SUBJECT = 200
 class Refused(Unauthorized):
     """A token or a sign-in that is not accepted, said in both languages."""
 
-    def __init__(self, en: str, zh: str) -> None:
-        self.en, self.zh = en, zh
-        super().__init__(f"{en}（{zh}）")
+    def __init__(self, en: str, zh: str = "") -> None:
+        self.en, self.zh = en, zh or en
+        super().__init__(f"{en}（{zh}）" if zh else en)
 
     def said(self, language: str) -> str:
         """In one language."""

@@ -85,7 +85,7 @@ def test_keys_of_before_there_was_a_third_role_stay(store_url):
     with database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0003")
-        row = "'k1', 'default', 'operator', 'abc', '', 1, 2, 3"
+        row = "'k1', 'default', 'operator', 'abc', '\"\"', 1, 2, 3"
         connection.execute(sa.text(f"INSERT INTO api_keys VALUES ({row})"))
     database.close()
     store = open_store(store_url)
