@@ -119,14 +119,18 @@ class AttemptLogs:
         with self._cycle.state() as engine:
             tenant = engine.tenant(job.tenant)
         roots = tenant.storage_roots if tenant is not None else ()
+        problem: Exception | None = None
         for root in roots:
             uri = log_name(kept_log(root, job, attempt.id), rank)
             try:
                 found = self._kept.read(uri, roots, offset, MOST_LOG_BYTES, is_over=is_over)
-            except OSError as error:
-                raise StorageError(f"the log {uri} cannot be read here: {error.strerror or error}") from error
+            except (StorageError, OSError) as error:
+                problem = problem or StorageError(f"the log {uri} cannot be read here: {error}")
+                continue
             if found is not None:
                 return found
+        if problem is not None:
+            raise problem
         return None
 
     def _pick_attempt(self, record: JobRecord, task: str, number: int) -> AttemptRecord:

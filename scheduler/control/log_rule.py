@@ -51,15 +51,18 @@ class LogRule:
         """An order's ``kept_log``: in the root that takes the outputs, else in the tenant's first. Empty: nowhere."""
         if not self.in_storage or not roots:
             return ""
-        wanted = output_dir.removeprefix("file://")
-        holding = [root for root in roots if _is_in(wanted, root.removeprefix("file://").rstrip("/"))]
-        return kept_log(max(holding, key=len, default=roots[0]), job, attempt)
+        holding = [root for root in roots if _is_in(_bare(output_dir), _bare(root))]
+        return kept_log(max(holding, key=lambda root: len(_bare(root)), default=roots[0]), job, attempt)
 
 
 def kept_log(root: str, job: Job, attempt: str) -> str:
     """URI of an attempt's log in this root, without its end."""
     _, step, index, number = attempt.split(".")
     return f"{job_logs(root, job.id, job.submitted_ms)}/{step}/{index}.{number}"
+
+
+def _bare(uri: str) -> str:
+    return uri.removeprefix("file://").rstrip("/")
 
 
 def _is_in(path: str, root: str) -> bool:
