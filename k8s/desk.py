@@ -5,19 +5,20 @@ it. No I/O but through the lines; whoever calls holds the executor's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from k8s.api import Object
 from k8s.book import Book, Entry
 from k8s.errors import KubernetesError, Malformed
 from k8s.failures import Failures, key
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide
+from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide, hint
 from k8s.resource import PODS, Resource
 from k8s.site import Site
 from k8s.views import Views
 from k8s.writes import Done
 from scheduler.model.node import Lane, Node
-from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
+from scheduler.model.order import GANG_INCOMPLETE, LeaseOrder, LogChunk, Report, ReportKind
 
 UNHEARD_MS = 60_000
 """A stopped lease of an earlier service that no agent names by then goes with its pods."""
@@ -113,11 +114,18 @@ class Desk:
             self._early.append((cluster, reports))
             return
         for report in reports:
-            told, nodes, lost = self.book.hear(cluster, report)
+            told, nodes, lost = self.book.hear(cluster, self._hinted(report))
             self._tell(told)
             self.speak |= nodes
             if lost:
                 self._condemned |= {p.uid for p in self.views.pods.values() if (p.cluster, p.name) == (cluster, lost)}
+
+    def _hinted(self, report: Report) -> Report:
+        """A bridge knows that pods did not come; why they did not, Kubernetes says."""
+        entry = self.book.entries.get(report.lease_id)
+        if entry is None or not report.message.startswith(GANG_INCOMPLETE):
+            return report
+        return replace(report, message=f"{report.message}{hint(entry.held, self._world())}")
 
     def heard_nodes(self, reports: Sequence[Report]) -> None:
         """The inventory spoke."""
@@ -176,6 +184,7 @@ class Desk:
             idle_ms=self._idle_ms,
             condemned=frozenset(self._condemned),
             unheard_ms=self._unheard_ms,
+            heads=self.views.heads,
             moves=dict(self.moves),
         )
 
@@ -185,7 +194,8 @@ class Desk:
         reason = f"{action.reason}; {why}" if why and not held.is_placed else action.reason
         self._condemned |= set(filter(None, held.pods))
         self.speak |= {shape.node for shape in held.shapes}
-        self._tell(self.book.lose(action.lease, reason, self._now_ms()))
+        end = self.book.refuse if action.is_its_own else self.book.lose
+        self._tell(end(action.lease, reason, self._now_ms()))
 
     def _entry_of(self, action: Action) -> Entry | None:
         match action:

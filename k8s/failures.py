@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from k8s.backoff import Backoff
 from k8s.errors import KubernetesError
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups
+from k8s.lanes import (
+    Action,
+    Assign,
+    DeleteCluster,
+    DeleteJob,
+    Lose,
+    MakeCluster,
+    MakeJob,
+    Relabel,
+    Release,
+    SetGroups,
+    Unsuspend,
+)
 
 
 @dataclass(slots=True)
@@ -59,6 +71,7 @@ def key(action: Action) -> str:
             return f"{kind} {lease}"
         case Relabel(node=node):
             return f"{kind} {node}"
-        case Assign(pod=pod):
+        case Assign(pod=pod) | Release(pod=pod):
             return f"{kind} {pod.name}"
-    return f"{kind} {(action.pod if hasattr(action, 'pod') else action.seen).name}"
+        case DeleteCluster(seen=seen) | DeleteJob(seen=seen) | Unsuspend(seen=seen):
+            return f"{kind} {seen.name}"

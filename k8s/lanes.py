@@ -14,6 +14,7 @@ from k8s.pods import Cluster
 from k8s.seen import COMPLETE_JOB, FAILED_JOB, ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
+from k8s.trouble import Trouble
 from scheduler.model.node import Lane, Node
 
 
@@ -67,6 +68,8 @@ class World:
     """Uids of pods that must go whatever they hold."""
     unheard_ms: Mapping[str, int] = field(default_factory=dict)
     """Since when the bridge of a cluster has been away."""
+    heads: Mapping[str, Trouble] = field(default_factory=dict)
+    """What is wrong with a cluster's head."""
     moves: Mapping[str, Lane] = field(default_factory=dict)
     """Nodes that are to serve another lane."""
 
@@ -149,6 +152,8 @@ class Lose:
 
     lease: str
     reason: str
+    is_its_own: bool = False
+    """Its work is to blame: it failed, and is not begun again without end."""
 
 
 Action = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Lose
@@ -183,9 +188,16 @@ def _taken(world: World) -> set[str]:
 
 def _losses(world: World) -> Iterator[Lose]:
     for lease, held in sorted(world.held.items()):
-        reason = _why_lost(held, world)
-        if reason:
-            yield Lose(lease=lease, reason=reason)
+        own_end = _own_end(held, world)
+        if reason := own_end or _why_lost(held, world):
+            yield Lose(lease=lease, reason=reason, is_its_own=bool(own_end))
+
+
+def _own_end(held: Held, world: World) -> str:
+    """Before all else: what it does to its pod takes its RayJob along."""
+    pods = (world.pods[uid] for uid in held.pods if uid in world.pods and not held.is_told)
+    own = (pod for pod in pods if pod.is_over and pod.trouble is not None and pod.trouble.is_its_own)
+    return next((f"its pod {pod.name} ended: {pod.trouble}" for pod in own), "")
 
 
 def _why_lost(held: Held, world: World) -> str:
@@ -196,7 +208,7 @@ def _why_lost(held: Held, world: World) -> str:
         if job is None or job.is_deleting:
             return "its RayJob was deleted"
         if job.state in FAILED_JOB:
-            return f"its RayJob failed: {job.why or 'no reason was given'}"
+            return f"its RayJob failed: {job.why or 'no reason was given'}{hint(held, world)}"
         if job.state in COMPLETE_JOB:
             return "its RayJob ended before the end of its tasks was heard"
     for uid in filter(None, held.pods):
@@ -204,22 +216,23 @@ def _why_lost(held: Held, world: World) -> str:
         if pod is None:
             return "its pod was deleted"
         if pod.is_over:
-            return f"its pod {pod.name} ended: {pod.why or pod.phase}"
+            return f"its pod {pod.name} ended: {pod.trouble or pod.phase}"
         if uid in world.condemned:
             return f"Ray lost its pod {pod.name}"
     away_ms = world.unheard_ms.get(held.cluster.name)
     if held.is_placed and away_ms is not None and world.now_ms >= away_ms + world.site.bridge_ms:
         return f"nothing was heard from the head of {held.cluster.name} for {world.site.bridge_ms // 1_000} s"
     if not held.is_sent and world.now_ms >= held.asked_ms + world.site.start_ms:
-        return f"its pods did not start within {world.site.start_ms // 1_000} s{_hint(held, world)}"
+        return f"its pods did not start within {world.site.start_ms // 1_000} s{hint(held, world)}"
     return ""
 
 
-def _hint(held: Held, world: World) -> str:
-    """What the pods it waits for say."""
-    wanted = set(held.shapes)
-    found = [pod for pod in world.pods.values() if pod.cluster == held.cluster.name and pod.shape in wanted]
-    said = sorted({pod.why for pod in found if pod.why and not pod.is_ready})
+def hint(held: Held, world: World) -> str:
+    """What the pods it waits for say, or the head that these wait for."""
+    found = [pod for pod in world.pods.values() if pod.cluster == held.cluster.name and pod.shape in held.shapes]
+    said = sorted({str(pod.trouble) for pod in found if pod.trouble is not None and not pod.is_ready})
+    if not said and held.cluster.name in world.heads:
+        said = [f"its head: {world.heads[held.cluster.name]}"]
     return f": {said[0]}" if said else ""
 
 

@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from k8s.api import Object
 from k8s.resource import PODS, RAY_CLUSTERS, RAY_JOBS, Resource
-from k8s.seen import ClusterSeen, JobSeen, PodSeen, Seen, cluster_seen, job_seen, pod_seen
+from k8s.seen import ClusterSeen, HeadSeen, JobSeen, PodSeen, Seen, cluster_seen, head_seen, job_seen, pod_seen
+from k8s.trouble import Trouble
 
 S = TypeVar("S", bound=Seen)
 
@@ -36,11 +37,27 @@ class View(Generic[S]):
         return self.by_name.pop(name, None) is not None
 
 
+class Pods(View[PodSeen]):
+    """Workers; and heads, of which only trouble matters."""
+
+    def __init__(self) -> None:
+        super().__init__(pod_seen)
+        self.heads: View[HeadSeen] = View(head_seen)
+
+    def put(self, obj: Object) -> bool:
+        """See :class:`View`."""
+        return self.heads.put(obj) or super().put(obj)
+
+    def drop(self, name: str) -> bool:
+        """See :class:`View`."""
+        return self.heads.drop(name) or super().drop(name)
+
+
 class Views:
     """Workers, pool clusters and RayJobs of this installation."""
 
     def __init__(self) -> None:
-        self._pods: View[PodSeen] = View(pod_seen)
+        self._pods = Pods()
         self._clusters: View[ClusterSeen] = View(cluster_seen)
         self._jobs: View[JobSeen] = View(job_seen)
         self.of: Mapping[Resource, View[Any]] = {
@@ -62,6 +79,11 @@ class Views:
     def pods(self) -> dict[str, PodSeen]:
         """By uid."""
         return {pod.uid: pod for pod in self._pods.by_name.values()}
+
+    @property
+    def heads(self) -> dict[str, Trouble]:
+        """What is wrong with heads, by the name of their cluster."""
+        return {head.cluster: head.trouble for head in self._pods.heads.by_name.values() if head.trouble is not None}
 
     @property
     def clusters(self) -> Mapping[str, ClusterSeen]:

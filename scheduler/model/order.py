@@ -14,6 +14,9 @@ from scheduler.model.lease import AttemptState
 from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 
+GANG_INCOMPLETE = "gang_incomplete"
+"""First word of the reason when nodes of a gang did not come: who knows why adds it."""
+
 
 class RunnerKind(StrEnum):
     """How the agent runs a task."""
