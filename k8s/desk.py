@@ -12,7 +12,8 @@ from k8s.api import Object
 from k8s.book import Book, Entry
 from k8s.errors import KubernetesError, Malformed
 from k8s.failures import Failures, key
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide, hint
+from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide
+from k8s.losses import hint
 from k8s.resource import PODS, Resource
 from k8s.site import Site
 from k8s.views import Views
@@ -22,6 +23,8 @@ from scheduler.model.order import GANG_INCOMPLETE, LeaseOrder, LogChunk, Report,
 
 UNHEARD_MS = 60_000
 """A stopped lease of an earlier service that no agent names by then goes with its pods."""
+WORDS_MS = 3_000
+"""Ray notices a pod's end before Kubernetes has said why: it is waited for so long."""
 ROUNDS = 20
 """Losses in a row after which the rest waits for the next look."""
 
@@ -76,6 +79,8 @@ class Desk:
         self._nodes: dict[str, Node] = {}
         self._condemned: set[str] = set()
         """Uids of pods that must go."""
+        self._ray_lost_ms: dict[str, int] = {}
+        """When a bridge said that Ray lost a pod."""
         self._idle_ms: dict[str, int] = {}
         self._unheard_ms: dict[str, int] = {}
         self._early: list[tuple[str, Sequence[Report]]] = []
@@ -118,7 +123,8 @@ class Desk:
             self._tell(told)
             self.speak |= nodes
             if lost:
-                self._condemned |= {p.uid for p in self.views.pods.values() if (p.cluster, p.name) == (cluster, lost)}
+                gone = {p.uid for p in self.views.pods.values() if (p.cluster, p.name) == (cluster, lost)}
+                self._ray_lost_ms = dict.fromkeys(gone, self._now_ms()) | self._ray_lost_ms
 
     def _hinted(self, report: Report) -> Report:
         """A bridge knows that pods did not come; why they did not, Kubernetes says."""
@@ -165,8 +171,10 @@ class Desk:
 
     def _world(self) -> World:
         now_ms, held, pods = self._now_ms(), self.book.held, self.views.pods
-        self._condemned &= pods.keys()
         taken = {uid for one in held.values() for uid in one.pods if uid}
+        ripe = {uid for uid, at_ms in self._ray_lost_ms.items() if uid not in taken or now_ms >= at_ms + WORDS_MS}
+        self._ray_lost_ms = {uid: at_ms for uid, at_ms in self._ray_lost_ms.items() if uid in pods}
+        self._condemned = (self._condemned | ripe) & pods.keys()
         busy = {one.cluster.name for one in held.values()} | {pod.cluster for pod in pods.values()}
         idle = {uid for uid, pod in pods.items() if uid not in taken and not pod.lease}
         idle |= self.views.clusters.keys() - busy
@@ -184,6 +192,7 @@ class Desk:
             idle_ms=self._idle_ms,
             condemned=frozenset(self._condemned),
             unheard_ms=self._unheard_ms,
+            last_words=self.views.last_words(taken),
             heads=self.views.heads,
             moves=dict(self.moves),
         )

@@ -43,6 +43,8 @@ class Pods(View[PodSeen]):
     def __init__(self) -> None:
         super().__init__(pod_seen)
         self.heads: View[HeadSeen] = View(head_seen)
+        self.last_words: dict[str, Trouble] = {}
+        """What had ended a worker that is gone, by uid: KubeRay deletes it at once."""
 
     def put(self, obj: Object) -> bool:
         """See :class:`View`."""
@@ -50,6 +52,9 @@ class Pods(View[PodSeen]):
 
     def drop(self, name: str) -> bool:
         """See :class:`View`."""
+        known = self.by_name.get(name)
+        if known is not None and known.is_over and known.trouble is not None:
+            self.last_words[known.uid] = known.trouble
         return self.heads.drop(name) or super().drop(name)
 
 
@@ -79,6 +84,12 @@ class Views:
     def pods(self) -> dict[str, PodSeen]:
         """By uid."""
         return {pod.uid: pod for pod in self._pods.by_name.values()}
+
+    def last_words(self, uids: set[str]) -> dict[str, Trouble]:
+        """What had ended those of these pods that are gone; of all others it is forgotten."""
+        kept = {uid: trouble for uid, trouble in self._pods.last_words.items() if uid in uids}
+        self._pods.last_words = kept
+        return kept
 
     @property
     def heads(self) -> dict[str, Trouble]:

@@ -388,9 +388,17 @@ def test_what_cannot_go_on_is_lost_with_the_reason(things, fields, reason):
 def test_a_pod_that_took_more_memory_than_it_asked_for_has_failed_and_is_not_begun_again_for_nothing():
     ended = Trouble(kind=Kind.OUT_OF_MEMORY, said="OOMKilled (exit code 137)")
     things = (replace(PLACED, is_made=True), replace(RUNS, phase="Failed", trouble=ended), FULL)
-    reason = "its pod p1 ended: out_of_memory: OOMKilled (exit code 137)"
-    assert decide(world(*things, nodes=NODES)) == (Lose(lease="l1", reason=reason, is_its_own=True),)
+    reason = "its pod ended: out_of_memory: OOMKilled (exit code 137)"
+    failed = (Lose(lease="l1", reason=reason, is_its_own=True),)
+    assert decide(world(*things, nodes=NODES)) == failed
+    assert decide(world(things[0], FULL, nodes=NODES, last_words={"u-p1": ended})) == failed, "and when it is gone"
     assert decide(world(replace(things[0], is_told=True), *things[1:], nodes=NODES)) == ()
+
+
+def test_what_ended_a_pod_is_known_when_it_is_gone():
+    evicted = Trouble(kind=Kind.EVICTED, said="Evicted")
+    (lost,) = decide(world(PLACED, FULL, nodes=NODES, last_words={"u-p1": evicted}))
+    assert lost == Lose(lease="l1", reason="its pod ended and was deleted: evicted: Evicted")
 
 
 def test_what_has_told_its_end_is_not_lost():
