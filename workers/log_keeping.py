@@ -10,13 +10,12 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from scheduler.model.errors import ShisuanError
 from scheduler.model.order import LeaseOrder, TaskOrder, log_name
 from workers.kept_logs import PIECE_BYTES, Shelf, open_shelf
 from workers.site import Site
@@ -40,7 +39,8 @@ class Courier:
     """From one file that only grows to its place on the shelf. Any thread that may wait; the work may be repeated."""
 
     source: Path
-    shelf: Shelf
+    open: Callable[[], Shelf]
+    """Called where waiting is allowed: what speaks to a bucket takes a second to load."""
     uri: str
     brought: int = 0
     """Bytes that surely arrived."""
@@ -54,18 +54,19 @@ class Courier:
             except FileNotFoundError:
                 return  # a log is made with its first byte
             try:
-                while self._bring_piece(fd, is_last=is_last):
+                shelf = self.open()
+                while self._bring_piece(shelf, fd, is_last=is_last):
                     pass
             finally:
                 os.close(fd)
 
-    def _bring_piece(self, fd: int, *, is_last: bool) -> bool:
+    def _bring_piece(self, shelf: Shelf, fd: int, *, is_last: bool) -> bool:
         """One piece, from where its bytes begin on the shelf; whether there may be more."""
-        start = self.brought - self.brought % self.shelf.grain
+        start = self.brought - self.brought % shelf.grain
         data = os.pread(fd, PIECE_BYTES, start)
         if start + len(data) <= self.brought:
             return False
-        self.shelf.put(self.uri, start, data, durable=is_last)
+        shelf.put(self.uri, start, data, durable=is_last)
         self.brought = start + len(data)
         return len(data) == PIECE_BYTES
 
@@ -78,39 +79,30 @@ async def keeping(site: Site, order: LeaseOrder, task: TaskOrder) -> AsyncIterat
         yield kept
         return
     uri = log_name(task.kept_log, order.rank)
-    made = _made(site, order, task, uri, kept)
-    regular = asyncio.get_running_loop().create_task(_regularly(site, made, kept, uri)) if made else None
+    opened = partial(open_shelf, uri, order.roots, home=str(site.home))
+    courier = Courier(source=site.log_path(task.attempt_id, order.rank), open=opened, uri=uri)
+    regular = asyncio.get_running_loop().create_task(_regularly(site, courier, kept))
     try:
         yield kept
     finally:
-        if made is not None and regular is not None:
-            regular.cancel()
-            await _bring(site, made, kept, uri, is_last=True)
+        regular.cancel()
+        await _bring(site, courier, kept, is_last=True)
 
 
-def _made(site: Site, order: LeaseOrder, task: TaskOrder, uri: str, kept: Kept) -> Courier | None:
-    try:
-        shelf = open_shelf(uri, order.roots, home=str(site.home))
-    except ShisuanError as error:
-        _note(kept, uri, error)
-        return None
-    return Courier(source=site.log_path(task.attempt_id, order.rank), shelf=shelf, uri=uri)
-
-
-async def _regularly(site: Site, courier: Courier, kept: Kept, uri: str) -> None:
+async def _regularly(site: Site, courier: Courier, kept: Kept) -> None:
     while True:
         await asyncio.sleep(EVERY_S)
-        await _bring(site, courier, kept, uri)
+        await _bring(site, courier, kept)
 
 
-async def _bring(site: Site, courier: Courier, kept: Kept, uri: str, *, is_last: bool = False) -> None:
+async def _bring(site: Site, courier: Courier, kept: Kept, *, is_last: bool = False) -> None:
     work = asyncio.get_running_loop().run_in_executor(site.logs, partial(courier.bring, is_last=is_last))
     try:
         await asyncio.wait_for(work, LAST_S if is_last else None)
     except TimeoutError:
-        _note(kept, uri, TimeoutError(f"the storage did not answer within {LAST_S:g} s"))
-    except (ShisuanError, OSError, RuntimeError) as error:  # RuntimeError: the agent was closed
-        _note(kept, uri, error)
+        _note(kept, courier.uri, TimeoutError(f"the storage did not answer within {LAST_S:g} s"))
+    except Exception as error:  # noqa: BLE001 - whatever becomes of its log, the attempt has ended as it has
+        _note(kept, courier.uri, error)
     else:
         kept.problem = ""
 

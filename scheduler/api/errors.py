@@ -22,6 +22,7 @@ from scheduler.model.errors import (
     Problem,
     ShisuanError,
     StaleEpoch,
+    StorageError,
     StoreError,
     Unauthorized,
     unknown,
@@ -45,6 +46,7 @@ STATUS: Mapping[type[ShisuanError], int] = {
     StaleEpoch: 503,
     StoreError: 503,
     ExecutorError: 503,
+    StorageError: 503,
     ShisuanError: 500,
 }
 """First match along the class's ancestors; ``tests/unit/api`` proves that every class of the tree is mapped."""

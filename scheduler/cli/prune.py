@@ -18,7 +18,7 @@ _KEEP_HELP = "Days that logs stay after their job's end; left out: as configured
 @verb("prune", panel=CLUSTER, example="shisuan prune --keep-days 30 --dry-run (operators only)")
 def prune(
     ctx: typer.Context,
-    keep_days: Annotated[int, typer.Option(metavar="N", min=1, show_default=False, help=_KEEP_HELP)] = 0,
+    keep_days: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help=_KEEP_HELP)] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Delete the logs of jobs that ended long ago.
@@ -27,7 +27,7 @@ def prune(
     Jobs, their outputs, their usage and their bills stay.
     """
     here = session(ctx)
-    value = here.client().post("/logs/prune", {"keep_days": keep_days, "dry_run": dry_run})
+    value = here.client().post("/logs/prune", {"keep_days": keep_days or 0, "dry_run": dry_run})
     here.show(value, lambda out: _lines(out, value))
 
 

@@ -54,7 +54,7 @@ def uri_of(place, name=f"{KEPT}.log"):
 
 
 def courier(place, source):
-    return Courier(source=source, shelf=open_shelf(place.root, (place.root,)), uri=uri_of(place))
+    return Courier(source=source, open=lambda: open_shelf(place.root, (place.root,)), uri=uri_of(place))
 
 
 def whole(shelf, uri, limit=PIECE_BYTES):
@@ -101,16 +101,16 @@ def test_a_write_that_failed_is_made_up_for(place, shelf, tmp_path, monkeypatch)
     source = tmp_path / "log"
     going = courier(place, source)
     source.write_bytes(b"one\n")
-    put = type(going.shelf).put
+    put = type(shelf).put
 
     def broken(self, uri, offset, data, **more):
         put(self, uri, offset, data[:2], **more)
         raise OSError("the line went")
 
-    monkeypatch.setattr(type(going.shelf), "put", broken)
+    monkeypatch.setattr(type(shelf), "put", broken)
     with pytest.raises(OSError, match="the line went"):
         going.bring()
-    monkeypatch.setattr(type(going.shelf), "put", put)
+    monkeypatch.setattr(type(shelf), "put", put)
     with source.open("ab") as file:
         file.write(b"two\n")
     going.bring()
