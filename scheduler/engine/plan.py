@@ -75,7 +75,8 @@ def make_plan(
     # 10. Move nodes between lanes for those who wait, cut cards for them, and move leases out of their way where a rule
     # allows it.
     moves: tuple[Action, ...] = conversions(draft.trial, draft.left_over)
-    moves += (*give_ups(draft.trial), *recuts(draft.trial, draft.left_over))
+    is_full = len(draft.starts) >= policy.starts_per_cycle  # who is left over was not looked at then
+    moves += (*give_ups(draft.trial), *recuts(draft.trial, () if is_full else draft.left_over))
     draft.preempts += by_rule(draft.trial, draft.left_over)
     # 11. Say why everything else waits.
     told: Iterable[Wait] = ()
@@ -86,7 +87,7 @@ def make_plan(
     )  # fmt: skip
     plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *draft.barred) if waits else ())
     # 12. Say when something may change without an event.
-    cut_ms = cut_wake_ms(draft.trial, draft.left_over)
+    cut_ms = cut_wake_ms(draft.trial)
     if not (draft.left_over or draft.barred):
         return replace(plan, wake_ms=cut_ms)
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)

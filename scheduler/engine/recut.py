@@ -7,7 +7,7 @@ decision on: what goes takes no work, and what comes counts when the node report
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -61,7 +61,8 @@ def recuts(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Recut, ...]:
     """Cuts to begin now, for single tasks at the front of the order; by the cheapest change first."""
     if not trial.policy.recut_every_ms:
         return ()
-    waiting = (c for c in left_over if c.left and c.demand.resources.mig_profile and c.step.ranks == 1)
+    heard = left_over[:1] if trial.shut else left_over  # behind the one for whom all is shut nothing starts anyway
+    waiting = (c for c in heard if c.left and c.demand.resources.mig_profile and c.step.ranks == 1)
     cost = cost_ms(trial)
     coming = _coming(trial.state)
     used = {*trial.guard.nodes, *trial.moves}
@@ -90,14 +91,13 @@ def give_ups(trial: Trial) -> tuple[GiveUpRecut, ...]:
     )
 
 
-def cut_wake_ms(trial: Trial, left_over: Iterable[Candidate]) -> int:
-    """When the next cut has failed or, where somebody waits for an instance, may begin; 0: neither."""
+def cut_wake_ms(trial: Trial) -> int:
+    """When the next cut has failed, or may begin on a card that rests; 0: neither."""
     every_ms = trial.policy.recut_every_ms
-    wanted = every_ms and any(c.demand.resources.mig_profile for c in left_over)
     instants = [
         cut.ended_ms + every_ms if cut.ended_ms else cut.since_ms + trial.policy.recut_limit_ms
         for _, cut in _cuts(trial.state)
-        if wanted or not cut.ended_ms
+        if every_ms or not cut.ended_ms
     ]
     return min((at for at in instants if at > trial.now_ms), default=0)
 
