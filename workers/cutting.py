@@ -37,7 +37,8 @@ def cut_cards(
             real[cut.card] = cut
     if real:
         found, refused = cut_here({card: cut.layout for card, cut in real.items()})
-        devices = (*found, *(device for device in devices if device.simulated))
+        if found:  # else the driver is silent now, which takes no card away
+            devices = (*found, *(device for device in devices if device.simulated))
         problems |= refused
     return tuple(devices), tuple(replace(c, problem=problems[c.card]) for c in cuts if c.card in problems)
 

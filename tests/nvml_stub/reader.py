@@ -7,7 +7,7 @@ import sys
 
 from scheduler.model.codec import encode
 from scheduler.model.node import MigPlace
-from workers.nvml import NvmlTelemetry
+from workers.nvml import NvmlTelemetry, cut_here
 from workers.nvml_cut import CutRefused
 
 telemetry = NvmlTelemetry()
@@ -46,6 +46,9 @@ for asked in sys.stdin:
             answer = telemetry.cut(card, tuple(MigPlace(start=at, profile=name) for at, name in layout))
         except CutRefused as refused:
             answer = str(refused)
+    elif verb == "cut_here":
+        card, layout = arguments
+        answer = encode(cut_here({card: tuple(MigPlace(start=at, profile=name) for at, name in layout)}))
     elif verb == "sizes_of":
         answer = sizes_of(*arguments)
     else:

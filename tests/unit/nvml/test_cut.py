@@ -80,6 +80,15 @@ def test_an_instance_without_its_compute_instance_is_completed(machine):
     assert seen(box)[4, 4, "3g.40gb"] == "MIG-c"
 
 
+def test_a_machine_tells_its_devices_after_a_cut_and_why_not(machine):
+    box = machine(HALVES)
+    devices, problems = box.ask("cut_here", CARD, [(0, "7g.80gb")])
+    assert ([device["profile"] for device in devices], problems) == (["7g.80gb"], {})
+    devices, problems = box.ask("cut_here", CARD, [(0, "5g.60gb")])
+    assert [device["profile"] for device in devices] == ["7g.80gb"]
+    assert "no profile 5g.60gb" in problems[CARD]
+
+
 def test_an_old_driver_refuses(machine, old_library):
     box = machine(HALVES, library=old_library)
     assert "a newer one is needed" in box.ask("cut", CARD, [])
