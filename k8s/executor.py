@@ -35,7 +35,7 @@ from k8s.resource import PODS, RAY_CLUSTERS, RAY_JOBS, Resource
 from k8s.site import Site
 from k8s.writes import Writer
 from scheduler.model.errors import ExecutorError, NotFound
-from scheduler.model.node import Lane
+from scheduler.model.node import Lane, Layout
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 
 _log = logging.getLogger(__name__)
@@ -122,6 +122,10 @@ class KubernetesExecutor:
         with self._lock:
             self._desk.moves |= lanes
         self._look()
+
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        """Not carried out: the inventory does not say where instances lie, so no plan asks for it."""
+        _log.warning("cards of %s are not cut anew: on Kubernetes that is the GPU Operator's", sorted(layouts))
 
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port."""

@@ -14,7 +14,7 @@ from scheduler.model.job import Job
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.money import LedgerHead, Posted, StoredTxn, Txn
-from scheduler.model.node import Device, Lane
+from scheduler.model.node import Device, Lane, Layout
 from scheduler.model.order import KeptFile, LeaseOrder, LogChunk, Report
 from scheduler.model.sample import Sample
 from scheduler.model.snapshot import Changes, Snapshot
@@ -44,6 +44,14 @@ class Executor(Protocol):
         """Let these nodes, on which nothing runs, serve another lane. Returns at once; repeating is harmless.
 
         It is done when a node's NODE report says so.
+        """
+        ...
+
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        """Cut cards anew, by node and card. Returns at once; repeating is harmless.
+
+        Instances that stay go on; one that somebody uses is never destroyed. It is done when the node's NODE report
+        shows the layout; one that cannot be had has a NODE report whose facts have a CardCut with the ``problem``.
         """
         ...
 

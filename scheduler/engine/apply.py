@@ -35,6 +35,7 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
+from scheduler.model.layout import settled
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -76,8 +77,10 @@ def _tenant_set(state: State, event: TenantSet) -> None:
 
 
 def _node_seen(state: State, event: NodeSeen) -> None:
-    before = state.nodes.get(event.node.name)
-    state.put_node(_moving(before.node, event.node, event.at_ms) if before is not None else event.node)
+    view = state.nodes.get(event.node.name)
+    before = view.node if view is not None else None
+    seen = _moving(before, event.node, event.at_ms) if before is not None else event.node
+    state.put_node(settled(before, seen, event.at_ms))
 
 
 def _moving(before: Node, node: Node, at_ms: int) -> Node:

@@ -39,8 +39,7 @@ class State:
     def __init__(self, snapshot: Snapshot, features: Features) -> None:
         self.shapes = Shapes(features)
         self.at_ms = snapshot.at_ms
-        self.next_job = snapshot.next_job
-        self.next_lease = snapshot.next_lease
+        self.next_job, self.next_lease = snapshot.next_job, snapshot.next_lease
         self.queues = {queue.name: queue for queue in snapshot.queues}
         self.uses = {use.name: use for use in snapshot.uses}
         self.reservations = {reservation.name: reservation for reservation in snapshot.reservations}
@@ -83,6 +82,8 @@ class State:
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
             self.put_job(job)
+        # Nodes with cards that were cut anew, or are being cut.
+        self.cut = {node.name for node in snapshot.nodes if node.cuts}
         for node in snapshot.nodes:
             self.shapes.set_node(node)
         self._fill(snapshot.leases)
@@ -159,6 +160,10 @@ class State:
                 return
             self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
+        if node.cuts:
+            self.cut.add(node.name)
+        else:
+            self.cut.discard(node.name)
         self.shapes.set_node(node)
         self.totals = plus(self.totals, totals((node,)))
 

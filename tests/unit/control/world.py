@@ -72,6 +72,7 @@ class Workers:
         self.ran = []
         self.stopped = []
         self.moves = []
+        self.recuts = []
         self.deaf = False
         self.mail = deque()
         self.woken = threading.Event()
@@ -103,6 +104,9 @@ class Workers:
 
     def move(self, lanes):
         self.moves.append(dict(lanes))
+
+    def recut(self, layouts):
+        self.recuts.append({node: dict(cards) for node, cards in layouts.items()})
 
     def acknowledge(self, cursors):
         for cursor in cursors:
