@@ -104,6 +104,8 @@ class ReasonView(TypedDict):
     kind: str
     resource: str
     message: str
+    until_ms: NotRequired[int]
+    """When it is over by itself, where that is known."""
 
 
 class WaitView(TypedDict):

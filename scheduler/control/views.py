@@ -15,6 +15,7 @@ from scheduler.control.shapes import (
     LeaseView,
     NodeView,
     QueueView,
+    ReasonView,
     StepView,
     TenantView,
     UsageView,
@@ -25,7 +26,7 @@ from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.money import yuan
 from scheduler.model.node import Device, Node
-from scheduler.model.plan import Wait
+from scheduler.model.plan import Reason, Wait
 from scheduler.model.queue import Amounts, Queue, Tenant
 from scheduler.model.usage import UsageRecord
 
@@ -223,8 +224,15 @@ def wait(record: Wait) -> WaitView:
         "step": record.step,
         "tasks": record.tasks,
         "position": record.position,
-        "reasons": [{"kind": r.kind.value, "resource": r.resource, "message": r.message} for r in record.reasons],
+        "reasons": [_reason(r) for r in record.reasons],
     }
+
+
+def _reason(record: Reason) -> ReasonView:
+    said: ReasonView = {"kind": record.kind.value, "resource": record.resource, "message": record.message}
+    if record.until_ms:
+        said["until_ms"] = record.until_ms
+    return said
 
 
 def usage(record: UsageRecord) -> UsageView:

@@ -8,6 +8,13 @@ from enum import StrEnum
 MAX_LOST_ATTEMPTS = 20
 """A task lost more often than this fails: something about it kills nodes. Not a field of Policy, because it decides in
 ``apply``, which must give the same records at every replay."""
+BACKOFF_MS = 10_000
+"""What a job file that says nothing gets: after its first failure a task waits so long for its next attempt, twice as
+long after each further one (Kubernetes has the same ten seconds for the pods of a Job). Recorded with each step,
+because it decides in ``apply``: what was submitted under other rules keeps those."""
+BACKOFF_MAX_MS = 600_000
+"""Never longer than ten minutes, unless the job file says so: by then a licence server or a share is back, or somebody
+has to look at it."""
 USAGE_HALF_LIFE_MS = 7 * 24 * 3_600_000
 """Past use counts half after a week (Slurm's default for fair share). Not a field of Policy either: it is applied when
 a lease closes."""

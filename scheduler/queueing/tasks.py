@@ -48,8 +48,9 @@ def grant(record: StepRecord, indices: Sequence[int], nodes: Sequence[str] = ())
         if attempts:  # else it is the task's first
             made, counted = tries(record, index)
             attempts = _with_tries(attempts, index, (made + 1, counted), (1, 0))
+    later = record.later and _outside(record.later, indices)
     warm = tuple(dict.fromkeys((*nodes, *record.warm_nodes)))[:WARM_NODES_KEPT] if nodes else record.warm_nodes
-    return replace(record, waiting=waiting, running=running, attempts=attempts, warm_nodes=warm)
+    return replace(record, waiting=waiting, running=running, attempts=attempts, later=later, warm_nodes=warm)
 
 
 def keep_seat(record: StepRecord, seat: Seat, at_ms: int) -> StepRecord:
@@ -100,8 +101,8 @@ def keep_work(record: StepRecord, index: int, ms: int) -> StepRecord:
     return replace(record, worked=_with_entry(record.worked, index, worked_ms(record, index) + ms))
 
 
-def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> StepRecord:
-    """A running task ended without success and waits for its next attempt."""
+def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool, from_ms: int = 0) -> StepRecord:
+    """A running task ended without success and waits for its next attempt, which is not to start before ``from_ms``."""
     made, before = tries(record, index)
     return replace(
         record,
@@ -109,7 +110,26 @@ def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> 
         waiting=record.waiting.add(index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
         lost=_with_entry(record.lost, index, times_lost(record, index) + lost),
+        later=_with_entry(record.later, index, from_ms) if from_ms else record.later,
     )
+
+
+def delayed(record: StepRecord, now_ms: int) -> list[tuple[int, int]]:
+    """``(index, instant)`` of waiting tasks whose next attempt starts later than now."""
+    return [entry for entry in record.later if entry[1] > now_ms]
+
+
+def ready(record: StepRecord, now_ms: int) -> Ranges:
+    """Waiting tasks that may start as far as it is up to them."""
+    found = delayed(record, now_ms) if record.later else ()
+    return _without(record.waiting, Ranges.of(index for index, _ in found)) if found else record.waiting
+
+
+def hurry(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
+    """Tasks that failed (those among ``indices`` when given) need not wait before their next attempt."""
+    if not record.later:
+        return record
+    return replace(record, later=_outside(record.later, indices) if indices else ())
 
 
 def fail(record: StepRecord, index: int, *, counted: bool) -> StepRecord:
@@ -138,7 +158,7 @@ def cancel_waiting(record: StepRecord) -> StepRecord:
     """Every waiting task is cancelled; costs the same for one task and for a million."""
     if not record.waiting.spans:
         return record
-    return replace(record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting))
+    return replace(record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting), later=())
 
 
 def reset(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
@@ -198,6 +218,10 @@ def is_broken(record: StepRecord) -> bool:
 def _forgiven(attempts: Iterable[tuple[int, int, int]], again: Ranges) -> Iterable[tuple[int, int, int]]:
     for index, made, counted in attempts:
         yield (index, made, 0) if index in again else (index, made, counted)
+
+
+def _outside(entries: tuple[tuple[int, int], ...], indices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple([entry for entry in entries if entry[0] not in indices])
 
 
 def _without(these: Ranges, gone: Ranges) -> Ranges:

@@ -154,6 +154,15 @@ def test_explain_names_each_reason(shisuan, api):
     assert lines[2].strip() == "3 jobs are ahead"
 
 
+def test_explain_says_when_a_back_off_ends(shisuan, api):
+    reason = {"kind": "backoff", "resource": "3", "message": "task 3 failed and is tried again in 9 s",
+              "until_ms": 1_792_000_000_000}  # fmt: skip
+    api.answers["GET /jobs/j17/explain"] = {"waits": [
+        {"job_id": "j17", "step": "render", "tasks": 1, "position": 0, "reasons": [reason]}]}  # fmt: skip
+    said = " ".join(shisuan("explain", "j17").out.split())
+    assert "task 3 failed and is tried again in 9 s (at 2026-10-1" in said
+
+
 def test_redo_is_sent(shisuan, api):
     api.answers["POST /jobs/j17/retry"] = job("waiting")
     shisuan("retry", "j17", "--step", "render", "--index", "3", "--redo")
