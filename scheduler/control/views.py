@@ -29,6 +29,7 @@ from scheduler.model.node import Device, Node
 from scheduler.model.plan import Reason, Wait
 from scheduler.model.queue import Amounts, Queue, Tenant
 from scheduler.model.usage import UsageRecord
+from scheduler.queueing.health import faults_milli
 
 Running = Mapping[tuple[str, str], Sequence[Progress]]
 """Progress of what runs, by (job id, step name)."""
@@ -176,8 +177,9 @@ def lease(record: LeaseRecord) -> LeaseView:
     }
 
 
-def node(record: Node, leases: Iterable[LeaseRecord]) -> NodeView:
-    """A node, its devices, and what is free of it now."""
+def node(record: Node, leases: Iterable[LeaseRecord], now_ms: int) -> NodeView:
+    """A node, its devices, what is free of it now, and what speaks against it."""
+    faults = faults_milli(record, now_ms)
     held = [a for r in leases for a in r.lease.allocations if a.node == record.name]
     holders = {d: r.lease for r in leases for a in r.lease.allocations if a.node == record.name for d in a.devices}
     return {
@@ -194,6 +196,9 @@ def node(record: Node, leases: Iterable[LeaseRecord]) -> NodeView:
         "cpu_milli_free": record.cpu_milli - sum(a.cpu_milli for a in held),
         "memory_mib_free": record.memory_mib - sum(a.memory_mib for a in held),
         "simulated": any(d.simulated for d in record.devices),
+        "faults_milli": faults,
+        "fault_reason": record.fault_reason if faults else "",
+        "fault_ms": record.faults_ms if faults else 0,
         "devices": [_device(d, holders) for d in record.devices],
     }
 

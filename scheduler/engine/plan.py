@@ -12,6 +12,7 @@ from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
 from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
+from scheduler.engine.faults import set_prices
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
@@ -117,6 +118,7 @@ def _drafted(
     strict: bool,
 ) -> Draft:
     """``strict``: see :attr:`Trial.is_strict`."""
+    set_prices(state, now_ms, policy)
     tree = tuple({**state.queues, **queues}.values())
     # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
     lines, barred, delayed = sort_steps(state, now_ms, policy, jobs)

@@ -36,6 +36,11 @@ K = TypeVar("K")
 class State:
     """Records by key; open leases and their attempts only. Changed through the ``put_*`` methods alone."""
 
+    faulty: set[str]
+    """Nodes with faults, forgotten or not."""
+    rules: int = 0
+    """The engine version whose facts are applied; 0: this one."""
+
     def __init__(self, snapshot: Snapshot, features: Features) -> None:
         self.shapes = Shapes(features)
         self.at_ms = snapshot.at_ms
@@ -83,8 +88,7 @@ class State:
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
             self.put_job(job)
-        for node in snapshot.nodes:
-            self.shapes.set_node(node)
+        self._describe(snapshot.nodes)
         self._fill(snapshot.leases)
         self._block = 0
         self._learn_demand()
@@ -159,6 +163,8 @@ class State:
                 return
             self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
+        if node.faults_milli:
+            self.faulty.add(node.name)
         self.shapes.set_node(node)
         self.totals = plus(self.totals, totals((node,)))
 
@@ -210,6 +216,13 @@ class State:
             self.stopping.add(lease.id)
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
 
+    def _describe(self, nodes: Iterable[Node]) -> None:
+        self.faulty = set()
+        for node in nodes:
+            self.shapes.set_node(node)
+            if node.faults_milli:
+                self.faulty.add(node.name)
+
     def _fill(self, records: Iterable[LeaseRecord]) -> None:
         """Every open lease of a snapshot takes its resources; what is alike is added up before it is counted."""
         alike: dict[tuple[str, str, int], tuple[Lease, int, int]] = {}
@@ -254,6 +267,7 @@ class State:
 
     def drop_node(self, name: str) -> None:
         """In a trial: a node without leases was never there."""
+        self.faulty.discard(name)
         self.shapes.drop_node(name)
         self.totals = totals(view.node for view in self.nodes.values())
 

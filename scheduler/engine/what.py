@@ -251,6 +251,7 @@ def blank(node: Node, name: str) -> Node:
         )
         for device in node.devices
     )
+    node = replace(node, faults_milli=0, faults_ms=0, fault_reason="")
     return replace(node, name=name, devices=devices, state=NodeState.READY, state_reason="")
 
 

@@ -220,6 +220,9 @@ class StepRecord:
     later: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, instant)`` of waiting tasks that failed: their next attempt starts at that instant at the
     earliest. Kept until it starts."""
+    suspects: tuple[tuple[int, str], ...] = ()
+    """Sorted ``(index, node)`` of tasks that failed there and have not ended yet: who is to blame is seen when one
+    succeeds elsewhere, or fails for good."""
     redone: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, attempt number)`` for indices that a user had run again after they succeeded: what attempts
     before this number published is out of date."""

@@ -91,3 +91,9 @@ class Node:
     moving_since_ms: int = 0
     moved_ms: int = 0
     """How long its last move between lanes took; 0: it never moved."""
+    faults_milli: int = 0
+    """What went wrong by the node's own fault, in thousandths of a fault as of ``faults_ms``; forgotten by halves since
+    (``scheduler.queueing.health``)."""
+    faults_ms: int = 0
+    fault_reason: str = ""
+    """The latest of them, in a sentence."""

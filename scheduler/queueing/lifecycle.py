@@ -209,6 +209,11 @@ def work_kept(
     return record
 
 
+def suspected(record: JobRecord, attempt: AttemptRecord, node: str) -> JobRecord:
+    """An attempt failed on a node, and its task is tried again."""
+    return _with_step(record, attempt.step, lambda s: tasks.suspect(s, attempt.index, node))
+
+
 def service_ms(record: LeaseRecord) -> int:
     """What a lease was to its step, once it is closed: its length times its ranks."""
     lease = record.lease

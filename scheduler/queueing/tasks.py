@@ -84,6 +84,7 @@ def succeed(record: StepRecord, index: int, run_ms: int, served_ms: int = 0) -> 
         attempts=record.attempts and _with_tries(record.attempts, index, tries(record, index), (1, 0)),
         lost=record.lost and _with_entry(record.lost, index, 0),
         worked=record.worked and _with_entry(record.worked, index, 0),
+        suspects=record.suspects and _cleared(record.suspects, index),
         served_ms=record.served_ms + served_ms,
         run_ms_mean=mean,
         run_count=count,
@@ -114,6 +115,24 @@ def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool, fro
     )
 
 
+def suspect(record: StepRecord, index: int, node: str) -> StepRecord:
+    """A task failed on a node."""
+    return replace(record, suspects=tuple(sorted({*record.suspects, (index, node)})))
+
+
+def suspects_of(record: StepRecord, index: int) -> list[str]:
+    """Nodes on which the task failed, sorted."""
+    return [node for each, node in record.suspects if each == index]
+
+
+def _still(record: StepRecord) -> tuple[tuple[int, str], ...]:
+    return tuple([entry for entry in record.suspects if entry[0] not in record.waiting])
+
+
+def _cleared(suspects: tuple[tuple[int, str], ...], index: int) -> tuple[tuple[int, str], ...]:
+    return tuple([entry for entry in suspects if entry[0] != index])
+
+
 def delayed(record: StepRecord, now_ms: int) -> list[tuple[int, int]]:
     """``(index, instant)`` of waiting tasks whose next attempt starts later than now."""
     return [entry for entry in record.later if entry[1] > now_ms]
@@ -139,6 +158,7 @@ def fail(record: StepRecord, index: int, *, counted: bool) -> StepRecord:
         record,
         running=record.running.remove(index),
         failed=record.failed.add(index),
+        suspects=_cleared(record.suspects, index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), None),
     )
 
@@ -150,6 +170,7 @@ def cancel_running(record: StepRecord, index: int, *, counted: bool) -> StepReco
         record,
         running=record.running.remove(index),
         cancelled=record.cancelled.add(index),
+        suspects=_cleared(record.suspects, index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
     )
 
@@ -158,7 +179,9 @@ def cancel_waiting(record: StepRecord) -> StepRecord:
     """Every waiting task is cancelled; costs the same for one task and for a million."""
     if not record.waiting.spans:
         return record
-    return replace(record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting), later=())
+    return replace(
+        record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting), later=(), suspects=_still(record)
+    )
 
 
 def reset(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:

@@ -193,6 +193,16 @@ def test_nodes_mark_simulated_cards(shisuan, api):
     assert "never billed" in out
 
 
+def test_nodes_name_what_speaks_against_one(shisuan, api):
+    why = {"faults_milli": 1_500, "fault_reason": "it was lost: no answer", "fault_ms": 1_792_000_000_000}
+    api.answers["GET /nodes"] = {"nodes": [{**NODE, **why}, {**NODE, "name": "well"}]}
+    lines = shisuan("nodes").out.splitlines()
+    assert "FAULTS" in lines[0]
+    assert "1.5" in lines[1]
+    assert "it was lost: no answer" in lines[1]
+    assert "lost" not in lines[2]
+
+
 def test_a_lost_node_offers_nothing(shisuan, api):
     api.answers["GET /nodes"] = {"nodes": [{**NODE, "state": "lost", "cpu_milli_free": 8000}]}
     out = shisuan("nodes").out

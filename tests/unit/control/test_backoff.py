@@ -36,7 +36,6 @@ def test_the_cycle_starts_it_when_it_is_due_though_nothing_else_happens(world):
 
 def test_a_service_that_starts_anew_knows_it(world):
     job, at_ms = a_failure(world)
-    world.close()
     world.boot()
     world.turn(3)
     assert dict(world.job(job).steps[0].later) == {0: at_ms}
