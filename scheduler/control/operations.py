@@ -107,7 +107,8 @@ class Operations:
         with self._cycle.state() as engine:
             nodes, leases = tuple(engine.nodes()), tuple(engine.leases())
         tenants = {r.lease.id: r.lease.tenant for r in leases}
-        shown = [views.node(n, leases) for n in sorted(nodes, key=lambda n: n.name)]
+        now_ms = self._cycle.now_ms()
+        shown = [views.node(n, leases, now_ms) for n in sorted(nodes, key=lambda n: n.name)]
         for device in (d for n in shown for d in n["devices"]):
             if device["lease_id"] and not caller.sees(tenants[device["lease_id"]]):
                 device["lease_id"] = device["job_id"] = "other"

@@ -158,7 +158,7 @@ class Service:
         now_ms, policy = self._cycle.now_ms(), self._cycle.policy
         with self._cycle.state() as engine:
             waits = engine.explain(job_id, now_ms, policy)
-            full = [w for w in waits if w.position] if is_full else []
+            full = [w for w in waits if w.position or w.reasons[0].until_ms] if is_full else []
             questions = {w.step: engine.outlook(job_id, w.step, now_ms, policy) for w in full}
             changes = {w.step: engine.changes(job_id, w.step, now_ms, policy) for w in full}
         down = "" if self._cycle.observer.runtime_up else self._cycle.observer.runtime_message

@@ -42,7 +42,7 @@ def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
     if scattered and all(reason.kind is ReasonKind.CAPACITY for reason in found):
         message = f"needs {ranks} ranks{WHERE[together]}; enough is free, but not near enough to each other"
         return (Reason(kind=ReasonKind.TOPOLOGY, resource=together.value, message=message),)
-    if all(reason.kind is ReasonKind.HEALTH for reason in found):
+    if all(reason.kind is ReasonKind.HEALTH or reason.resource == "external" for reason in found):
         return tuple(_strangers(trial, candidate, ranks)) or found
     return found
 

@@ -23,6 +23,7 @@ from scheduler.placement.fit import demand_of
 from scheduler.placement.view import leasable
 from scheduler.queueing.preempt import Victim, choose
 from scheduler.queueing.quota import ancestors
+from scheduler.queueing.tasks import hurry
 
 NODES_MOST = 64
 """More nodes or seats than this are not an answer anybody can use."""
@@ -48,6 +49,16 @@ def changes(state: State, job_id: str, step: str, now_ms: int, policy: Policy) -
 def _release(trials: Trials) -> Iterator[Change]:
     if trials.record.held and trials.starts(record=replace(trials.record, held=False)):
         yield Change(kind=ChangeKind.RELEASE, message=f"release job {trials.record.job.id}")
+
+
+def _retry(trials: Trials) -> Iterator[Change]:
+    """Its owner's word that what failed may be tried again at once."""
+    steps = tuple(hurry(done) if done.name == trials.step.name else done for done in trials.record.steps)
+    if steps != trials.record.steps and trials.starts(record=replace(trials.record, steps=steps)):
+        message = (
+            f"retry step {trials.step.name} of job {trials.record.job.id}: what failed is then tried again at once"
+        )
+        yield Change(kind=ChangeKind.RETRY, target=trials.step.name, message=message)
 
 
 def _smaller(trials: Trials) -> Iterator[Change]:
@@ -258,7 +269,8 @@ def blank(node: Node, name: str) -> Node:
         )
         for device in node.devices
     )
-    return replace(node, name=name, devices=devices, state=NodeState.READY, state_reason="", cuts=())
+    node = replace(node, faults_milli=0, faults_ms=0, fault_reason="", cuts=())
+    return replace(node, name=name, devices=devices, state=NodeState.READY, state_reason="")
 
 
 def _reservation(trials: Trials) -> Iterator[Change]:
@@ -291,7 +303,8 @@ def _largest(works: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 FINDERS: tuple[Callable[[Trials], Iterator[Change]], ...] = (
-    _release, _smaller, _fewer_ranks, _other_card, _conditions, _priority, _limits, _queue_limits, _reservation, _recut,
+    _release, _retry, _smaller, _fewer_ranks, _other_card, _conditions, _priority, _limits, _queue_limits, _reservation,
+    _recut,
     _heal, _end_leases, _add_nodes,
 )  # fmt: skip
 """Cheapest for everybody first."""

@@ -128,3 +128,9 @@ class Node:
     """How long its last move between lanes took; 0: it never moved."""
     cuts: tuple[CardCut, ...] = ()
     """Of cards that were cut anew, by card. What a node reports has those only that it refused."""
+    faults_milli: int = 0
+    """What went wrong by the node's own fault, in thousandths of a fault as of ``faults_ms``; forgotten by halves since
+    (``scheduler.queueing.health``)."""
+    faults_ms: int = 0
+    fault_reason: str = ""
+    """The latest of them, in a sentence."""

@@ -24,7 +24,8 @@ class ReasonKind(StrEnum):
     """It would fit if cordoned nodes or quarantined cards came back."""
     ORDER = "order"
     """Resources are free but someone ahead in order will take them this cycle."""
-    RETRY_LATER = "retry_later"
+    BACKOFF = "backoff"
+    """It failed, and its next attempt is not due yet."""
     QUOTA = "quota"
     """Its queue, or one above it, holds what it may; or others' guarantees keep the rest."""
     LICENCE = "licence"
@@ -48,6 +49,8 @@ class Reason:
     being cut for it), label, taint, lane, island."""
     message: str = ""
     """A sentence with the numbers in it."""
+    until_ms: int = 0
+    """For BACKOFF: the instant at which it is over; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,8 @@ class ChangeKind(StrEnum):
 
     RELEASE = "release"
     """Release the held job."""
+    RETRY = "retry"
+    """Do not wait before the next attempt of what failed."""
     SMALLER = "smaller"
     """Ask for less of one resource."""
     FEWER_RANKS = "fewer_ranks"

@@ -90,6 +90,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "waits": ("Why it waits", "等待原因"),
     "wait_line": ("{step}: {tasks} waiting, place {position}", "{step}：{tasks} 个任务等待，排第 {position}"),
     "wait_line_short": ("{step}: {tasks} waiting", "{step}：{tasks} 个任务等待"),
+    "reason_backoff": (
+        "What failed is tried again after a while: task {task} first, not before {at}.",
+        "失败的任务会在退避等待后重试：最先重试任务 {task}，不早于 {at}。",
+    ),
     "gantt": ("Who held what when", "资源占用时间线"),
     "gantt_none": ("Nothing has been leased yet.", "尚无租约。"),
     "gantt_much": (

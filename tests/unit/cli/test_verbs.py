@@ -155,6 +155,15 @@ def test_explain_names_each_reason(shisuan, api):
     assert lines[2].strip() == "3 jobs are ahead"
 
 
+def test_explain_says_when_a_back_off_ends(shisuan, api):
+    reason = {"kind": "backoff", "resource": "3", "message": "task 3 failed and is tried again in 9 s",
+              "until_ms": 1_792_000_000_000}  # fmt: skip
+    api.answers["GET /jobs/j17/explain"] = {"waits": [
+        {"job_id": "j17", "step": "render", "tasks": 1, "position": 0, "reasons": [reason]}]}  # fmt: skip
+    said = " ".join(shisuan("explain", "j17").out.split())
+    assert "task 3 failed and is tried again in 9 s (at 2026-10-1" in said
+
+
 def test_redo_is_sent(shisuan, api):
     api.answers["POST /jobs/j17/retry"] = job("waiting")
     shisuan("retry", "j17", "--step", "render", "--index", "3", "--redo")
@@ -183,6 +192,16 @@ def test_nodes_mark_simulated_cards(shisuan, api):
     assert "0 of 1" in out
     assert "H100-SXM-80GB SIMULATED" in out
     assert "never billed" in out
+
+
+def test_nodes_name_what_speaks_against_one(shisuan, api):
+    why = {"faults_milli": 1_500, "fault_reason": "it was lost: no answer", "fault_ms": 1_792_000_000_000}
+    api.answers["GET /nodes"] = {"nodes": [{**NODE, **why}, {**NODE, "name": "well"}]}
+    lines = shisuan("nodes").out.splitlines()
+    assert "FAULTS" in lines[0]
+    assert "1.5" in lines[1]
+    assert "it was lost: no answer" in lines[1]
+    assert "lost" not in lines[2]
 
 
 def test_a_lost_node_offers_nothing(shisuan, api):

@@ -6,7 +6,9 @@ import string
 import pytest
 from starlette.testclient import TestClient
 
+from scheduler.model.lease import AttemptState
 from scheduler.model.order import LogChunk
+from scheduler.report import figures
 from scheduler.web.words import LANGUAGES, WORDS, choose
 from tests.unit.api.conftest import Installation
 
@@ -193,6 +195,20 @@ def test_every_reason_and_state_has_its_words():
     assert {f"limit_{one.value}" for one in Limit if one not in silent} <= set(WORDS)
     for state in ("active", "not_yet", "expired", "revoked", "used_up", "not_funded", "draft"):
         assert f"voucher_{state}" in WORDS
+
+
+def test_a_back_off_is_told_with_its_end_in_both_languages(reader, service):
+    job = service.submit().json()["id"]
+    service.settle()
+    service.workers.finish(f"{job}.command.0.a1", AttemptState.FAILED)
+    service.settle()
+    (wait,) = service.get(f"/jobs/{job}/explain").json()["waits"]
+    (reason,) = wait["reasons"]
+    ends = figures.instant(reason["until_ms"])
+    assert f"task 0 first, not before {ends}" in reader.get(f"/jobs/{job}").text
+    assert f"task 0 first, not before {ends}" in reader.get(f"/jobs/{job}/explain").text
+    reader.get("/zh", params={"back": "/"})
+    assert f"最先重试任务 0，不早于 {ends}" in reader.get(f"/jobs/{job}").text
 
 
 # ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
