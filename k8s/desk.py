@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from k8s.actions import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend
 from k8s.api import Object
 from k8s.book import Book, Entry
 from k8s.errors import KubernetesError, Malformed
 from k8s.failures import Failures, key
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide
+from k8s.lanes import World, decide
 from k8s.resource import PODS, Resource
+from k8s.seen import JobSeen
 from k8s.site import Site
 from k8s.views import Views
 from k8s.writes import Done
@@ -56,12 +58,18 @@ class Lines(Protocol):
 
 
 class Desk:
-    """``tell`` takes reports for the control plane."""
+    """``tell`` takes reports for the control plane; ``version_of`` gives that of a Node object, empty if unknown."""
 
     def __init__(
-        self, site: Site, failures: Failures, *, tell: Callable[[Sequence[Report]], None], now_ms: Callable[[], int]
+        self,
+        site: Site,
+        failures: Failures,
+        *,
+        tell: Callable[[Sequence[Report]], None],
+        now_ms: Callable[[], int],
+        version_of: Callable[[str], str],
     ) -> None:
-        self._site, self._tell, self._now_ms = site, tell, now_ms
+        self._site, self._tell, self._now_ms, self._version_of = site, tell, now_ms, version_of
         self.failures = failures
         self.lines: Lines | None = None
         self.book = Book(site)
@@ -72,6 +80,10 @@ class Desk:
         """Nodes whose inventory is to be told."""
         self.moves: dict[str, Lane] = {}
         """Nodes that are to serve another lane, until that is written."""
+        self.epoch = 0
+        """Under which everything is decided; set before the first decision."""
+        self._labelled: set[str] = set()
+        """Nodes whose lane we wrote."""
         self._nodes: dict[str, Node] = {}
         self._condemned: set[str] = set()
         """Uids of pods that must go."""
@@ -177,6 +189,9 @@ class Desk:
             condemned=frozenset(self._condemned),
             unheard_ms=self._unheard_ms,
             moves=dict(self.moves),
+            versions={node: version for node in self.moves if (version := self._version_of(node))},
+            labelled=frozenset(self._labelled),
+            epoch=self.epoch,
         )
 
     def _lose(self, action: Lose) -> None:
@@ -203,9 +218,11 @@ class Desk:
         for resource, name in done.gone:
             self.gone(resource, name)
         match action:
-            case Relabel(node=node, lane=lane) if self.moves.get(node) is lane:
-                del self.moves[node]  # whoever labels it otherwise from now on means it
-            case MakeJob(lease=lease) if done.objects:
+            case Relabel(node=node, lane=lane):
+                self._labelled.add(node)
+                if self.moves.get(node) is lane:
+                    del self.moves[node]  # whoever labels it otherwise from now on means it
+            case MakeJob(lease=lease) | Unsuspend(seen=JobSeen(lease=lease)) if done.objects:
                 self.book.made(lease)
             case Assign(lease=lease, rank=rank, pod=pod) if done.objects:
                 self.book.place(lease, rank, pod.uid)

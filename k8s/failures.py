@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from k8s.actions import Action, Adopt, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups
 from k8s.backoff import Backoff
 from k8s.errors import KubernetesError
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups
 
 
 @dataclass(slots=True)
@@ -61,4 +61,6 @@ def key(action: Action) -> str:
             return f"{kind} {node}"
         case Assign(pod=pod):
             return f"{kind} {pod.name}"
+        case Adopt(seen=seen):
+            return f"{kind} {type(seen).__name__} {seen.name}"
     return f"{kind} {(action.pod if hasattr(action, 'pod') else action.seen).name}"

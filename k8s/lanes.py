@@ -8,7 +8,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from k8s.actions import (
+    Action,
+    Assign,
+    DeleteCluster,
+    DeleteJob,
+    Lose,
+    MakeCluster,
+    MakeJob,
+    Relabel,
+    Release,
+    SetGroups,
+    Unsuspend,
+    Write,
+)
 from k8s.evictions import in_the_way
+from k8s.fence import fenced
 from k8s.manifests import JOB, POOL
 from k8s.pods import Cluster
 from k8s.seen import COMPLETE_JOB, FAILED_JOB, ClusterSeen, GroupSeen, JobSeen, PodSeen
@@ -69,89 +84,12 @@ class World:
     """Since when the bridge of a cluster has been away."""
     moves: Mapping[str, Lane] = field(default_factory=dict)
     """Nodes that are to serve another lane."""
-
-
-# ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeCluster:
-    """Create a pool cluster, with its Secret and NetworkPolicy."""
-
-    cluster: Cluster
-    kind: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetGroups:
-    """Set the worker groups of a pool cluster, in this version of it only."""
-
-    seen: ClusterSeen
-    cluster: Cluster
-    groups: tuple[GroupSeen, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteCluster:
-    """Delete a pool cluster and what belongs to it."""
-
-    seen: ClusterSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeJob:
-    """Create the suspended RayJob of a lease, with its Secret and NetworkPolicy."""
-
-    lease: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsuspend:
-    """Let a RayJob run."""
-
-    seen: JobSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteJob:
-    """Delete a RayJob and what belongs to it."""
-
-    seen: JobSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assign:
-    """Write on a pod which rank of which lease it carries: before its order is sent."""
-
-    pod: PodSeen
-    lease: str
-    rank: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """Take the lease off a pod."""
-
-    pod: PodSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relabel:
-    """Write on a node which lane it serves."""
-
-    node: str
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lose:
-    """A lease that can not go on."""
-
-    lease: str
-    reason: str
-
-
-Action = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Lose
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of those nodes."""
+    labelled: frozenset[str] = frozenset()
+    """Nodes whose lane this leader wrote."""
+    epoch: int = 0
+    """This leader's."""
 
 
 # ── the decision ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +102,8 @@ def decide(world: World) -> tuple[Action, ...]:
         return lost  # the book changes: decide again without them
     evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
     taken = _taken(world)
-    return (*_relabels(world), *_releases(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+    wanted = (*_relabels(world), *_pods(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+    return tuple(fenced(wanted, world))
 
 
 def is_free(pod: PodSeen, world: World) -> bool:
@@ -230,14 +169,21 @@ def _needs(world: World) -> list[tuple[str, Shape]]:
 
 
 def _relabels(world: World) -> Iterator[Relabel]:
-    """Idle pods of the other lane need not go first: they make room for whoever comes."""
+    """Idle pods of the other lane need not go first: they make room for whoever comes. Each leader writes a lane that
+    was decided once, even where it is so already: an earlier one's word may be on its way.
+    """
     for name, lane in sorted(world.moves.items()):
-        if name in world.nodes and world.nodes[name].lane is not lane:
-            yield Relabel(node=name, lane=lane)
+        is_new = name in world.nodes and (world.nodes[name].lane is not lane or name not in world.labelled)
+        if is_new and name in world.versions:
+            yield Relabel(node=name, lane=lane, version=world.versions[name])
 
 
-def _releases(world: World, taken: set[str]) -> Iterator[Release]:
-    """Pods that carry a lease nobody holds, or a rank that another pod has."""
+def _pods(world: World, taken: set[str]) -> Iterator[Release | Assign]:
+    """Pods that carry a lease nobody holds, or a rank that another pod has; and those that lost what they carry."""
+    for lease, held in sorted(world.held.items()):
+        for rank, pod in enumerate(map(world.pods.get, held.pods)):
+            if pod is not None and pod.lease != lease and not pod.is_deleting:
+                yield Assign(pod=pod, lease=lease, rank=rank)
     for uid, pod in sorted(world.pods.items()):
         is_alive = not pod.is_deleting and not pod.is_over and uid not in world.condemned
         if pod.lease and pod.lane == POOL and uid not in taken and is_alive:
@@ -247,7 +193,7 @@ def _releases(world: World, taken: set[str]) -> Iterator[Release]:
 # ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _jobs(world: World, taken: set[str]) -> Iterator[Action]:
+def _jobs(world: World, taken: set[str]) -> Iterator[Write]:
     mine = {held.cluster.name: held for held in world.held.values() if held.cluster.lane == JOB}
     for name, job in sorted(world.jobs.items()):
         if name not in mine and not job.is_deleting:
@@ -285,7 +231,7 @@ def _unplaced(held: Held) -> list[tuple[int, Shape]]:
 # ── the pool lane ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pools(world: World, taken: set[str], evicted: frozenset[str]) -> Iterator[Action]:
+def _pools(world: World, taken: set[str], evicted: frozenset[str]) -> Iterator[Write]:
     held: defaultdict[str, list[Held]] = defaultdict(list)
     for one in sorted(world.held.values(), key=lambda one: (one.asked_ms, one.lease)):
         if one.cluster.lane == POOL:
@@ -309,7 +255,7 @@ def _pool(  # noqa: PLR0917 (each is a different thing)
     taken: set[str],
     evicted: frozenset[str],
     world: World,
-) -> Iterator[Action]:
+) -> Iterator[Write]:
     free = [pod for pod in workers if pod.uid not in taken and is_free(pod, world)]
     waiting: Counter[Shape] = Counter()
     for one in held:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from k8s.names import CLUSTER, DOMAIN, LANE, LEASE, RANK, SHAPE, TASKS, TENANT
+from k8s.names import CLUSTER, DOMAIN, EPOCH, LANE, LEASE, RANK, SHAPE, TASKS, TENANT
 from k8s.shapes import Shape
 
 Raw = Mapping[str, Any]
@@ -27,6 +27,8 @@ class Seen:
     """As the bridges name it."""
     tenant: str
     is_deleting: bool = False
+    epoch: int = 0
+    """Of the leader that wrote it last; 0: none did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class ClusterSeen(Seen):
     kind: str
     """A kind of step that it serves: its image is that kind's."""
     groups: tuple[GroupSeen, ...] = ()
+    mark: str = ""
+    """As :attr:`k8s.pods.Cluster.mark`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,8 @@ class JobSeen(Seen):
     state: str = ""
     """``jobDeploymentStatus``."""
     why: str = ""
+    mark: str = ""
+    """As :attr:`k8s.pods.Cluster.mark`."""
 
 
 def pod_seen(raw: Raw) -> PodSeen | None:
@@ -115,7 +121,7 @@ def cluster_seen(raw: Raw) -> ClusterSeen | None:
     told = raw["metadata"].get("annotations") or {}
     if DOMAIN not in told or raw["metadata"].get("ownerReferences"):
         return None
-    return ClusterSeen(**_common(raw), kind=told[DOMAIN], groups=tuple(_groups(raw["spec"])))
+    return ClusterSeen(**_common(raw), kind=told[DOMAIN], groups=tuple(_groups(raw["spec"])), mark=mark_of(raw))
 
 
 def job_seen(raw: Raw) -> JobSeen | None:
@@ -134,17 +140,28 @@ def job_seen(raw: Raw) -> JobSeen | None:
         is_suspended=bool(spec.get("suspend")),
         state=status.get("jobDeploymentStatus", ""),
         why=": ".join(word for word in said if word),
+        mark=mark_of(raw),
     )
+
+
+def mark_of(raw: Raw) -> str:
+    """As :attr:`k8s.pods.Cluster.mark`, of a RayCluster or RayJob: the name of its Secret ends with it."""
+    spec = raw["spec"].get("rayClusterSpec") or raw["spec"]
+    name: str = (spec.get("authOptions") or {}).get("secretName") or ""
+    return name.removeprefix(f"{raw['metadata']['name']}-tokens").removeprefix("-")
 
 
 def _common(raw: Raw) -> dict[str, Any]:
     meta = raw["metadata"]
+    told = meta.get("annotations") or {}
+    epoch = told.get(EPOCH, "")
     return {
         "name": meta["name"],
         "uid": meta["uid"],
         "version": meta["resourceVersion"],
         "cluster": (meta.get("labels") or {}).get(CLUSTER, ""),
-        "tenant": (meta.get("annotations") or {}).get(TENANT, ""),
+        "tenant": told.get(TENANT, ""),
+        "epoch": int(epoch) if epoch.isdecimal() else 0,
         "is_deleting": "deletionTimestamp" in meta,
     }
 

@@ -91,6 +91,7 @@ def build(
     from scheduler.control.service import Service
     from scheduler.engine import Engine
     from scheduler.feed.start import open_feed
+    from scheduler.oidc.start import open_oidc
     from scheduler.web import pages
 
     home, limits, clock = Home.of(settings.home), Limits(), clock or SystemClock()
@@ -99,6 +100,7 @@ def build(
     folder = Path(settings.config).absolute().parent
     feed, delivery = open_feed(config.feed, folder, home, store, clock)
     tokens = Tokens(store.token_secret())
+    people = open_oidc(config.oidc, folder, tokens)
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
     keeper = Keeper(store, epoch)
     cycle = Cycle(
@@ -118,9 +120,9 @@ def build(
     gc.freeze()
     if lead is not None:
         lead(epoch)
-    thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
-    thread.start()
-    operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
+    (thread := threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)).start()
+    feed_view = delivery and delivery.view
+    operations = Operations(cycle, store, home, version=version(), feed=feed_view, issuer=people.issuer)
     money = Money(cycle, keeper, store)
     try:
         bootstrap.apply(settings, config, cycle, operations, store, home, money)
@@ -130,22 +132,20 @@ def build(
         raise
     for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
         threading.Thread(target=work.run, name=name, daemon=True).start()
-    service = Service(cycle, store, executor)
-    pricing = Pricing(cycle, keeper, store)
     doors = Doors(
-        service=service,
+        service=Service(cycle, store, executor),
         operations=operations,
         maintenance=Maintenance(cycle),
         money=money,
-        pricing=pricing,
+        pricing=Pricing(cycle, keeper, store),
         cycle=cycle,
         tokens=tokens,
         feed=feed,
         reservations=Reservations(cycle),
         defragmentation=Defragmentation(cycle),
     )
-    faces = (pages.router(doors),)
-    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
+    page = pages.router(doors, people)
+    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=[page]), cycle, thread
 
 
 def spare_collector() -> None:

@@ -17,6 +17,7 @@ from scheduler.model.errors import (
     ExecutorError,
     Forbidden,
     InvalidInput,
+    IssuerSilent,
     NotFound,
     OutsideRoots,
     Problem,
@@ -44,6 +45,7 @@ STATUS: Mapping[type[ShisuanError], int] = {
     Conflict: 409,
     StaleEpoch: 503,
     StoreError: 503,
+    IssuerSilent: 503,
     ExecutorError: 503,
     ShisuanError: 500,
 }

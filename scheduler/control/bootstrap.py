@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from scheduler.control import terms
 from scheduler.control.cycle import Cycle, Decide
+from scheduler.control.identity import OidcConfig
 from scheduler.control.lanes import KubernetesConfig
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations, check_queue, check_tenant
@@ -79,6 +80,7 @@ class Config(Strict):
     tenants: Annotated[list[TenantConfig], Field(default_factory=list)]
     scheduling: Annotated[SchedulingConfig, Field(default_factory=lambda: SchedulingConfig.model_validate({}))]
     feed: FeedConfig | None = None
+    oidc: OidcConfig | None = None
     kubernetes: KubernetesConfig | None = None
     """Read with ``--kubernetes`` only."""
     rates: Annotated[list[terms.RateConfig], Field(default_factory=list)]

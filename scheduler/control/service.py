@@ -69,6 +69,7 @@ class Service:
     def cancel(self, caller: Caller, job_id: str) -> JobView:
         """Stop what runs, start nothing more. Raises NotFound, Conflict when it has ended."""
         by = caller.tenant if not caller.is_operator else "an operator"
+        by = f"{by} ({caller.key_id})" if caller.is_person else by
         return self._change(caller, job_id, lambda now_ms: JobCancelled(at_ms=now_ms, job_id=job_id, by=by))
 
     def hold(self, caller: Caller, job_id: str) -> JobView:

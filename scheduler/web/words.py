@@ -12,6 +12,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "other_language": ("中文", "English"),
     "sign_out": ("Sign out", "退出"),
     "sign_in": ("Sign in", "登录"),
+    "sign_in_with": ("Sign in with {issuer}", "使用 {issuer} 登录"),
     "key_label": ("API key", "API 密钥"),
     "key_hint": (
         "The key is in the file “key” of the home folder; `shisuan up` prints its path. It stays in this browser.",

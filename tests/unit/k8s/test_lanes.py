@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from k8s.actions import Adopt
+from k8s.fence import AT_ONCE
 from k8s.lanes import (
     Assign,
     DeleteCluster,
@@ -110,7 +112,48 @@ def groups_of(actions):
 def test_a_node_is_labelled_with_the_lane_it_is_to_serve_while_it_is_there_and_says_another():
     nodes = {"n1": replace(node(), lane=Lane.POOL), "n2": replace(node("n2"), lane=Lane.JOB)}
     moves = {"n1": Lane.JOB, "n2": Lane.JOB, "gone": Lane.JOB}
-    assert decide(World(site=SITE, now_ms=0, nodes=nodes, moves=moves)) == (Relabel(node="n1", lane=Lane.JOB),)
+    there = World(site=SITE, now_ms=0, nodes=nodes, moves=moves, versions={"n1": "5", "n2": "6"})
+    first = Relabel(node="n1", lane=Lane.JOB, version="5")
+    assert decide(replace(there, labelled=frozenset({"n2"}))) == (first,)
+    assert decide(there) == (first, Relabel(node="n2", lane=Lane.JOB, version="6")), "an earlier leader may sleep on it"
+    assert decide(replace(there, versions={})) == (), "what cannot be bound to a version is not written"
+
+
+# ── the fence ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_an_earlier_leader_wrote_is_taken_over_and_only_then_relied_on():
+    seen, free = cluster(GroupSeen(shape=ONE, replicas=2), epoch=1), pod("free")
+    busy = pod("busy", lease="l2", epoch=1)
+    both = (held("l1"), held("l2", pods=("u-busy",)))
+    assert decide(world(*both, seen, free, busy, epoch=2)) == (Adopt(seen=seen), Adopt(seen=busy))
+    ours = (replace(seen, epoch=2), replace(busy, epoch=2))
+    assert decide(world(*both, *ours, free, epoch=2)) == (Assign(pod=free, lease="l1", rank=0),)
+
+
+def test_a_write_takes_its_object_over_itself():
+    seen, busy = cluster(GroupSeen(shape=ONE, replicas=1), epoch=1), pod("busy", lease="l2", epoch=1)
+    assert decide(world(seen, busy, epoch=2)) == (Adopt(seen=seen), Release(pod=busy))
+    left = job(epoch=1)
+    assert decide(world(left, epoch=2)) == (DeleteJob(seen=left),)
+
+
+def test_what_is_going_is_not_taken_over():
+    seen = cluster(epoch=1, is_deleting=True)
+    busy = pod("busy", lease="l2", epoch=1, is_deleting=True)
+    assert decide(world(held("l2", pods=("u-busy",)), seen, busy, epoch=2)) == ()
+
+
+def test_many_are_taken_over_a_part_at_a_time_and_clusters_first():
+    many = [pod(f"p{n:04}", lease=f"l{n}", epoch=1) for n in range(AT_ONCE + 5)]
+    leases = [held(one.lease, pods=(one.uid,)) for one in many]
+    found = decide(world(*leases, cluster(GroupSeen(shape=ONE, replicas=len(many)), epoch=1), *many, epoch=2))
+    assert [type(one.seen) for one in found] == [ClusterSeen] + [PodSeen] * (AT_ONCE - 1)
+
+
+def test_a_pod_that_lost_what_it_carries_is_told_again():
+    bare, seen = pod("bare"), cluster(GroupSeen(shape=ONE, replicas=1))
+    assert decide(world(held(pods=("u-bare",)), seen, bare)) == (Assign(pod=bare, lease="l1", rank=0),)
 
 
 def test_a_lease_without_its_cluster_gets_one():
