@@ -92,6 +92,8 @@ class Lose:
 
     lease: str
     reason: str
+    is_its_own: bool = False
+    """Its work is to blame: it failed, and is not begun again without end."""
 
 
 Write = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Adopt

@@ -161,7 +161,7 @@ class Book:
         return [] if entry is None else self._ended(entry, AttemptState.LOST, reason, now_ms)
 
     def refuse(self, lease: str, reason: str, now_ms: int) -> list[Report]:
-        """Kubernetes will never take its objects: its tasks failed."""
+        """Kubernetes will never take its objects, or its own work ended its pod: its tasks failed."""
         entry = self.entries.get(lease)
         return [] if entry is None else self._ended(entry, AttemptState.FAILED, reason, now_ms)
 

@@ -24,11 +24,13 @@ from k8s.actions import (
 )
 from k8s.evictions import in_the_way
 from k8s.fence import fenced
+from k8s.losses import own_fault, why_lost
 from k8s.manifests import JOB, POOL
 from k8s.pods import Cluster
-from k8s.seen import COMPLETE_JOB, FAILED_JOB, ClusterSeen, GroupSeen, JobSeen, PodSeen
+from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
+from k8s.trouble import Trouble
 from scheduler.model.node import Lane, Node
 
 
@@ -80,8 +82,12 @@ class World:
     """Since when a pod (by uid) or a cluster (by name) has had nothing to do."""
     condemned: frozenset[str] = frozenset()
     """Uids of pods that must go whatever they hold."""
+    last_words: Mapping[str, Trouble] = field(default_factory=dict)
+    """What had ended a pod that is gone, by uid."""
     unheard_ms: Mapping[str, int] = field(default_factory=dict)
     """Since when the bridge of a cluster has been away."""
+    heads: Mapping[str, Trouble] = field(default_factory=dict)
+    """What is wrong with a cluster's head."""
     moves: Mapping[str, Lane] = field(default_factory=dict)
     """Nodes that are to serve another lane."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -122,44 +128,9 @@ def _taken(world: World) -> set[str]:
 
 def _losses(world: World) -> Iterator[Lose]:
     for lease, held in sorted(world.held.items()):
-        reason = _why_lost(held, world)
-        if reason:
-            yield Lose(lease=lease, reason=reason)
-
-
-def _why_lost(held: Held, world: World) -> str:
-    if held.is_told:
-        return ""
-    if held.cluster.lane == JOB and held.is_made:
-        job = world.jobs.get(held.cluster.name)
-        if job is None or job.is_deleting:
-            return "its RayJob was deleted"
-        if job.state in FAILED_JOB:
-            return f"its RayJob failed: {job.why or 'no reason was given'}"
-        if job.state in COMPLETE_JOB:
-            return "its RayJob ended before the end of its tasks was heard"
-    for uid in filter(None, held.pods):
-        pod = world.pods.get(uid)
-        if pod is None:
-            return "its pod was deleted"
-        if pod.is_over:
-            return f"its pod {pod.name} ended: {pod.why or pod.phase}"
-        if uid in world.condemned:
-            return f"Ray lost its pod {pod.name}"
-    away_ms = world.unheard_ms.get(held.cluster.name)
-    if held.is_placed and away_ms is not None and world.now_ms >= away_ms + world.site.bridge_ms:
-        return f"nothing was heard from the head of {held.cluster.name} for {world.site.bridge_ms // 1_000} s"
-    if not held.is_sent and world.now_ms >= held.asked_ms + world.site.start_ms:
-        return f"its pods did not start within {world.site.start_ms // 1_000} s{_hint(held, world)}"
-    return ""
-
-
-def _hint(held: Held, world: World) -> str:
-    """What the pods it waits for say."""
-    wanted = set(held.shapes)
-    found = [pod for pod in world.pods.values() if pod.cluster == held.cluster.name and pod.shape in wanted]
-    said = sorted({pod.why for pod in found if pod.why and not pod.is_ready})
-    return f": {said[0]}" if said else ""
+        own_end = own_fault(held, world)
+        if reason := own_end or why_lost(held, world):
+            yield Lose(lease=lease, reason=reason, is_its_own=bool(own_end))
 
 
 def _needs(world: World) -> list[tuple[str, Shape]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from k8s.names import CLUSTER, DOMAIN, EPOCH, LANE, LEASE, RANK, SHAPE, TASKS, TENANT
 from k8s.shapes import Shape
+from k8s.trouble import Trouble, trouble_of
 
 Raw = Mapping[str, Any]
 OVER = ("Succeeded", "Failed")
@@ -39,7 +40,7 @@ class PodSeen(Seen):
     lane: str
     is_ready: bool
     phase: str
-    why: str = ""
+    trouble: Trouble | None = None
     """What keeps it from running, or ended it."""
     lease: str = ""
     rank: int = 0
@@ -93,6 +94,21 @@ class JobSeen(Seen):
     """As :attr:`k8s.pods.Cluster.mark`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSeen(Seen):
+    """A pod with a cluster's control store, without which no worker begins."""
+
+    trouble: Trouble | None = None
+
+
+def head_seen(raw: Raw) -> HeadSeen | None:
+    """None: no head of ours."""
+    meta = raw["metadata"]
+    if SHAPE in (meta.get("annotations") or {}) or CLUSTER not in (meta.get("labels") or {}):
+        return None
+    return HeadSeen(**_common(raw), trouble=trouble_of(raw.get("status") or {}))
+
+
 def pod_seen(raw: Raw) -> PodSeen | None:
     """None: a head, or made by somebody else's template."""
     told = raw["metadata"].get("annotations") or {}
@@ -108,7 +124,7 @@ def pod_seen(raw: Raw) -> PodSeen | None:
         lane=labels.get(LANE, ""),
         is_ready=_condition(status, "Ready") == "True",
         phase=status.get("phase", "Pending"),
-        why=_why(status),
+        trouble=trouble_of(status),
         lease=told.get(LEASE, ""),
         rank=int(rank),
         ranks=int(ranks),
@@ -191,17 +207,3 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _condition(status: Raw, kind: str) -> str:
     return next((str(c.get("status")) for c in status.get("conditions") or () if c.get("type") == kind), "")
-
-
-def _why(status: Raw) -> str:
-    """The first thing that is wrong, in the words of Kubernetes."""
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state") or {}
-        told = state.get("waiting") or state.get("terminated") or {}
-        if told.get("reason") not in (None, "ContainerCreating", "PodInitializing", "Completed"):
-            code = f" (exit code {told['exitCode']})" if "exitCode" in told else ""
-            return f"{told['reason']}{code}: {told.get('message', '')}".removesuffix(": ")
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
-    return ": ".join(filter(None, (status.get("reason", ""), status.get("message", ""))))

@@ -12,6 +12,7 @@ from scheduler.control.access import Caller
 from scheduler.control.cycle import Cycle
 from scheduler.control.defrag import Defragmentation
 from scheduler.control.feed import Feed
+from scheduler.control.housekeeping import Housekeeping
 from scheduler.control.maintenance import Maintenance
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations
@@ -31,6 +32,7 @@ class Doors:
     service: Service
     operations: Operations
     maintenance: Maintenance
+    housekeeping: Housekeeping
     money: Money
     pricing: Pricing
     cycle: Cycle

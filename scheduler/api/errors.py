@@ -23,6 +23,7 @@ from scheduler.model.errors import (
     Problem,
     ShisuanError,
     StaleEpoch,
+    StorageError,
     StoreError,
     Unauthorized,
     unknown,
@@ -47,6 +48,7 @@ STATUS: Mapping[type[ShisuanError], int] = {
     StoreError: 503,
     IssuerSilent: 503,
     ExecutorError: 503,
+    StorageError: 503,
     ShisuanError: 500,
 }
 """First match along the class's ancestors; ``tests/unit/api`` proves that every class of the tree is mapped."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import jinja2
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
@@ -23,6 +23,7 @@ from scheduler.web.words import LANGUAGES, choose, translator
 KEY_COOKIE, SESSION_COOKIE, LEAVING_COOKIE = "shisuan_key", "shisuan_session", "shisuan_leaving"
 BACK = "/sign-in/oidc/back"
 LANGUAGE_COOKIE = "shisuan_language"
+At = Annotated[int, Query(ge=0, le=2**53)]
 _MONTH_S = 30 * 86_400
 _HERE = Path(__file__).parent
 _STATIC = {path.name: path for path in sorted((_HERE / "static").iterdir())}
@@ -142,6 +143,19 @@ class Pages:
             lambda who: self.show(request, "explain.html", **self._reader.explain(who, job_id)),
         )
 
+    def log(self, request: Request, job_id: str, **asked: Any) -> Response:
+        """What an attempt printed."""
+        return self.guarded(
+            request,
+            lambda who: self.show(request, "log.html", version="", **self._reader.log(who, job_id, **asked)),
+        )
+
+    def log_part(self, request: Request, job_id: str, seen: str, **asked: Any) -> Response:
+        """The log page's live part."""
+        return self.guarded(
+            request, lambda who: self.part(request, "log_part.html", seen, **self._reader.log(who, job_id, **asked))
+        )
+
     def statement(self, request: Request, month: str) -> Response:
         """A month's statement."""
         return self.guarded(
@@ -198,8 +212,8 @@ class Pages:
 
 
 def router(doors: Doors, people: People) -> APIRouter:
-    """The page's addresses: ``/``, ``/jobs/ID``, ``/jobs/ID/explain``, ``/statement``, ``/sign-in``, ``/sign-in/oidc``,
-    ``/sign-out``, ``/zh``, ``/en``, ``/static``.
+    """The page's addresses: ``/``, ``/jobs/ID``, ``/jobs/ID/explain``, ``/jobs/ID/log``, ``/statement``, ``/sign-in``,
+    ``/sign-in/oidc``, ``/sign-out``, ``/zh``, ``/en``, ``/static``.
     """
     pages = Pages(doors, people)
     made = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -223,6 +237,18 @@ def router(doors: Doors, people: People) -> APIRouter:
     @made.get("/parts/jobs/{job_id}")
     def job_part(request: Request, job_id: str, seen: str = "") -> Response:
         return pages.job_part(request, job_id, seen)
+
+    @made.get("/jobs/{job_id}/log")
+    def log(  # noqa: PLR0917 (each is a named query parameter)
+        request: Request, job_id: str, task: str = "", attempt: At = 0, rank: At = 0, offset: At = 0
+    ) -> Response:
+        return pages.log(request, job_id, task=task, attempt=attempt, rank=rank, offset=offset)
+
+    @made.get("/parts/jobs/{job_id}/log")
+    def log_part(  # noqa: PLR0917 (each is a named query parameter)
+        request: Request, job_id: str, task: str = "", attempt: At = 0, rank: At = 0, offset: At = 0, seen: str = ""
+    ) -> Response:
+        return pages.log_part(request, job_id, seen, task=task, attempt=attempt, rank=rank, offset=offset)
 
     @made.get("/statement")
     def statement(request: Request, month: str = "") -> Response:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from scheduler.control.access import Caller
+from scheduler.control.attempt_logs import AttemptLogs
 from scheduler.control.cycle import Cycle
 from scheduler.control.dispatch import Dispatch
+from scheduler.control.log_rule import LogRule
 from scheduler.control.operations import Operations
 from scheduler.control.service import Service
 from scheduler.control.settings import Home, Limits
@@ -202,7 +204,8 @@ class World:
             limits=self.limits,
             declared=self.declared,
         )
-        self.service = Service(self.cycle, self.store, self.workers)
+        self.logs = AttemptLogs(self.cycle, self.store, self.workers, LogRule())
+        self.service = Service(self.cycle, self.store, self.logs)
         self.operations = Operations(self.cycle, self.store, self.home, version="test")
         self.workers.connect()
         self.cycle.once(0)

@@ -254,6 +254,45 @@ def test_a_pod_that_does_not_start_is_given_up_with_kubernetes_words(farm):
     assert (end.state, end.message[:38]) == (AttemptState.LOST, "its pods did not start within 0 s")
 
 
+def test_why_an_image_does_not_come_is_said_with_its_kind(farm):
+    farm.site = replace(SITE, start_ms=8_000)
+    farm.park.kubelets.pull_problem = lambda pod: "no such image" if is_worker(pod) else ""
+    reader = farm.reader()
+    order = lease(next(numbers), "true")
+    reader.executor.start([order])
+    end = reader.end_of(order.lease_id)
+    assert end.state is AttemptState.LOST
+    assert end.message == "its pods did not start within 8 s: image_pull: ImagePullBackOff: no such image"
+
+
+def test_why_a_head_does_not_begin_is_said_too(farm):
+    farm.site = replace(SITE, start_ms=8_000)
+    farm.park.kubelets.pull_problem = lambda pod: "" if is_worker(pod) else "no such image"
+    reader = farm.reader()
+    order = lease(next(numbers), "true")
+    reader.executor.start([order])
+    message = reader.end_of(order.lease_id).message
+    assert message == "its pods did not start within 8 s: its head: image_pull: ImagePullBackOff: no such image"
+
+
+def test_a_pod_that_used_too_much_memory_has_failed(farm, reader):
+    order = lease(next(numbers), "sleep", "1000")
+    reader.executor.start([order])
+    reader.start_of(order.lease_id)
+    pod = farm.park.workers(order.lease_id)[0]["metadata"]["name"]
+    farm.park.end(pod, reason="OOMKilled", exit_code=137)
+    end = reader.end_of(order.lease_id)
+    assert (end.state, end.message) == (
+        AttemptState.FAILED,
+        "its pod ended: out_of_memory: OOMKilled (exit code 137)",
+    )
+    reader.acknowledge_all()
+
+
+def is_worker(pod):
+    return pod["metadata"]["labels"]["ray.io/node-type"] == "worker"
+
+
 # ── restarts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -25,6 +25,7 @@ from k8s.pods import Cluster
 from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
+from k8s.trouble import Kind, Trouble
 from scheduler.model.node import Device, Health, Lane, Node
 
 GPU = "nvidia.com/gpu"
@@ -367,13 +368,18 @@ def test_pods_of_a_ray_job_that_wait_for_room_get_it():
 PLACED = held(pods=("u-p1",), is_sent=True)
 RUNS = pod("p1", lease="l1")
 FULL = cluster(GroupSeen(shape=ONE, replicas=1))
+NO_IMAGE = Trouble(kind=Kind.IMAGE_PULL, said="ErrImagePull: no such image")
+WAIT_FOR_IMAGE = [
+    pod(f"q{n}", cluster=JOB, shape=shape, is_ready=False, phase="Pending", trouble=NO_IMAGE)
+    for n, shape in enumerate(TWO)
+]
 LOST = [
     ("pod gone", (PLACED, FULL), {}, "its pod was deleted"),
     (
         "pod ended",
-        (PLACED, replace(RUNS, phase="Failed", why="OOMKilled (exit code 137)"), FULL),
+        (PLACED, replace(RUNS, phase="Failed", trouble=Trouble(kind=Kind.CRASHED, said="Error (exit code 1)")), FULL),
         {},
-        "its pod p1 ended: OOMKilled (exit code 137)",
+        "its pod p1 ended: crashed: Error (exit code 1)",
     ),
     ("raylet died", (PLACED, RUNS, FULL), {"condemned": frozenset({"u-p1"})}, "Ray lost its pod p1"),
     (
@@ -397,9 +403,21 @@ LOST = [
     ),
     (
         "does not start",
-        (held(), pod("p1", is_ready=False, phase="Pending", why="ErrImagePull: no such image"), FULL),
+        (held(), pod("p1", is_ready=False, phase="Pending", trouble=NO_IMAGE), FULL),
         {"now_ms": 900_000},
-        "its pods did not start within 900 s: ErrImagePull: no such image",
+        "its pods did not start within 900 s: image_pull: ErrImagePull: no such image",
+    ),
+    (
+        "its head does not start",
+        (held(),),
+        {"now_ms": 900_000, "heads": {"pool-a": NO_IMAGE}},
+        "its pods did not start within 900 s: its head: image_pull: ErrImagePull: no such image",
+    ),
+    (
+        "job failed over a pod",
+        (gang(is_made=True), job(state="Failed"), *WAIT_FOR_IMAGE),
+        {},
+        "its RayJob failed: no reason was given: image_pull: ErrImagePull: no such image",
     ),
 ]
 
@@ -408,6 +426,22 @@ LOST = [
 def test_what_cannot_go_on_is_lost_with_the_reason(things, fields, reason):
     (lost,) = decide(world(*things, **{"nodes": NODES, **fields}))
     assert lost == Lose(lease=lost.lease, reason=reason)
+
+
+def test_a_pod_that_took_more_memory_than_it_asked_for_has_failed_and_is_not_begun_again_for_nothing():
+    ended = Trouble(kind=Kind.OUT_OF_MEMORY, said="OOMKilled (exit code 137)")
+    things = (replace(PLACED, is_made=True), replace(RUNS, phase="Failed", trouble=ended), FULL)
+    reason = "its pod ended: out_of_memory: OOMKilled (exit code 137)"
+    failed = (Lose(lease="l1", reason=reason, is_its_own=True),)
+    assert decide(world(*things, nodes=NODES)) == failed
+    assert decide(world(things[0], FULL, nodes=NODES, last_words={"u-p1": ended})) == failed, "and when it is gone"
+    assert decide(world(replace(things[0], is_told=True), *things[1:], nodes=NODES)) == ()
+
+
+def test_what_ended_a_pod_is_known_when_it_is_gone():
+    evicted = Trouble(kind=Kind.EVICTED, said="Evicted")
+    (lost,) = decide(world(PLACED, FULL, nodes=NODES, last_words={"u-p1": evicted}))
+    assert lost == Lose(lease="l1", reason="its pod ended and was deleted: evicted: Evicted")
 
 
 def test_what_has_told_its_end_is_not_lost():
