@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from scheduler.engine.faults import lost, seen_again, task_ended
 from scheduler.engine.state import State
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import (
@@ -35,11 +36,15 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
+from scheduler.model.layout import settled
 from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import device_millis
 from scheduler.queueing import lifecycle, tasks
+
+WHOLE_RUNS_SINCE = 5
+"""The engine version that learns run times of whole tasks at full speed."""
 
 
 def apply(state: State, event: Event) -> None:
@@ -76,8 +81,12 @@ def _tenant_set(state: State, event: TenantSet) -> None:
 
 
 def _node_seen(state: State, event: NodeSeen) -> None:
-    before = state.nodes.get(event.node.name)
-    state.put_node(_moving(before.node, event.node, event.at_ms) if before is not None else event.node)
+    view = state.nodes.get(event.node.name)
+    if view is None:
+        state.put_node(settled(None, event.node, event.at_ms))
+        return
+    seen = seen_again(state, view.node, _moving(view.node, event.node, event.at_ms), event.at_ms)
+    state.put_node(settled(view.node, seen, event.at_ms))
 
 
 def _moving(before: Node, node: Node, at_ms: int) -> Node:
@@ -100,7 +109,7 @@ def _node_lost(state: State, event: NodeLost) -> None:
     view = state.nodes.get(event.node)
     if view is None:
         raise NotFound(f"no node {event.node!r}")
-    state.put_node(replace(view.node, state=NodeState.LOST, state_reason=event.reason))
+    state.put_node(replace(lost(state, view.node, event), state=NodeState.LOST, state_reason=event.reason))
 
 
 def _job_submitted(state: State, event: JobSubmitted) -> None:
@@ -221,20 +230,32 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     succeeded = after.state is AttemptState.SUCCEEDED
     models = state.models_of(record.lease) if after.checkpoint_ms or succeeded else frozenset[str]()
     ranks, by_park, job = len(record.lease.allocations), not record.stop_charged, state.jobs[attempt.job_id]
-    run_ms = lifecycle.whole_run_ms(job, after, ranks, models) if succeeded else 0
+    run_ms = _run_ms(state, job, after, ranks, models) if succeeded else 0
     job = lifecycle.work_kept(job, after, ranks, models, by_park=by_park)
     attempts = [after if other is attempt else other for other in state.attempts_of(record.lease)]
     closed = lifecycle.lease_after(record, attempts)
     served_ms = lifecycle.service_ms(closed)
     job = lifecycle.task_finished(job, after, first_in_lease=first, run_ms=run_ms, served_ms=served_ms)
+    job = task_ended(state, job, after, record.lease)
     state.put_attempt(after)
     state.put_job(job)
     if closed is not record:
         state.put_lease(closed)
 
 
+def _run_ms(state: State, job: JobRecord, attempt: AttemptRecord, ranks: int, models: frozenset[str]) -> int:
+    """What a success teaches; engines before version 5 recorded the length of the last attempt."""
+    if state.rules and state.rules < WHOLE_RUNS_SINCE:
+        return max(1, attempt.finished_ms - attempt.started_ms) if attempt.started_ms else 0
+    return lifecycle.whole_run_ms(job, attempt, ranks, models)
+
+
+def _engine_started(state: State, event: EngineStarted) -> None:
+    state.rules = event.engine
+
+
 def _no_record(state: State, event: Event) -> None:
-    """Usage and money are the ledger's, and who plans is for those who replay: the engine's records do not change."""
+    """Usage and money are the ledger's: the engine's records do not change."""
 
 
 def _open_attempt(state: State, attempt_id: str) -> AttemptRecord | None:
@@ -267,7 +288,7 @@ def _put_changed(state: State, record: JobRecord) -> None:
 
 
 HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
-    EngineStarted: _no_record,
+    EngineStarted: _engine_started,
     QueueSet: _queue_set,
     ReservationSet: _reservation_set,
     TenantSet: _tenant_set,
