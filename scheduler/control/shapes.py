@@ -317,15 +317,6 @@ class UsageList(TypedDict):
     records: list[UsageView]
 
 
-class LogView(TypedDict):
-    """Part of an attempt's log."""
-
-    attempt_id: str
-    text: str
-    next_offset: int
-    end: bool
-
-
 class KeyView(TypedDict):
     """A key without its secret."""
 

@@ -36,6 +36,7 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
+from scheduler.model.layout import settled
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -77,11 +78,12 @@ def _tenant_set(state: State, event: TenantSet) -> None:
 
 
 def _node_seen(state: State, event: NodeSeen) -> None:
-    before = state.nodes.get(event.node.name)
-    if before is None:
-        state.put_node(event.node)
+    view = state.nodes.get(event.node.name)
+    if view is None:
+        state.put_node(settled(None, event.node, event.at_ms))
         return
-    state.put_node(seen_again(state, before.node, _moving(before.node, event.node, event.at_ms), event.at_ms))
+    seen = seen_again(state, view.node, _moving(view.node, event.node, event.at_ms), event.at_ms)
+    state.put_node(settled(view.node, seen, event.at_ms))
 
 
 def _moving(before: Node, node: Node, at_ms: int) -> Node:

@@ -14,6 +14,7 @@ from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
 from scheduler.engine.faults import set_prices
 from scheduler.engine.reasons import reasons_of
+from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
 from scheduler.engine.state import State
@@ -75,8 +76,11 @@ def make_plan(
     """
     now_ms = max(now_ms, state.at_ms)
     draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
-    # 10. Move nodes between lanes for those who wait, and leases out of their way where a rule allows it.
-    moves = conversions(draft.trial, draft.left_over)
+    # 10. Move nodes between lanes for those who wait, cut cards for them, and move leases out of their way where a rule
+    # allows it.
+    moves: tuple[Action, ...] = conversions(draft.trial, draft.left_over)
+    is_full = len(draft.starts) >= policy.starts_per_cycle  # who is left over was not looked at then
+    moves += (*give_ups(draft.trial), *recuts(draft.trial, () if is_full else draft.left_over))
     draft.preempts += by_rule(draft.trial, draft.left_over)
     # 11. Say why everything else waits.
     actions: tuple[Action, ...] = (
@@ -84,11 +88,12 @@ def make_plan(
     )  # fmt: skip
     plan = Plan(now_ms=now_ms, actions=actions, waits=tuple(_waits(draft)) if waits else ())
     # 12. Say when something may change without an event.
+    cut_ms = cut_wake_ms(draft.trial)
     if not (draft.left_over or draft.barred or draft.delayed):
-        return plan
+        return replace(plan, wake_ms=cut_ms)
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
     due_ms = ends_ms(chain(draft.barred, draft.delayed.values()))
-    return replace(plan, wake_ms=wake(draft.trial, plan, (draft.steer_ms, due_ms), banned=banned))
+    return replace(plan, wake_ms=wake(draft.trial, plan, (draft.steer_ms, due_ms, cut_ms), banned=banned))
 
 
 def drafted(

@@ -38,14 +38,15 @@ class State:
 
     faulty: set[str]
     """Nodes with faults, forgotten or not."""
+    cut: set[str]
+    """Nodes with cards that were cut anew, or are being cut."""
     rules: int = 0
     """The engine version whose facts are applied; 0: this one."""
 
     def __init__(self, snapshot: Snapshot, features: Features) -> None:
         self.shapes = Shapes(features)
         self.at_ms = snapshot.at_ms
-        self.next_job = snapshot.next_job
-        self.next_lease = snapshot.next_lease
+        self.next_job, self.next_lease = snapshot.next_job, snapshot.next_lease
         self.queues = {queue.name: queue for queue in snapshot.queues}
         self.uses = {use.name: use for use in snapshot.uses}
         self.reservations = {reservation.name: reservation for reservation in snapshot.reservations}
@@ -163,8 +164,7 @@ class State:
                 return
             self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
-        if node.faults_milli:
-            self.faulty.add(node.name)
+        self._mark(node)
         self.shapes.set_node(node)
         self.totals = plus(self.totals, totals((node,)))
 
@@ -217,11 +217,14 @@ class State:
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
 
     def _describe(self, nodes: Iterable[Node]) -> None:
-        self.faulty = set()
+        self.faulty, self.cut = set(), set()
         for node in nodes:
             self.shapes.set_node(node)
-            if node.faults_milli:
-                self.faulty.add(node.name)
+            self._mark(node)
+
+    def _mark(self, node: Node) -> None:
+        for names, is_one in ((self.faulty, node.faults_milli), (self.cut, node.cuts)):
+            (names.add if is_one else names.discard)(node.name)
 
     def _fill(self, records: Iterable[LeaseRecord]) -> None:
         """Every open lease of a snapshot takes its resources; what is alike is added up before it is counted."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from scheduler.engine.recut import offer, with_cut
 from scheduler.engine.state import State
 from scheduler.engine.trials import Trials
 from scheduler.model.job import JobRecord, Resources, Together
@@ -18,6 +19,7 @@ from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Change, ChangeKind
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
+from scheduler.placement.fit import demand_of
 from scheduler.placement.view import leasable
 from scheduler.queueing.preempt import Victim, choose
 from scheduler.queueing.quota import ancestors
@@ -208,6 +210,22 @@ def _heal(trials: Trials) -> Iterator[Change]:
         yield Change(kind=ChangeKind.HEAL, names=chosen, amount=len(chosen), message=message)
 
 
+def _recut(trials: Trials) -> Iterator[Change]:
+    """Cards of one node that could be cut into what it asks for, where least is destroyed for it."""
+    demand = demand_of(trials.step, trials.record.job.tenant)
+    if not demand.resources.mig_profile:
+        return
+    features = trials.world.shapes.features
+    offers = [o for v in trials.world.nodes.values() if (o := offer(v, demand, features)) is not None]
+    for found in sorted(offers, key=lambda found: (found.slices_lost, found.node)):
+        if trials.starts_with_nodes([with_cut(trials.world.nodes[found.node].node, found)]):
+            told = [(card, ", ".join(f"{p.profile} at {p.start}" for p in layout)) for card, layout in found.layouts]
+            cards = tuple(card for card, _ in found.layouts)
+            message = f"cut anew on node {found.node}: {'; '.join(f'{card} into {layout}' for card, layout in told)}"
+            yield Change(kind=ChangeKind.RECUT, target=found.node, names=cards, amount=len(cards), message=message)
+            return
+
+
 def _cures(node: Node) -> Iterator[tuple[str, Node]]:
     if node.state is not NodeState.READY:
         yield node.name, node
@@ -251,7 +269,7 @@ def blank(node: Node, name: str) -> Node:
         )
         for device in node.devices
     )
-    node = replace(node, faults_milli=0, faults_ms=0, fault_reason="")
+    node = replace(node, faults_milli=0, faults_ms=0, fault_reason="", cuts=())
     return replace(node, name=name, devices=devices, state=NodeState.READY, state_reason="")
 
 
@@ -286,6 +304,7 @@ def _largest(works: Callable[[int], bool], low: int, high: int) -> int | None:
 
 FINDERS: tuple[Callable[[Trials], Iterator[Change]], ...] = (
     _release, _retry, _smaller, _fewer_ranks, _other_card, _conditions, _priority, _limits, _queue_limits, _reservation,
+    _recut,
     _heal, _end_leases, _add_nodes,
 )  # fmt: skip
 """Cheapest for everybody first."""

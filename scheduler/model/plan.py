@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from scheduler.model.job import Seat
 from scheduler.model.lease import Lease
-from scheduler.model.node import Lane
+from scheduler.model.node import Lane, Layout
 
 
 class ReasonKind(StrEnum):
@@ -45,8 +45,8 @@ class Reason:
 
     kind: ReasonKind
     resource: str = ""
-    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, label, taint,
-    lane, island."""
+    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, recut (a card is
+    being cut for it), label, taint, lane, island."""
     message: str = ""
     """A sentence with the numbers in it."""
     until_ms: int = 0
@@ -106,6 +106,28 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recut:
+    """Cut a card into other MIG instances. Nobody holds those that go."""
+
+    node: str
+    card: str
+    """UUID."""
+    layout: Layout
+    """As it is to be, with the instances that stay."""
+    for_job: str
+    cost_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUpRecut:
+    """A card is not what it was to be within the policy's limit: count on it no more."""
+
+    node: str
+    card: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """A step that has waiting tasks which do not start now."""
 
@@ -144,6 +166,8 @@ class ChangeKind(StrEnum):
     BUDGET = "budget"
     END_LEASES = "end_leases"
     """Wait for, or stop, these leases."""
+    RECUT = "recut"
+    """Cut these cards into other MIG instances."""
     HEAL = "heal"
     """Bring these nodes or cards back."""
     ADD_NODES = "add_nodes"
@@ -169,7 +193,7 @@ class Change:
     """Leases, or nodes and cards, sorted."""
 
 
-Action = Start | Stop | Preempt | Keep | Reserve | Convert
+Action = Start | Stop | Preempt | Keep | Reserve | Convert | Recut | GiveUpRecut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,6 +147,13 @@ class Policy:
     not count."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
+    recut_every_ms: int = 0
+    """Cards with MIG on are cut anew for who waits, each at most once in so long. 0: never, because an operator may
+    have cut them so for a reason that no plan knows."""
+    recut_ms: int = 15_000
+    """What cutting a card costs until it was measured: the driver's calls take seconds, and the node tells of it."""
+    recut_limit_ms: int = 300_000
+    """A cut that is not confirmed by then has failed: as long as a driver is waited for elsewhere."""
 
     @property
     def failures_per_hour(self) -> float:

@@ -228,9 +228,9 @@ ROWS = {
     ),
     "checkpoints of a command": (
         COMMAND + "checkpoint_every: 10m",
-        "checkpoint_every: unknown field 'checkpoint_every' (valid: after, apiVersion, array, backoff, backoff_max, "
-        "band, deadline, env, expected, grace, inputs, kind, name, num_nodes, output_files, outputs, preemptible, "
-        "priority, queue, resources, retries, run, timeout, together)",
+        "checkpoint_every: unknown field 'checkpoint_every' (valid: after, apiVersion, array, backoff, "
+        "backoff_max, band, deadline, env, expected, grace, inputs, kind, name, num_nodes, output_files, outputs, "
+        "preemptible, priority, queue, resources, retries, run, timeout, together)",
     ),
     "after": (COMMAND + "after: 17", "after: must be a list, got 17"),
     "retries": (COMMAND + "retries: -1", "retries: must be a whole number from 0 to 100, got -1"),
