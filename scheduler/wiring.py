@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from scheduler.control.attempt_logs import AttemptLogs
     from scheduler.control.cycle import Cycle, Runtime
+    from scheduler.control.delivery import Delivery
     from scheduler.control.housekeeping import Housekeeping
     from scheduler.control.keeper import Keeper
     from scheduler.control.log_rule import LogRule
@@ -72,7 +73,7 @@ def build(
     clock: Clock | None = None,
     *,
     declared: Collection[str] | None = None,
-    lead: Callable[[int], object] | None = None,
+    lead: Callable[[int], object] = lambda _: None,
 ) -> tuple[FastAPI, Cycle, threading.Thread]:
     """The application over this store and executor, with its cycle running; ``lead`` is told the epoch.
 
@@ -99,10 +100,9 @@ def build(
 
     home, limits, clock = Home.of(settings.home), Limits(), clock or SystemClock()
     spare_collector()
-    config = bootstrap.read_config(settings.config)
-    feed, delivery = open_feed(config.feed, Path(settings.config).absolute().parent, home, store, clock)
-    tokens = Tokens(store.token_secret())
-    people = open_oidc(config.oidc, Path(settings.config).absolute().parent, tokens)
+    config, folder = bootstrap.read_config(settings.config), Path(settings.config).absolute().parent
+    feed, delivery = open_feed(config.feed, folder, home, store, clock)
+    people = open_oidc(config.oidc, folder, tokens := Tokens(store.token_secret()))
     rule = LogRule.of(config.logs, in_storage=settings.kubernetes)
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
     keeper = Keeper(store, epoch)
@@ -121,11 +121,10 @@ def build(
     keeper.listener = lambda book: cycle.set_unfunded(book.unfunded(cycle.now_ms()))
     keeper.catch_up()  # before anything starts: who had used up his budget still has
     gc.freeze()
-    if lead is not None:
-        lead(epoch)
+    lead(epoch)
     (thread := threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)).start()
-    feed_view = delivery and delivery.view
-    operations = Operations(cycle, store, home, version=version(), feed=feed_view, issuer=people.issuer)
+    told = delivery and delivery.view
+    operations = Operations(cycle, store, home, version=version(), feed=told, issuer=people.issuer)
     money = Money(cycle, keeper, store)
     try:
         bootstrap.apply(settings, config, cycle, operations, store, home, money)
@@ -134,8 +133,7 @@ def build(
         thread.join(instance.STOP_LIMIT_S)
         raise
     logs, housekeeping = _logs(settings, rule, cycle, store, executor)
-    for name, work in (("keeper", keeper), ("housekeeping", housekeeping), *([("feed", delivery)] if delivery else [])):
-        threading.Thread(target=work.run, name=name, daemon=True).start()
+    _in_background(keeper=keeper, housekeeping=housekeeping, **({"feed": delivery} if delivery else {}))
     doors = Doors(
         service=Service(cycle, store, logs),
         operations=operations,
@@ -149,8 +147,13 @@ def build(
         reservations=Reservations(cycle),
         defragmentation=Defragmentation(cycle),
     )
-    page = pages.router(doors, people)
-    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=[page]), cycle, thread
+    page = [pages.router(doors, people)]
+    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=page), cycle, thread
+
+
+def _in_background(**works: Keeper | Housekeeping | Delivery) -> None:
+    for name, work in works.items():
+        threading.Thread(target=work.run, name=name, daemon=True).start()
 
 
 def _logs(
