@@ -184,6 +184,8 @@ def test_apply_creates_then_sets_and_takes_back_what_it_had_set(api, namespace):
 
 
 def test_applying_the_same_twice_changes_nothing(api, namespace):
+    if api.serves(PODS) and not api.serves(BUDGETS):
+        pytest.skip("this API server is older than 1.21: it writes the time of an apply anew that changes nothing")
     first = api.apply(RAY_CLUSTERS, ray_cluster("one"), namespace)
     assert version(api.apply(RAY_CLUSTERS, ray_cluster("one"), namespace)) == version(first)
 
