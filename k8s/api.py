@@ -184,8 +184,9 @@ class Api:
         """Begin the deletion; whether there was anything to delete. Raises Stale."""
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
         options |= _preconditions(only) | ({} if grace_s is None else {"gracePeriodSeconds": grace_s})
+        options |= {"dryRun": ["All"]} if dry_run else {}  # beside a body a server does not read the query
         try:
-            self._json("DELETE", resource.path(namespace=namespace, name=name), _dry(dry_run), options)
+            self._json("DELETE", resource.path(namespace=namespace, name=name), body=options)
         except Absent:
             return False
         return True
