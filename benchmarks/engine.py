@@ -1,6 +1,6 @@
 """The engine: where, when, how fast and how right, each beside its anchor -> build/bench/engine.json.
 
-    python -P -m benchmarks.engine TRACES [placement moves speed papers mixed forecast farm]
+    python -P -m benchmarks.engine TRACES [placement moves speed papers steered mixed forecast farm]
 
 TRACES is a folder with the public traces (BENCHMARKS.md says where they come from). Parts can be run one at a time; the
 figures of parts that were not run are kept from the last time, so that one file holds them all.
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import farm, forecast, mixed, moves, papers, placement, speed
+from benchmarks import farm, forecast, mixed, moves, papers, placement, speed, steered
 from benchmarks.results import BUILD, Figure, show, write
 
 NAME = "engine"
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Path], list[Figure]]] = {
     "moves": lambda traces: moves.figures(traces, quick=False),
     "speed": speed.figures,
     "papers": papers.figures,
+    "steered": steered.results,
     "mixed": lambda _: mixed.figures(),
     "forecast": forecast.figures,
     "farm": lambda _: farm.figures(),

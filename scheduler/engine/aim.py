@@ -24,6 +24,10 @@ from scheduler.queueing.item import NEVER_MS, Item, Place, Supply, item_of
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
+STAY_LEAST_MS = 60_000
+STAY_RESTARTS = 5
+"""A lease is left alone until it has run so many times as long as its restart takes. So no more than a sixth of the
+time is lost to restarts, however often the best plan changes: else gangs of like size can change places for ever."""
 Key = tuple[str, str]
 """``(job, step)``"""
 
@@ -45,19 +49,22 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     if policy.objective is Objective.ORDER:
         return Aim()
     waiting = {c.key: c for c in candidates if _is_steered(c.job, c.step)}
-    running = dict(_running(state))
+    held = dict(_held(state))
+    running = {key: record for key, record in held.items() if not record.stopping}
     if not waiting and not running:
         return Aim()
-    supply = _supply(state, running)
+    supply = _supply(state, held)
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
     items += [_running_item(state, key, record, models, now_ms) for key, record in running.items()]
+    items += [_stopping_item(state, *each, models, now_ms) for each in held.items() if _comes_back(state, *each)]
     found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
-    keys = {_text(key): key for key in (*waiting, *running)}
+    keys = {_text(key): key for key in (*waiting, *held)}
     places = {keys[text]: place for text, place in found.places.items()}
     moved = ((key, r) for key, r in running.items() if _moves(state, key, r, places.get(key)))
     stops = tuple(_stop(state, key, record, places.get(key)) for key, record in moved)
-    wake_ms = found.wake_ms if found.wake_ms < NEVER_MS else 0
+    marks = [found.wake_ms, *(_settled_ms(state, key, record) for key, record in running.items() if waiting)]
+    wake_ms = min((mark for mark in marks if now_ms < mark < NEVER_MS), default=0)
     return Aim(places=places, steered=frozenset(keys.values()), stops=stops, wake_ms=wake_ms)
 
 
@@ -77,17 +84,25 @@ def _is_steered(job: Job, step: Step) -> bool:
     return whole and job.slot is None
 
 
-def _running(state: State) -> Iterator[tuple[Key, LeaseRecord]]:
+def _held(state: State) -> Iterator[tuple[Key, LeaseRecord]]:
+    """Leases of steered steps, those that are being stopped too: their cards are as good as free for those they stop
+    for, and nobody else is to be stopped for the same.
+    """
     for record in state.leases.values():
         job = state.jobs[record.lease.job_id]
         step, _ = find_step(job, record.lease.step)
-        if _is_steered(job.job, step) and not record.stopping:
+        if _is_steered(job.job, step):
             yield (job.job.id, step.name), record
 
 
-def _supply(state: State, running: dict[Key, LeaseRecord]) -> Supply:
+def _comes_back(state: State, key: Key, record: LeaseRecord) -> bool:
+    job = state.jobs[key[0]]
+    return record.stopping and not (job.held or job.cancelled or job.failing)
+
+
+def _supply(state: State, held: dict[Key, LeaseRecord]) -> Supply:
     """Healthy cards by model that nobody else holds."""
-    steered = {device for r in running.values() for a in r.lease.allocations for device in a.devices}
+    steered = {device for r in held.values() for a in r.lease.allocations for device in a.devices}
     cards: dict[str, int] = {}
     for view in state.nodes.values():
         if view.node.state is not NodeState.READY:
@@ -100,12 +115,13 @@ def _supply(state: State, running: dict[Key, LeaseRecord]) -> Supply:
 
 
 def _waiting_item(candidate: Candidate, models: list[str]) -> Item:
-    remaining_ms = max(1, candidate.estimate.median_ms - candidate.kept_ms)
+    remaining_ms = candidate.estimate.left(candidate.kept_ms)  # as of what runs: else it seems shorter while it waits
     item = item_of(candidate.step, key=_text(candidate.key), remaining_ms=remaining_ms, models=models)
     restart_ms = candidate.step.restart_ms if candidate.record.preempted or candidate.record.worked else 0
     known = candidate.step.run_ms_expected or candidate.record.run_count
     index_ms = 0 if known else gittins.index_ms(candidate.estimate.atoms, candidate.served_ms)
-    return _of_job(replace(item, lose_ms=restart_ms, index_ms=index_ms), candidate.job)
+    item = replace(item, lose_ms=restart_ms, index_ms=index_ms, running=candidate.record.goes_on)
+    return _of_job(item, candidate.job)
 
 
 def _of_job(item: Item, job: Job) -> Item:
@@ -129,7 +145,22 @@ def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str]
     ran_ms += done.served_ms // step.ranks
     known = step.run_ms_expected or done.run_count
     index_ms = 0 if known else gittins.index_ms(estimate_of(state, *key).atoms, ran_ms)
-    return _of_job(replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms), job.job)
+    stays = now_ms < _settled_ms(state, key, record)
+    item = replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms, stays=stays)
+    return _of_job(item, job.job)
+
+
+def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
+    """From when on a lease may be stopped for the objective."""
+    step, _ = find_step(state.jobs[key[0]], key[1])
+    return record.lease.granted_ms + max(STAY_LEAST_MS, STAY_RESTARTS * step.restart_ms)
+
+
+def _stopping_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
+    """As it will wait once it has stopped."""
+    step, done = find_step(state.jobs[key[0]], key[1])
+    item = _running_item(state, key, replace(record, stopping=False), models, now_ms)  # the rest, not of its grace
+    return replace(item, running=done.goes_on, lose_ms=step.restart_ms, stays=False)
 
 
 def _place(state: State, record: LeaseRecord) -> Place:
@@ -149,7 +180,7 @@ def _stop(state: State, key: Key, record: LeaseRecord, place: Place | None) -> P
         reason = f"goes on on {place[1]} ranks of {place[0]}"
     else:
         reason = f"goes on with {place[1]} ranks instead of {now[1]}"
-    return Preempt(lease_id=record.lease.id, for_job=key[0], reason=reason)
+    return Preempt(lease_id=record.lease.id, for_job=key[0], reason=reason, place=place)
 
 
 def _text(key: Key) -> str:

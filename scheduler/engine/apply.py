@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from scheduler.engine.faults import lost, seen_again, task_ended
+from scheduler.engine.rules import since
 from scheduler.engine.state import State
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import (
@@ -37,11 +38,14 @@ from scheduler.model.event import (
 )
 from scheduler.model.job import JobRecord
 from scheduler.model.layout import settled
-from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, number_of, parse_attempt_id
+from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import device_millis
 from scheduler.queueing import lifecycle, tasks
+
+WHOLE_RUNS_SINCE = 5
+"""The engine version from which on a success teaches what its whole task takes at full speed; before, its last try."""
 
 
 def apply(state: State, event: Event) -> None:
@@ -180,6 +184,8 @@ def _lease_stopping(state: State, event: LeaseStopping) -> None:
     after = lifecycle.lease_stopping(record, event)
     if after is not record:
         state.put_lease(after)
+        if event.place is not None:
+            _put_changed(state, lifecycle.moved(state.jobs[record.lease.job_id], record.lease.step, event.place))
         other = state.active.get(event.for_job)
         if other is not None and not other.is_next:
             state.put_job(replace(other, is_next=True))
@@ -222,17 +228,27 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     at_ms = max(event.at_ms, record.lease.granted_ms, attempt.started_ms)
     after = lifecycle.attempt_finished(attempt, event, at_ms)
     first = record.lease.attempts[0] == attempt.id
-    models = state.models_of(record.lease) if after.checkpoint_ms else frozenset[str]()
-    ranks, by_park = len(record.lease.allocations), not record.stop_charged
-    job = lifecycle.work_kept(state.jobs[attempt.job_id], after, ranks, models, by_park=by_park)
+    succeeded = after.state is AttemptState.SUCCEEDED
+    models = state.models_of(record.lease) if after.checkpoint_ms or succeeded else frozenset[str]()
+    ranks, by_park, job = len(record.lease.allocations), not record.stop_charged, state.jobs[attempt.job_id]
+    run_ms = _run_ms(state, job, after, ranks, models) if succeeded else 0
+    job = lifecycle.work_kept(job, after, ranks, models, by_park=by_park)
     attempts = [after if other is attempt else other for other in state.attempts_of(record.lease)]
     closed = lifecycle.lease_after(record, attempts)
-    job = lifecycle.task_finished(job, after, first_in_lease=first, served_ms=lifecycle.service_ms(closed))
+    served_ms = lifecycle.service_ms(closed)
+    job = lifecycle.task_finished(job, after, first_in_lease=first, run_ms=run_ms, served_ms=served_ms)
     job = task_ended(state, job, after, record.lease)
     state.put_attempt(after)
     state.put_job(job)
     if closed is not record:
         state.put_lease(closed)
+
+
+def _run_ms(state: State, job: JobRecord, after: AttemptRecord, ranks: int, models: frozenset[str]) -> int:
+    """What a success teaches; 0: nothing, because nobody saw it start."""
+    if since(state, WHOLE_RUNS_SINCE):
+        return lifecycle.whole_run_ms(job, after, ranks, models)
+    return max(1, after.finished_ms - after.started_ms) if after.started_ms else 0
 
 
 def _engine_started(state: State, event: EngineStarted) -> None:

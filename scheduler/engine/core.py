@@ -100,8 +100,9 @@ class Engine:
                 events.append(LeaseGranted(at_ms=plan.now_ms, lease=action.lease))
             elif isinstance(action, Stop | Preempt):
                 other = action.for_job if isinstance(action, Preempt) else ""
+                place = action.place if isinstance(action, Preempt) else None
                 stop = LeaseStopping(at_ms=plan.now_ms, lease_id=action.lease_id, reason=action.reason, for_job=other)
-                events.append(stop)
+                events.append(replace(stop, place=place) if place is not None else stop)
             elif isinstance(action, Keep):
                 events.append(SeatKept(at_ms=plan.now_ms, job_id=action.job_id, step=action.step, seat=action.seat))
             elif isinstance(action, Convert):

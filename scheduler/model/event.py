@@ -141,6 +141,8 @@ class LeaseStopping:
     """The owner asked for it: a preempted attempt is then charged to its end, as a cancelled one is."""
     for_job: str = ""
     """The job that starts in its place; empty: none does."""
+    place: tuple[str, int] | None = None
+    """``(card model, ranks)`` where its task is to go on, if that was decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,6 +226,8 @@ class StepRecord:
     redone: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, attempt number)`` for indices that a user had run again after they succeeded: what attempts
     before this number published is out of date."""
+    goes_on: tuple[str, int] | None = None
+    """``(card model, ranks)`` to which its lease was stopped to move, until its next one starts."""
     seats: tuple[Seat, ...] = ()
     """Kept for its next leases, one each, because others were moved for them or they were moved themselves."""
     warm_nodes: tuple[str, ...] = ()

@@ -75,6 +75,8 @@ class Preempt:
     lease_id: str
     for_job: str
     reason: str
+    place: tuple[str, int] | None = None
+    """``(card model, ranks)`` where its task is to go on; None: wherever there will be room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,11 +48,14 @@ def allot(
     ranked = sorted(items, key=lambda i: i.key)
     table = timetable(ranked, supply, now_ms, margin_ms=margin_ms)
     hand = _Hand(dict(supply.cards), {i.key: i for i in ranked}, {})
+    for item in ranked:
+        if item.stays and item.running is not None:
+            hand.give(item, item.running)
     _begin_slots(hand, ranked, table)
     waiting = [i for i in ranked if i.key not in hand.places]
     _fill(hand, [i for i in waiting if not i.deadline_ms], supply, objective)
     _fill(hand, [i for i in waiting if i.deadline_ms], supply, Objective.COMPLETION)
-    elastic = [i for i in ranked if i.ranks_min and i.key in hand.places]
+    elastic = [i for i in ranked if i.ranks_min and i.key in hand.places and not i.stays]
     _restore(hand, elastic)
     _grow(hand, elastic)
     later = [slot.start_ms for slot in table.slots.values() if slot.start_ms > now_ms]
@@ -82,7 +85,7 @@ class _Hand:
 
 def _begin_slots(hand: _Hand, items: Sequence[Item], table: Timetable) -> None:
     for item in items:
-        slot = table.slots.get(item.key)
+        slot = table.slots.get(item.key) if item.key not in hand.places else None
         if slot is not None and slot.start_ms <= table.now_ms:
             hand.give(item, (slot.model, slot.ranks))
 

@@ -121,7 +121,7 @@ def timetable(items: Iterable[Item], supply: Supply, now_ms: int, *, margin_ms: 
     Least work first: one joins if all that joined before it still end in time. ``margin_ms``: slots end this long
     before the deadline where that is possible.
     """
-    dated = [item for item in items if item.deadline_ms]
+    dated = [item for item in items if item.deadline_ms and _is_possible(item, now_ms)]
     base = _empty(supply, now_ms)
     return _in_order(base.copy(), dated, margin_ms) or _joined(base, dated, margin_ms)
 
@@ -144,6 +144,11 @@ def least_card_ms(item: Item) -> int:
     """Cards times milliseconds of its cheapest way to the end; NEVER_MS: it may run nowhere."""
     costs = (item.cards(place[1]) * item.takes_ms(place, speed) for place, speed in item.places())
     return min(costs, default=NEVER_MS)
+
+
+def _is_possible(item: Item, now_ms: int) -> bool:
+    """Whether it would end in time if all cards were free: else no table has a slot for it, and looking costs most."""
+    return any(now_ms + item.takes_ms(place, speed) <= item.deadline_ms for place, speed in item.places())
 
 
 def _empty(supply: Supply, now_ms: int) -> Timetable:

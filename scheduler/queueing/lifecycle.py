@@ -125,10 +125,15 @@ def granted(record: JobRecord, step_name: str, indices: Sequence[int], nodes: Se
     record = replace(record, is_next=False) if record.is_next else record
 
     def change(done: StepRecord) -> StepRecord:
-        after = tasks.grant(done, indices, warm)
+        after = tasks.grant(done if done.goes_on is None else replace(done, goes_on=None), indices, warm)
         return tasks.sit(after, nodes) if after.seats else after
 
     return _derived(_with_step(record, step_name, change), at_ms)
+
+
+def moved(record: JobRecord, step_name: str, place: tuple[str, int]) -> JobRecord:
+    """A lease of the step stops, to go on on so many ranks of a card model. Raises NotFound for an unknown step."""
+    return _with_step(record, step_name, lambda done: replace(done, goes_on=place))
 
 
 def seat_kept(record: JobRecord, event: SeatKept) -> JobRecord:
@@ -142,16 +147,18 @@ def job_started(record: JobRecord, at_ms: int) -> JobRecord:
     return record if record.started_ms else replace(record, started_ms=at_ms)
 
 
-def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool, served_ms: int = 0) -> JobRecord:
+def task_finished(
+    record: JobRecord, attempt: AttemptRecord, *, first_in_lease: bool, run_ms: int = 0, served_ms: int = 0
+) -> JobRecord:
     """One attempt ended (``attempt`` is final already); decides what becomes of its task and of the job.
 
-    ``first_in_lease``: a LOST attempt that never started is held against its task only when nothing ran before it.
-    ``served_ms``: service that its lease, which closed with it, was to the step (:func:`service_ms`).
+    ``run_ms``: what a success teaches (:func:`whole_run_ms`). ``first_in_lease``: a LOST attempt that never started is
+    held against its task only when nothing ran before it. ``served_ms``: service that its lease, which closed with it,
+    was to the step (:func:`service_ms`).
     """
     step, done = find_step(record, attempt.step)
     index, state = attempt.index, attempt.state
     if state is AttemptState.SUCCEEDED:
-        run_ms = max(1, attempt.finished_ms - attempt.started_ms) if attempt.started_ms else 0
         succeeded = _with_step(record, step.name, lambda s: tasks.succeed(s, index, run_ms, served_ms))
         return _settled(succeeded, attempt.finished_ms)
     if served_ms:
@@ -212,6 +219,18 @@ def work_kept(
 def suspected(record: JobRecord, attempt: AttemptRecord, node: str) -> JobRecord:
     """An attempt failed on a node, and its task is tried again."""
     return _with_step(record, attempt.step, lambda s: tasks.suspect(s, attempt.index, node))
+
+
+def whole_run_ms(record: JobRecord, attempt: AttemptRecord, ranks: int, models: frozenset[str]) -> int:
+    """What the whole task of an attempt that succeeded takes at full speed, with the work of earlier attempts that its
+    checkpoints kept: estimates are of that. ``ranks`` on cards of ``models`` ran it; 0: nobody saw it start.
+    """
+    if not attempt.started_ms:
+        return 0
+    step, done = find_step(record, attempt.step)
+    kept_ms = tasks.worked_ms(done, attempt.index)
+    own_ms = work_done(step, ranks, models, attempt.started_ms, attempt.finished_ms, resumed=kept_ms > 0)
+    return max(1, kept_ms + own_ms)
 
 
 def service_ms(record: LeaseRecord) -> int:

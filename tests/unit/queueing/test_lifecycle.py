@@ -36,7 +36,8 @@ def finish(record, state, index=0, step="work", *, started_ms=20, reason="", fir
         finished_ms=100,
         reason=reason,
     )
-    return lifecycle.task_finished(record, attempt, first_in_lease=first)
+    run_ms = lifecycle.whole_run_ms(record, attempt, 1, frozenset()) if state is DONE else 0
+    return lifecycle.task_finished(record, attempt, first_in_lease=first, run_ms=run_ms)
 
 
 def test_a_job_waits_runs_and_succeeds():
