@@ -84,7 +84,7 @@ class KubernetesExecutor:
         self._reports: deque[Report] = deque()
         self._woken = False
         self._closing = threading.Event()
-        self.inventory = Inventory(api, self._hear_nodes, now_ms=now_ms, lane=lane)
+        self.inventory = Inventory(api, self._hear_nodes, now_ms=now_ms, lane=lane, cards=site.cards)
         ours = f"{MANAGED_BY}={OURS},{INSTANCE}={site.instance}"
         self._informers = [
             Informer(api, resource, _Ear(self, resource), namespace=site.namespace, labels=ours)

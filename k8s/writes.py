@@ -4,10 +4,10 @@ for, and patches and deletions hold for one object, in one version of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from k8s import manifests
+from k8s import claims, manifests
 from k8s.api import Api, Object, Only
 from k8s.book import Entry
 from k8s.errors import Absent, AlreadyThere, KubernetesError
@@ -26,7 +26,18 @@ from k8s.lanes import (
 )
 from k8s.names import DEVICES, INSTANCE, LANE, LEASE, MANAGED_BY, OURS, RANK, TASKS
 from k8s.pods import Body, Cluster
-from k8s.resource import NETWORK_POLICIES, NODES, PODS, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
+from k8s.resource import (
+    CLAIM_TEMPLATES,
+    NETWORK_POLICIES,
+    NODES,
+    PODS,
+    RAY_CLUSTERS,
+    RAY_JOBS,
+    RESOURCE_CLAIMS,
+    SECRETS,
+    Resource,
+)
+from k8s.shapes import Shape
 from k8s.site import Site
 
 NO_LEASE = dict.fromkeys((LEASE, RANK, TASKS, DEVICES))
@@ -44,6 +55,10 @@ class Done:
 
 class NotOurs(KubernetesError):
     """The name is taken by an object that this installation did not make."""
+
+
+class Leaving(KubernetesError):
+    """The object is being deleted: there will be another one."""
 
 
 class Writer:
@@ -103,7 +118,7 @@ class Writer:
         uid = owner["metadata"]["uid"]
         if uid in self._complete:
             return
-        typed = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": owner["metadata"]}
+        typed = _typed(owner, resource)
         bridge_token = token or self._token(f"bridge/{cluster.name}")
         secret = manifests.secret(
             self._site, cluster, bridge_token=bridge_token, ray_token=self._token(f"ray/{cluster.name}")
@@ -118,10 +133,29 @@ class Writer:
                 continue  # the service may write Secrets, not read them; the name is derived from the owner's
         self._complete.add(uid)
 
+    def _claim(self, owner: Object, resource: Resource, cluster: Cluster, shapes: Iterable[Shape]) -> None:
+        """What pods of these shapes claim, before there are any. Raises Leaving."""
+        namespace = self._site.namespace
+        for shape in sorted(filter(claims.is_claimed, set(shapes))):
+            body = manifests.owned(manifests.claim(self._site, cluster, shape), _typed(owner, resource))
+            if claims.is_shared(shape):
+                # Each cluster is an owner beside the others: the claim goes with the last of them.
+                told = self._api.apply(RESOURCE_CLAIMS, body, namespace, part=cluster.name)
+                if "deletionTimestamp" in told["metadata"]:
+                    raise Leaving(f"ResourceClaim {told['metadata']['name']} is being deleted")
+                continue
+            try:
+                self._api.create(CLAIM_TEMPLATES, body, namespace)
+            except AlreadyThere:
+                continue  # its name follows from what is in it
+
     def _set_groups(self, action: SetGroups) -> Done:
         seen, site = action.seen, self._site
         owner: Object = {"metadata": {"name": seen.name, "uid": seen.uid}}
         self._equip(owner, RAY_CLUSTERS, action.cluster, "")
+        before = {group.shape: group.replicas for group in seen.groups}
+        grown = [group.shape for group in action.groups if group.replicas > before.get(group.shape, 0)]
+        self._claim(owner, RAY_CLUSTERS, action.cluster, grown)
         groups = [manifests.group(site, action.cluster, g.shape, g.replicas, g.to_delete) for g in action.groups]
         only, patch = Only(uid=seen.uid, version=seen.version), {"spec": {"workerGroupSpecs": groups}}
         try:
@@ -137,7 +171,10 @@ class Writer:
             return Done()
         held = entry.held
         body = manifests.ray_job(self._site, held.cluster, held.lease, held.tasks, held.shapes)
-        return self._make(RAY_JOBS, body, held.cluster, entry.orders[0].tasks[0].token)
+        done = self._make(RAY_JOBS, body, held.cluster, entry.orders[0].tasks[0].token)
+        ((_, made),) = done.objects
+        self._claim(made, RAY_JOBS, held.cluster, held.shapes)
+        return done
 
     def _unsuspend(self, action: Unsuspend, entry: Entry | None) -> Done:
         seen = action.seen
@@ -145,6 +182,7 @@ class Writer:
             return Done()  # found on the way, and nobody has ordered it: it waits for that
         owner: Object = {"metadata": {"name": seen.name, "uid": seen.uid}}
         self._equip(owner, RAY_JOBS, entry.held.cluster, entry.orders[0].tasks[0].token)
+        self._claim(owner, RAY_JOBS, entry.held.cluster, entry.held.shapes)
         only = Only(uid=seen.uid, version=seen.version)
         try:
             told = self._api.merge(RAY_JOBS, seen.name, {"spec": {"suspend": False}}, self._site.namespace, only=only)
@@ -177,3 +215,7 @@ class Writer:
         except Absent:
             return Done(gone=((PODS, name),))
         return Done(objects=((PODS, told),))
+
+
+def _typed(owner: Object, resource: Resource) -> Object:
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": owner["metadata"]}

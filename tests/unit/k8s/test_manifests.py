@@ -241,7 +241,7 @@ def test_shapes_come_from_slots():
         Shape.of_text('{"mode": 1}')
 
 
-@pytest.mark.parametrize("device", ["GPU-1234", "slot:n", "slot:n:nvidia.com/gpu:x"])
+@pytest.mark.parametrize("device", ["NPU-1234", "slot:n", "slot:n:nvidia.com/gpu:x"])
 def test_a_device_that_is_no_slot_is_refused(device):
     with pytest.raises(ValueError, match="slot:NODE:RESOURCE:N"):
         shape_of("n", [device], 0, 0)
