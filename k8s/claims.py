@@ -46,10 +46,9 @@ def of_pod(name: str, shape: Shape) -> Body:
 
 
 def _request(number: int, uuid: str, shape: Shape) -> Body:
-    driver = shape.driver
-    # JSON's strings are strings to CEL: what is in an id cannot end it.
-    expression = f"device.driver == {json.dumps(driver)} && "
-    expression += f"device.attributes[{json.dumps(driver)}].uuid == {json.dumps(uuid)}"
+    driver, told = json.dumps(shape.driver), f"device.attributes[{json.dumps(shape.driver)}]"  # CEL has JSON's strings
+    # Instances that are not made yet have no UUID: to ask for it would end the whole allocation.
+    expression = f'device.driver == {driver} && "uuid" in {told} && {told}.uuid == {json.dumps(uuid)}'
     exactly = {"deviceClassName": shape.resource, "allocationMode": "ExactCount", "count": 1}
     return {"name": f"card-{number}", "exactly": {**exactly, "selectors": [{"cel": {"expression": expression}}]}}
 

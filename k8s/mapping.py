@@ -174,6 +174,7 @@ def _slots(accelerator: Accelerator, units: int, first: int, sights: Sights) -> 
             memory_mib=memory_mib,
             profile=profile,
             island=island,
+            only_whole=not is_mig,
         )
         for number in range(units)
     ]

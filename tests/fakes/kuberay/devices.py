@@ -15,7 +15,10 @@ from tests.fakes.kube.verbs import Call
 from tests.fakes.kuberay.objects import Body, Object, owner_of
 
 WORD = r'"(?:[^"\\]|\\.)*"'
-NAMED = re.compile(rf"device\.driver == ({WORD}) && device\.attributes\[({WORD})\]\.uuid == ({WORD})")
+TOLD = r"device\.attributes\[({})\]"
+NAMED = re.compile(
+    rf'device\.driver == ({WORD}) && "uuid" in {TOLD.format(WORD)} && {TOLD.format(WORD)}\.uuid == ({WORD})'
+)
 CLASSES = {"gpu.nvidia.com": ("gpu.nvidia.com", "gpu"), "mig.nvidia.com": ("gpu.nvidia.com", "mig")}
 """Driver and type of the devices of a class."""
 OVER = ("Succeeded", "Failed")
@@ -163,7 +166,7 @@ def _selects(expression: str, driver: str, uuid: str) -> bool:
     found = NAMED.fullmatch(expression)
     if found is None:
         raise NotImplementedError(f"the stand-in does not know this CEL: {expression}")
-    return (driver, driver, uuid) == tuple(json.loads(word) for word in found.groups())
+    return (driver, driver, driver, uuid) == tuple(json.loads(word) for word in found.groups())
 
 
 def _places(allocation: Mapping[str, Any]) -> list[Place]:
