@@ -12,6 +12,8 @@ from k8s.shapes import Shape
 Raw = Mapping[str, Any]
 OVER = ("Succeeded", "Failed")
 """Phases of pods in which nothing runs any more."""
+EVICTED = "Evicted"
+"""Reason of a pod that its kubelet ended: the node was short of something, or the pod used more than its limit."""
 FAILED_JOB, COMPLETE_JOB = ("Failed", "ValidationFailed"), ("Complete",)
 """Values of a RayJob's ``jobDeploymentStatus``."""
 
@@ -177,7 +179,9 @@ def _condition(status: Raw, kind: str) -> str:
 
 
 def _why(status: Raw) -> str:
-    """The first thing that is wrong, in the words of Kubernetes."""
+    """The first thing that is wrong, in the words of Kubernetes. An eviction says more than what it did to them."""
+    if status.get("reason") == EVICTED:
+        return f"{EVICTED}: {status.get('message', '')}".removesuffix(": ")
     for container in status.get("containerStatuses") or ():
         state = container.get("state") or {}
         told = state.get("waiting") or state.get("terminated") or {}
