@@ -250,6 +250,29 @@ def test_in_a_storm_of_faults_no_card_is_given_twice(farm, reader):
     assert len([c for c in objects(farm, "resourceclaims") if c.startswith("card-")]) == 1
 
 
+# ── scratch ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_scratch_space_is_asked_for_and_an_idle_pod_gives_it_back(farm):
+    for kind in ("capacity", "allocatable"):
+        node = farm.park.double.get("nodes", "beta")
+        amounts = {**node["status"][kind], "ephemeral-storage": "10Gi"}
+        farm.park.double.put({**node, "status": {**node["status"], kind: amounts}})
+    reader = farm.reader()
+    assert [n.scratch_mib for n in reader.executor.inventory.nodes()] == [0, 10_240]
+    first = begin(reader, node="beta", scratch_mib=6_144)
+    reader.start_of(first.lease_id)
+    (pod,) = farm.park.workers(first.lease_id)
+    asked = pod["spec"]["containers"][0]["resources"]
+    assert asked["requests"]["ephemeral-storage"] == "6144Mi"
+    assert asked["limits"]["ephemeral-storage"] == f"{6_144 + SITE.overhead_mib}Mi"
+    stop(reader, first)
+    released(farm)
+    second = begin(reader, node="beta", scratch_mib=7_168)
+    reader.start_of(second.lease_id)
+    assert len(farm.park.workers()) == 1, "the warm pod had to go"
+
+
 # ── MIG instances that a plugin counts ───────────────────────────────────────────────────────────────────────────────
 
 
