@@ -13,7 +13,7 @@ from k8s.adoption import adopted
 from k8s.lanes import Held
 from k8s.manifests import JOB, job_cluster, pool_cluster
 from k8s.seen import JobSeen, PodSeen
-from k8s.shapes import shape_of
+from k8s.shapes import Shape, shape_of
 from k8s.site import Site
 from scheduler.model.lease import AttemptState
 from scheduler.model.measured import Measured
@@ -105,17 +105,7 @@ class Book:
     def _held(self, ranks: Sequence[LeaseOrder], now_ms: int) -> Held:
         """Raises ValueError, KeyError."""
         first = ranks[0]
-        shapes = tuple(
-            shape_of(
-                one.node,
-                one.devices,
-                one.cpu_milli,
-                one.memory_mib,
-                scratch_mib=one.scratch_mib,
-                card_milli=one.card_milli,
-            )
-            for one in ranks
-        )
+        shapes = tuple(_shape(one) for one in ranks)
         if first.lane == JOB:
             cluster = job_cluster(self._site, first, first.kind)
         else:
@@ -169,7 +159,7 @@ class Book:
         return [] if entry is None else self._ended(entry, AttemptState.LOST, reason, now_ms)
 
     def refuse(self, lease: str, reason: str, now_ms: int) -> list[Report]:
-        """Kubernetes will never take its objects: its tasks failed."""
+        """Kubernetes will never take its objects, or its own work ended its pod: its tasks failed."""
         entry = self.entries.get(lease)
         return [] if entry is None else self._ended(entry, AttemptState.FAILED, reason, now_ms)
 
@@ -214,8 +204,11 @@ class Book:
             if lease not in self.entries and made is not None:
                 self.entries[lease] = Entry(held=made, has_begun=made.is_sent)
 
-    def see(self, pods: Mapping[str, PodSeen]) -> None:
-        """Which pods there are, by uid: what is gone says nothing any more. A bridge may know a pod before we do."""
+    def see(self, pods: Mapping[str, PodSeen], epoch: int) -> None:
+        """Which pods there are, by uid: what is gone says nothing any more. A bridge may know a pod before we do.
+
+        A lease that appears on a pod and that a leader of another ``epoch`` wrote there is no news: it slept.
+        """
         before, self._pods = self._nodes, pods
         self._nodes = {(pod.cluster, pod.name): pod.node for pod in pods.values()}
         for key in before.keys() - self._nodes.keys():
@@ -223,7 +216,7 @@ class Book:
             self._agents.pop(key, None)
         for pod in pods.values():
             held = self.entries[pod.lease].held if pod.lease in self.entries else None
-            if held is None or pod.is_over or pod.rank >= len(held.shapes):
+            if held is None or pod.is_over or pod.epoch != epoch or pod.rank >= len(held.shapes):
                 continue
             if not held.pods or not held.pods[pod.rank]:
                 self.place(pod.lease, pod.rank, pod.uid)  # the answer to our patch was lost
@@ -370,6 +363,11 @@ class Book:
     def _spoke_ms(self, cluster: str, pod: str) -> int:
         told = self._agents.get((cluster, pod))
         return told[0] if told is not None else 0
+
+
+def _shape(one: LeaseOrder) -> Shape:
+    more = {"scratch_mib": one.scratch_mib, "card_milli": one.card_milli}
+    return shape_of(one.node, one.devices, one.cpu_milli, one.memory_mib, **more)
 
 
 def _cards(order: LeaseOrder, pod: PodSeen, facts: Node) -> tuple[str, ...]:

@@ -33,12 +33,11 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 
 class Park(Installation):
-    """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``.
-
-    ``nodes``: others than ``a`` and ``b``; ``things``: what the API server has besides.
+    """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``: that is
+    ours, with ``more``. ``nodes``: others than ``a`` and ``b``; ``things``: what the API server has besides.
     """
 
-    def __init__(self, folder, config, *, nodes=None, things=()):
+    def __init__(self, folder, config, *, nodes=None, things=(), **more):
         super().__init__(folder / "home")
         self.machines = Machines(library=compile_stub(folder / "nvml"))
         nodes = [node(name, cards=CARDS, labels=H100) for name in ("a", "b")] if nodes is None else nodes
@@ -46,7 +45,7 @@ class Park(Installation):
         for thing in things:
             self.kube.double.put(thing)
         gateway = f"127.0.0.1:{free_ports(1)[0]}"
-        config = {**yaml.safe_load(config), "kubernetes": {**KUBERNETES, "gateway": gateway}}
+        config = {**yaml.safe_load(config), "kubernetes": {**KUBERNETES, **more, "gateway": gateway}}
         for name, content in (("config", config), ("kubeconfig", kubeconfig(self.kube.double.url))):
             (folder / name).write_text(yaml.safe_dump(content))
         self._command = [sys.executable, "-P", "-m", "scheduler.wiring", f"--home={self.home}", "--kubernetes"]

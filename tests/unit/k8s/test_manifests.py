@@ -10,7 +10,7 @@ import yaml
 
 from k8s import manifests, pods
 from k8s.manifests import claim, group, job_cluster, network_policy, pool_cluster, ray_cluster, ray_job, secret
-from k8s.names import CLUSTER, MANAGED_BY, OURS, SHAPE
+from k8s.names import CLUSTER, MANAGED_BY, OURS
 from k8s.resource import (
     CLAIM_TEMPLATES,
     NETWORK_POLICIES,
@@ -20,7 +20,6 @@ from k8s.resource import (
     SECRETS,
     Resource,
 )
-from k8s.seen import pod_seen
 from k8s.shapes import Shape, resource_of, shape_of
 from k8s.site import Bucket, Site, Volume
 from scheduler.model.order import LeaseOrder, TaskOrder
@@ -174,15 +173,6 @@ def test_scratch_is_asked_for_where_it_is_leased():
     assert ray["resources"]["requests"]["ephemeral-storage"] == "10240Mi"
     assert ray["resources"]["limits"]["ephemeral-storage"] == f"{10_240 + SITE.overhead_mib}Mi"
     assert "ephemeral-storage" not in yaml.safe_dump(pods.worker(SITE, pool, ONE))
-
-
-def test_an_evicted_pod_says_why_rather_than_what_became_of_its_containers():
-    ended = [{"name": "ray-worker", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}]
-    status = {"phase": "Failed", "reason": "Evicted", "message": "Pod ephemeral local storage usage exceeds 11Gi."}
-    meta = {"name": "p", "uid": "u", "resourceVersion": "1", "annotations": {SHAPE: CPU.text()}}
-    pod = pod_seen({"metadata": meta, "status": {**status, "containerStatuses": ended}})
-    assert (pod.is_over, pod.why) == (True, "Evicted: Pod ephemeral local storage usage exceeds 11Gi.")
-    assert pod_seen({"metadata": meta, "status": {"containerStatuses": ended}}).why == "Error (exit code 137)"
 
 
 def test_a_worker_without_cards_sees_none():
