@@ -112,7 +112,7 @@ class Line(Sequence[Candidate]):
         self._steps: list[tuple[Rank, JobRecord]] = []
         self._made: list[Candidate | None] = []
         self.has_special = False
-        """Some of its jobs have a slot, or others were stopped for them."""
+        """The deadlines of some of its jobs were promised, or others were stopped for them."""
 
     def add(self, rank: Rank, queued: Queued) -> None:
         """One more step; :meth:`sort` puts it in its place."""

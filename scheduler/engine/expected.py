@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms
+from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms, ran_ms, rate_of
 from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, LeaseRecord
+from scheduler.queueing.durations import Estimate
+from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.rate import FULL_PERMILLE
 
 End = tuple[int, Allocation, str]
 """``(instant, what is given back then, lease)``"""
@@ -69,9 +72,16 @@ class Expected:
         """Likewise, by the latest end that is to be expected."""
         return [(self.last_end_ms(lease_id), allocation, lease_id) for _, allocation, lease_id in self.ends(node)]
 
-    def begun(self, lease_id: str) -> Candidate | None:
-        """Whose a lease is that this plan starts; None: it runs already."""
-        return self._begun.get(lease_id)
+    def progress(self, lease_id: str) -> tuple[Estimate, int, int]:
+        """What a lease's task takes, how much of it is done, and at what rate it works."""
+        begun = self._begun.get(lease_id)
+        if begun is not None:
+            return begun.estimate, begun.kept_ms, FULL_PERMILLE
+        record = self._state.leases[lease_id]
+        step, _ = find_step(self._state.jobs[record.lease.job_id], record.lease.step)
+        estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)
+        rate = rate_of(self._state, step, record)
+        return estimate, ran_ms(self._state, record, self._now_ms) * rate // FULL_PERMILLE, rate
 
     def last_end_ms(self, lease_id: str) -> int:
         """When a lease, running or started by this plan, will have ended at the latest."""

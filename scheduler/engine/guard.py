@@ -52,6 +52,8 @@ class Promise:
     end_ms: int
     is_slot: bool = False
     """Recorded with its job: what comes later must leave room even if it runs as long as anything like it did."""
+    is_running: bool = False
+    """Of a film: it goes on behind a lease that runs in its place, which its queue holds already."""
     is_first: bool = False
     """What leaves for its job is told in time. Only the first in the order calls anybody away: others would start ahead
     of it in the room."""
@@ -112,14 +114,14 @@ class Guard:
         self._verdicts.clear()
 
     @contextmanager
-    def without(self, promise: Promise | None) -> Iterator[None]:
-        """As if a promise had not been made; with all of them where it is None or not kept here."""
-        if promise is None or not any(kept is promise for kept in self.on(promise.allocations[0].node)):
-            yield
-            return
-        self.drop(promise)
+    def without(self, promises: Iterable[Promise]) -> Iterator[None]:
+        """As if some promises had not been made; those that are not kept here make no difference."""
+        mine = [p for p in promises if any(kept is p for kept in self.on(p.allocations[0].node))]
+        for promise in mine:
+            self.drop(promise)
         yield
-        self.add(promise)
+        for promise in mine:
+            self.add(promise)
 
     def on(self, name: str) -> Sequence[Promise]:
         """Promises on a node."""

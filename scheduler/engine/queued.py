@@ -26,7 +26,7 @@ class Queued:
     is_conditional: bool
     """Held, or due only after other jobs or in a price band: whether it may start is asked in every plan."""
     is_special: bool
-    """It has a slot, or others were stopped for it."""
+    """Its deadline was promised, or others were stopped for it."""
     sort: Sort | None = None
     key: int = 0
     """What the record is sorted by under ``sort``."""
@@ -45,7 +45,7 @@ class Queued:
             number=number_of(job.id),
             steps=steps,
             is_conditional=record.held or bool(job.after or job.band),
-            is_special=record.is_next or job.slot is not None,
+            is_special=record.is_next or job.is_promised,
         )
 
     def by(self, sort: Sort) -> int:
