@@ -49,6 +49,8 @@ class Candidate:
     """``(card model, ranks)`` where the plan steers it to."""
     slot_nodes: tuple[str, ...] = ()
     """The node of each rank, when its slot has begun."""
+    until_ms: int = 0
+    """Where it starts the room is kept so long for the tasks behind it; 0: it is not."""
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
 

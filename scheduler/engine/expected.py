@@ -31,13 +31,20 @@ class Expected:
         self._begun: dict[str, Candidate] = {}
         """By lease this plan starts, whose it is."""
         self._known: dict[tuple[str, str], list[End]] = {}
+        self._kept: dict[str, int] = {}
+        """By lease, until when its room is kept for the tasks behind it."""
 
     def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
         """The plan starts a lease."""
         self._begun[lease_id] = candidate
         for allocation in allocations:
-            end = (self._now_ms + candidate.likely_ms, allocation, lease_id)
+            end = (max(self._now_ms + candidate.likely_ms, candidate.until_ms), allocation, lease_id)
             self._started.setdefault(allocation.node, []).append(end)
+
+    def keep(self, lease_id: str, until_ms: int) -> None:
+        """When a running lease ends, the next task of its step follows it in its room, and so on until an instant."""
+        self._kept[lease_id] = until_ms
+        self._known.clear()
 
     def stop(self, lease_ids: Iterable[str]) -> None:
         """The plan stops leases."""
@@ -87,9 +94,10 @@ class Expected:
         """When a lease, running or started by this plan, will have ended at the latest."""
         begun = self._begun.get(lease_id)
         if begun is not None:
-            return self._now_ms + begun.careful_ms
+            return max(self._now_ms + begun.careful_ms, begun.until_ms)
         record = self._state.leases[lease_id]
-        return self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
+        end_ms = self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
+        return max(end_ms, self._kept.get(lease_id, 0))
 
     def end_ms(self, record: LeaseRecord, for_job: str = "") -> int:
         """When a running lease will have ended, as likely as not, or when it is told to leave for a job."""
@@ -105,7 +113,7 @@ class Expected:
     def _ends_of(self, node: str, for_job: str) -> Iterator[End]:
         for lease_id in self._state.leases_of_node.get(node, ()):
             record = self._state.leases[lease_id]
-            end_ms = self.end_ms(record, for_job)
+            end_ms = max(self.end_ms(record, for_job), self._kept.get(lease_id, 0))
             for allocation in record.lease.allocations:
                 if allocation.node == node:
                     yield end_ms, allocation, lease_id

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scheduler.engine.candidates import Candidate, candidate_of
-from scheduler.engine.lay import SWITCH_MS, Laying
+from scheduler.engine.lay import Laying
+from scheduler.engine.slots import SWITCH_MS
 from scheduler.engine.trial import Trial
 from scheduler.model.job import JobRecord, Track
 from scheduler.model.lease import number_of

@@ -52,8 +52,6 @@ class Promise:
     end_ms: int
     is_slot: bool = False
     """Recorded with its job: what comes later must leave room even if it runs as long as anything like it did."""
-    is_running: bool = False
-    """Of a film: it goes on behind a lease that runs in its place, which its queue holds already."""
     is_first: bool = False
     """What leaves for its job is told in time. Only the first in the order calls anybody away: others would start ahead
     of it in the room."""

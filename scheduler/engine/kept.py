@@ -21,7 +21,7 @@ class Slots(dict[Key, Promise]):
     def __init__(self, state: State, quotas: Quotas) -> None:
         super().__init__()
         self.films: dict[Key, list[Promise]] = {}
-        """By step of a film, what is kept of its tracks: a promise per copy."""
+        """By step of a film, a promise for each copy of its tracks in which nothing runs yet."""
         self._state = state
         self._quotas = quotas
 
@@ -62,7 +62,5 @@ class Slots(dict[Key, Promise]):
     def _shares(self, promises: Iterable[Promise]) -> list[Share]:
         jobs = self._state.jobs
         return [
-            (jobs[p.job_id].job.queue, amounts_of(p.demand.resources, len(p.allocations)), p.job_id)
-            for p in promises
-            if not p.is_running
+            (jobs[p.job_id].job.queue, amounts_of(p.demand.resources, len(p.allocations)), p.job_id) for p in promises
         ]

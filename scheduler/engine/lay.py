@@ -1,4 +1,4 @@
-"""Where the tasks of a film would run in time, one after the other: tracks on named nodes, in what is left of a park."""
+"""Where the tasks of a film would run, one after the other: tracks on named nodes, in what is left of the park."""
 
 from __future__ import annotations
 
@@ -9,27 +9,20 @@ from dataclasses import dataclass, field, replace
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.gaps import Gaps, Stretch
 from scheduler.engine.guard import Promise
+from scheduler.engine.slots import SWITCH_MS, on_model
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Step, Track
 from scheduler.model.lease import Allocation
-from scheduler.placement.fit import Demand
 from scheduler.placement.view import leasable
 from scheduler.queueing.film import length_ms, room
 from scheduler.queueing.order import amounts_of
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
-SWITCH_MS = 10_000
-"""A track lasts so much longer: what was there before must be seen to have ended."""
 TRIES = 64
 """Times that the limits of its queue may say no."""
 
 Best = tuple[int, int, str, str, int]
 """``(-tasks, start, node, model, copies)``: the least is the one to take."""
-
-
-def on_model(demand: Demand, model: str) -> Demand:
-    """The demand where cards of one model only will do; an empty model: as it is."""
-    return replace(demand, resources=replace(demand.resources, card_models=(model,))) if model else demand
 
 
 def rated_ms(step: Step, model: str, task_ms: int) -> int:
@@ -133,7 +126,7 @@ class Laying:
         return True
 
 
-def promised(candidate: Candidate, track: Track, start_ms: int, *, running: bool = False) -> Promise:
+def promised(candidate: Candidate, track: Track, start_ms: int) -> Promise:
     """One copy of a track for the guard, from an instant on."""
     return Promise(
         job_id=candidate.job.id,
@@ -144,7 +137,6 @@ def promised(candidate: Candidate, track: Track, start_ms: int, *, running: bool
         start_ms=start_ms,
         end_ms=track.end_ms,
         is_slot=True,
-        is_running=running,
     )
 
 

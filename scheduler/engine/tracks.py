@@ -1,9 +1,9 @@
 """Promised films in a plan: each of their tracks is kept until as many tasks have run as it is needed for.
 
-A copy of a track is a card's place on a node. While a task of the step runs there, the rest of the copy is kept behind
-it; when nothing does, the next task starts there before anybody is served. What the film gets beside its tracks, like
-every other job, makes it end sooner: tracks that are not needed any more are given back. Tracks whose nodes are lost,
-closed or overstayed are sought anew, for this plan.
+A copy of a track is room for one task on a node. While a task runs there, the room is expected to be held until the end
+of the track; when nothing does, the next task starts there before anybody is served. What the film gets beside its
+tracks, like every other job, makes it end sooner: tracks that are not needed any more are given back. Tracks whose
+nodes are lost, closed or overstayed are sought anew, for this plan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from scheduler.engine.candidates import Candidate, candidate_of
 from scheduler.engine.chunk import chunk_size
 from scheduler.engine.guard import Promise
 from scheduler.engine.kept import Key
-from scheduler.engine.lay import Laying, on_model, promised, rated_ms
+from scheduler.engine.lay import Laying, promised, rated_ms
+from scheduler.engine.slots import on_model
 from scheduler.engine.trial import Trial
 from scheduler.model.job import JobRecord, Step, StepRecord, Track
 from scheduler.model.lease import LeaseRecord, number_of
@@ -33,9 +34,7 @@ class Copy:
 
     track: Track
     free_ms: int
-    """When the next one may begin, at the latest that is to be expected: for the guard."""
-    likely_ms: int
-    """Likewise, as likely as not."""
+    """When the next one is expected to begin, as likely as not."""
     lease: str = ""
     """What runs there."""
     room: int = 0
@@ -77,15 +76,17 @@ class Film:
             demand=on_model(candidate.demand, model),
             place=(model, 1),
             slot_nodes=(copy.track.node,),
+            until_ms=copy.track.end_ms,
             chunk=min(chunk, copy.room),
         )
 
     def began(self, copy: Copy, there: Candidate) -> None:
         """A lease of it started there."""
         self.candidate.left, self.candidate.parallel_left = there.left, there.parallel_left
-        self._release(copy)
-        copy.lease, copy.free_ms = "begun", self.trial.now_ms + rated_ms(there.step, copy.track.model, there.careful_ms)
-        self._keep(copy)
+        if copy.promise is not None:
+            kept = self.trial.slots.films[self.candidate.key]
+            kept[:] = [promise for promise in kept if promise is not copy.promise]
+            self.trial.guard.drop(copy.promise)
 
     def make_up(self) -> None:
         """Other places for tasks that have lost theirs, if there are any in time."""
@@ -97,8 +98,7 @@ class Film:
         laying.run()
         for track, promises in laying.found:
             for promise in promises:
-                at_ms = promise.start_ms
-                self.copies.append(Copy(track, at_ms, at_ms, room=track.tasks, promise=promise))
+                self.copies.append(Copy(track, promise.start_ms, room=track.tasks, promise=promise))
                 trial.slots.films.setdefault(self.candidate.key, []).append(promise)
         self.short = max(laying.left, 0)
 
@@ -138,17 +138,12 @@ class Film:
         self.copies, self.short = kept, max(needed, 0)
 
     def _keep(self, copy: Copy) -> None:
-        if copy.free_ms < copy.track.end_ms:
-            copy.promise = promised(self.candidate, copy.track, copy.free_ms, running=bool(copy.lease))
-            self.trial.slots.films.setdefault(self.candidate.key, []).append(copy.promise)
-            self.trial.guard.add(copy.promise)
-
-    def _release(self, copy: Copy) -> None:
-        if copy.promise is not None:
-            kept = self.trial.slots.films[self.candidate.key]
-            kept[:] = [promise for promise in kept if promise is not copy.promise]
-            self.trial.guard.drop(copy.promise)
-            copy.promise = None
+        if copy.lease:
+            self.trial.expected.keep(copy.lease, copy.track.end_ms)
+            return
+        copy.promise = promised(self.candidate, copy.track, copy.free_ms)
+        self.trial.slots.films.setdefault(self.candidate.key, []).append(copy.promise)
+        self.trial.guard.add(copy.promise)
 
 
 def films(trial: Trial, candidates: Mapping[Key, Candidate]) -> list[Film]:
@@ -209,7 +204,7 @@ def _open_tracks(trial: Trial, record: JobRecord, candidate: Candidate) -> Itera
 def _copies_of(trial: Trial, track: Track) -> Iterator[Copy]:
     at_ms = max(track.start_ms, trial.now_ms)
     for _ in range(track.copies):
-        yield Copy(track, at_ms, at_ms)
+        yield Copy(track, at_ms)
 
 
 def _seat(trial: Trial, job_id: str, step: str, copies: list[Copy]) -> int:
@@ -224,8 +219,7 @@ def _seat(trial: Trial, job_id: str, step: str, copies: list[Copy]) -> int:
         free = [c for place in _places(trial, record) for c in waits.get(place, ())]
         seat = next((c for c in free if not c.lease and last_ms > c.track.start_ms), None)
         if seat is not None:
-            seat.lease, seat.free_ms = key, last_ms
-            seat.likely_ms = max(trial.expected.end_ms(record), seat.track.start_ms)
+            seat.lease, seat.free_ms = key, max(trial.expected.end_ms(record), seat.track.start_ms)
             trial.evictor.kept.add(key)
         if seat is None or record.stopping:
             beside += sum(not attempt.state.is_final for attempt in trial.state.attempts_of(record.lease))
@@ -251,9 +245,9 @@ def _size(film: Film) -> None:
         task_ms = rated_ms(step, track.model, film.task_ms)
         if copy.lease:
             # The task that runs varies like those behind it: it is one of those whose sum is bounded.
-            copy.room = max(room(track.end_ms - copy.likely_ms + task_ms + TURN_MS, task_ms) - 1, 0)
+            copy.room = max(room(track.end_ms - copy.free_ms + task_ms + TURN_MS, task_ms) - 1, 0)
             continue
-        copy.room = room(track.end_ms - copy.likely_ms, task_ms)
+        copy.room = room(track.end_ms - copy.free_ms, task_ms)
         if track.start_ms <= trial.now_ms:
             place = track.node, track.model
             if place not in free:

@@ -390,6 +390,6 @@ class Trial:
         for p in (*self.slots.values(), *self.promises):
             yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
         for (job_id, step), tracks in self.slots.films.items():
-            for start_ms in sorted({p.start_ms for p in tracks if not p.is_running and p.start_ms > self.now_ms}):
-                nodes = {name for p in tracks if p.start_ms == start_ms and not p.is_running for name in p.nodes}
+            for start_ms in sorted({p.start_ms for p in tracks if p.start_ms > self.now_ms}):
+                nodes = {name for p in tracks if p.start_ms == start_ms for name in p.nodes}
                 yield Reserve(job_id=job_id, step=step, nodes=tuple(sorted(nodes)), start_ms=start_ms)
