@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scheduler.model.job import Step
+from scheduler.model.lease import AttemptState
 from scheduler.model.plan import ChangeKind, Start
 from scheduler.model.queue import Queue
 from tests.builders import Park, a_job, a_node, a_step, lines
@@ -35,6 +36,17 @@ def test_a_film_gets_no_more_places_than_it_needs_and_each_goes_on_when_a_frame_
     park.submit(a_job(11, a_known(600, count=6, cards=1), priority=99))
     park.run(first[0], ms=60 * SECOND)
     assert starts(park) == ["start j9.work.1.a1 on n1[0]"], "the next frame, not who has a higher priority"
+
+
+def test_what_is_promised_later_waits_for_the_end_of_a_track_and_not_of_a_frame():
+    park = busy(cards=1)
+    park.end("j8.work.0.a1")
+    [track] = promise(park, 9, 20 * MINUTE, a_known(60, count=8, cards=1))
+    park.cycle()
+    park.start("j9.work.0.a1")
+    later = a_job(10, a_known(60, cards=1), deadline_ms=park.now_ms + 60 * MINUTE)
+    found = park.engine.admit(later, park.now_ms, park.policy)
+    assert found.slot.start_ms >= track.end_ms
 
 
 def test_nothing_runs_into_a_track_that_begins_later():
@@ -84,7 +96,11 @@ def test_what_runs_on_a_track_is_nobodys_victim_and_what_runs_beside_it_is():
     park.cycle()
     assert len(park.open_attempts()) == 2
     park.submit(a_job(2, a_known(600, count=2, cards=1), queue="film"))
-    assert len([line for line in lines(park.plan()) if line.startswith("preempt")]) == 1
+    assert [line for line in lines(park.cycle()) if line.startswith("preempt")] == ["preempt l2"]
+    park.end("j1.work.1.a1", AttemptState.PREEMPTED)
+    assert [line for line in lines(park.cycle()) if line.startswith(("start", "preempt"))] == [
+        "start j2.work.0.a1 on n1[1]"
+    ]
 
 
 def test_a_no_names_changes_that_each_make_it_a_yes():
