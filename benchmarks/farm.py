@@ -25,6 +25,7 @@ import psutil
 
 from benchmarks.farm_stub import QUEUES, Died, FastClock, Stub, drafts, farm_nodes, tenant_of
 from benchmarks.results import Figure, show, write
+from scheduler.control.collector import spare_collector
 from scheduler.control.cycle import Cycle
 from scheduler.control.dispatch import Dispatch
 from scheduler.control.logs import write_to
@@ -37,7 +38,6 @@ from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.node import Node
 from scheduler.model.snapshot import Snapshot
 from scheduler.store import SqlStore, open_store
-from scheduler.wiring import spare_collector
 
 FULL = 0.99
 FEED_S, FEED_SCALE, SETTLE_S = 60, 3.3, 15

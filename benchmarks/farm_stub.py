@@ -18,7 +18,7 @@ from scheduler import jobfile
 from scheduler.jobfile import Draft
 from scheduler.model.errors import NotFound
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Device, Lane, Node
+from scheduler.model.node import Device, Lane, Layout, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from scheduler.model.queue import Queue, Tenant
 
@@ -196,6 +196,10 @@ class Stub:
     def move(self, lanes: Mapping[str, Lane]) -> None:
         """Every host serves both lanes."""
         assert not lanes, f"asked to move {sorted(lanes)}"
+
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        """No card has MIG on."""
+        assert not layouts, f"asked to cut cards of {sorted(layouts)}"
 
     def acknowledge(self, cursors: Sequence[str]) -> None:
         """These need not be kept. Raises Died."""

@@ -161,7 +161,7 @@ class Book:
         return [] if entry is None else self._ended(entry, AttemptState.LOST, reason, now_ms)
 
     def refuse(self, lease: str, reason: str, now_ms: int) -> list[Report]:
-        """Kubernetes will never take its objects: its tasks failed."""
+        """Kubernetes will never take its objects, or its own work ended its pod: its tasks failed."""
         entry = self.entries.get(lease)
         return [] if entry is None else self._ended(entry, AttemptState.FAILED, reason, now_ms)
 
@@ -206,8 +206,11 @@ class Book:
             if lease not in self.entries and made is not None:
                 self.entries[lease] = Entry(held=made, has_begun=made.is_sent)
 
-    def see(self, pods: Mapping[str, PodSeen]) -> None:
-        """Which pods there are, by uid: what is gone says nothing any more. A bridge may know a pod before we do."""
+    def see(self, pods: Mapping[str, PodSeen], epoch: int) -> None:
+        """Which pods there are, by uid: what is gone says nothing any more. A bridge may know a pod before we do.
+
+        A lease that appears on a pod and that a leader of another ``epoch`` wrote there is no news: it slept.
+        """
         before, self._pods = self._nodes, pods
         self._nodes = {(pod.cluster, pod.name): pod.node for pod in pods.values()}
         for key in before.keys() - self._nodes.keys():
@@ -215,7 +218,7 @@ class Book:
             self._agents.pop(key, None)
         for pod in pods.values():
             held = self.entries[pod.lease].held if pod.lease in self.entries else None
-            if held is None or pod.is_over or pod.rank >= len(held.shapes):
+            if held is None or pod.is_over or pod.epoch != epoch or pod.rank >= len(held.shapes):
                 continue
             if not held.pods or not held.pods[pod.rank]:
                 self.place(pod.lease, pod.rank, pod.uid)  # the answer to our patch was lost

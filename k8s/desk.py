@@ -5,22 +5,28 @@ it. No I/O but through the lines; whoever calls holds the executor's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from k8s.actions import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend
 from k8s.api import Object
 from k8s.book import Book, Entry
 from k8s.errors import KubernetesError, Malformed
 from k8s.failures import Failures, key
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend, World, decide
+from k8s.lanes import World, decide
+from k8s.losses import hint
 from k8s.resource import PODS, Resource
+from k8s.seen import JobSeen
 from k8s.site import Site
 from k8s.views import Views
 from k8s.writes import Done
 from scheduler.model.node import Lane, Node
-from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
+from scheduler.model.order import GANG_INCOMPLETE, LeaseOrder, LogChunk, Report, ReportKind
 
 UNHEARD_MS = 60_000
 """A stopped lease of an earlier service that no agent names by then goes with its pods."""
+WORDS_MS = 3_000
+"""Ray notices a pod's end before Kubernetes has said why: it is waited for so long."""
 ROUNDS = 20
 """Losses in a row after which the rest waits for the next look."""
 
@@ -56,12 +62,18 @@ class Lines(Protocol):
 
 
 class Desk:
-    """``tell`` takes reports for the control plane."""
+    """``tell`` takes reports for the control plane; ``version_of`` gives that of a Node object, empty if unknown."""
 
     def __init__(
-        self, site: Site, failures: Failures, *, tell: Callable[[Sequence[Report]], None], now_ms: Callable[[], int]
+        self,
+        site: Site,
+        failures: Failures,
+        *,
+        tell: Callable[[Sequence[Report]], None],
+        now_ms: Callable[[], int],
+        version_of: Callable[[str], str],
     ) -> None:
-        self._site, self._tell, self._now_ms = site, tell, now_ms
+        self._site, self._tell, self._now_ms, self._version_of = site, tell, now_ms, version_of
         self.failures = failures
         self.lines: Lines | None = None
         self.book = Book(site)
@@ -72,9 +84,15 @@ class Desk:
         """Nodes whose inventory is to be told."""
         self.moves: dict[str, Lane] = {}
         """Nodes that are to serve another lane, until that is written."""
+        self.epoch = 0
+        """Under which everything is decided; set before the first decision."""
+        self._labelled: set[str] = set()
+        """Nodes whose lane we wrote."""
         self._nodes: dict[str, Node] = {}
         self._condemned: set[str] = set()
         """Uids of pods that must go."""
+        self._ray_lost_ms: dict[str, int] = {}
+        """When a bridge said that Ray lost a pod."""
         self._idle_ms: dict[str, int] = {}
         self._unheard_ms: dict[str, int] = {}
         self._early: list[tuple[str, Sequence[Report]]] = []
@@ -113,11 +131,19 @@ class Desk:
             self._early.append((cluster, reports))
             return
         for report in reports:
-            told, nodes, lost = self.book.hear(cluster, report)
+            told, nodes, lost = self.book.hear(cluster, self._hinted(report))
             self._tell(told)
             self.speak |= nodes
             if lost:
-                self._condemned |= {p.uid for p in self.views.pods.values() if (p.cluster, p.name) == (cluster, lost)}
+                gone = {p.uid for p in self.views.pods.values() if (p.cluster, p.name) == (cluster, lost)}
+                self._ray_lost_ms = dict.fromkeys(gone, self._now_ms()) | self._ray_lost_ms
+
+    def _hinted(self, report: Report) -> Report:
+        """A bridge knows that pods did not come; why they did not, Kubernetes says."""
+        entry = self.book.entries.get(report.lease_id)
+        if entry is None or not report.message.startswith(GANG_INCOMPLETE):
+            return report
+        return replace(report, message=f"{report.message}{hint(entry.held, self._world())}")
 
     def heard_nodes(self, reports: Sequence[Report]) -> None:
         """The inventory spoke."""
@@ -157,8 +183,10 @@ class Desk:
 
     def _world(self) -> World:
         now_ms, held, pods = self._now_ms(), self.book.held, self.views.pods
-        self._condemned &= pods.keys()
         taken = {uid for one in held.values() for uid in one.pods if uid}
+        ripe = {uid for uid, at_ms in self._ray_lost_ms.items() if uid not in taken or now_ms >= at_ms + WORDS_MS}
+        self._ray_lost_ms = {uid: at_ms for uid, at_ms in self._ray_lost_ms.items() if uid in pods}
+        self._condemned = (self._condemned | ripe) & pods.keys()
         busy = {one.cluster.name for one in held.values()} | {pod.cluster for pod in pods.values()}
         idle = {uid for uid, pod in pods.items() if uid not in taken and not pod.lease}
         idle |= self.views.clusters.keys() - busy
@@ -176,7 +204,12 @@ class Desk:
             idle_ms=self._idle_ms,
             condemned=frozenset(self._condemned),
             unheard_ms=self._unheard_ms,
+            last_words=self.views.last_words(taken),
+            heads=self.views.heads,
             moves=dict(self.moves),
+            versions={node: version for node in self.moves if (version := self._version_of(node))},
+            labelled=frozenset(self._labelled),
+            epoch=self.epoch,
         )
 
     def _lose(self, action: Lose) -> None:
@@ -185,7 +218,8 @@ class Desk:
         reason = f"{action.reason}; {why}" if why and not held.is_placed else action.reason
         self._condemned |= set(filter(None, held.pods))
         self.speak |= {shape.node for shape in held.shapes}
-        self._tell(self.book.lose(action.lease, reason, self._now_ms()))
+        end = self.book.refuse if action.is_its_own else self.book.lose
+        self._tell(end(action.lease, reason, self._now_ms()))
 
     def _entry_of(self, action: Action) -> Entry | None:
         match action:
@@ -203,9 +237,11 @@ class Desk:
         for resource, name in done.gone:
             self.gone(resource, name)
         match action:
-            case Relabel(node=node, lane=lane) if self.moves.get(node) is lane:
-                del self.moves[node]  # whoever labels it otherwise from now on means it
-            case MakeJob(lease=lease) if done.objects:
+            case Relabel(node=node, lane=lane):
+                self._labelled.add(node)
+                if self.moves.get(node) is lane:
+                    del self.moves[node]  # whoever labels it otherwise from now on means it
+            case MakeJob(lease=lease) | Unsuspend(seen=JobSeen(lease=lease)) if done.objects:
                 self.book.made(lease)
             case Assign(lease=lease, rank=rank, pod=pod) if done.objects:
                 self.book.place(lease, rank, pod.uid)

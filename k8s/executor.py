@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from k8s.actions import Action
 from k8s.api import Api, Object
 from k8s.backoff import Backoff
 from k8s.book import Entry
@@ -28,14 +29,13 @@ from k8s.errors import KubernetesError
 from k8s.failures import Failures, key
 from k8s.informer import Informer
 from k8s.inventory import Inventory
-from k8s.lanes import Action
 from k8s.manifests import JOB
 from k8s.names import INSTANCE, MANAGED_BY, OURS
 from k8s.resource import PODS, RAY_CLUSTERS, RAY_JOBS, Resource
 from k8s.site import Site
 from k8s.writes import Writer
 from scheduler.model.errors import ExecutorError, NotFound
-from scheduler.model.node import Lane
+from scheduler.model.node import Lane, Layout
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,6 @@ class KubernetesExecutor:
         self._lock = threading.RLock()
         """Guards the desk."""
         failures = Failures(again, draw=api.draw, monotonic=monotonic)
-        self._desk = Desk(site, failures, tell=self._tell, now_ms=now_ms)
         self._news = threading.Condition()
         self._inbox: deque[Callable[[], None]] = deque()
         self._is_due = False
@@ -85,6 +84,7 @@ class KubernetesExecutor:
         self._woken = False
         self._closing = threading.Event()
         self.inventory = Inventory(api, self._hear_nodes, now_ms=now_ms, lane=lane)
+        self._desk = Desk(site, failures, tell=self._tell, now_ms=now_ms, version_of=self.inventory.version)
         ours = f"{MANAGED_BY}={OURS},{INSTANCE}={site.instance}"
         self._informers = [
             Informer(api, resource, _Ear(self, resource), namespace=site.namespace, labels=ours)
@@ -93,9 +93,9 @@ class KubernetesExecutor:
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="lanes-write")
         self._thread = threading.Thread(target=self._run, name="lanes", daemon=True)
 
-    def open(self, lines: Lines) -> None:
-        """Begin, with this way to the bridges."""
-        self._desk.lines = lines
+    def open(self, lines: Lines, epoch: int) -> None:
+        """Begin, with this way to the bridges and under this epoch."""
+        self._desk.lines, self._desk.epoch, self._writer.epoch = lines, epoch, epoch
         self._thread.start()
 
     # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,6 +122,10 @@ class KubernetesExecutor:
         with self._lock:
             self._desk.moves |= lanes
         self._look()
+
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        """Not carried out: the inventory does not say where instances lie, so no plan asks for it."""
+        _log.warning("cards of %s are not cut anew: on Kubernetes that is the GPU Operator's", sorted(layouts))
 
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port."""
@@ -266,7 +270,7 @@ class KubernetesExecutor:
             return  # somebody else decides now, and has seen what we have not
         self._carry_out(actions)
         with self._lock:
-            self._desk.book.see(self._desk.views.pods)
+            self._desk.book.see(self._desk.views.pods, self._desk.epoch)
             self._desk.send()
             self._desk.tell_inventories()
 
@@ -279,7 +283,7 @@ class KubernetesExecutor:
                 break
             for item in items:
                 item()
-        self._desk.book.see(self._desk.views.pods)
+        self._desk.book.see(self._desk.views.pods, self._desk.epoch)
 
     def _knows_enough(self) -> bool:
         """Whether Kubernetes is known well enough to decide anything."""

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from k8s.actions import (
+    Action,
+    Adopt,
+    Assign,
+    DeleteCluster,
+    DeleteJob,
+    Lose,
+    MakeCluster,
+    MakeJob,
+    Relabel,
+    Release,
+    SetGroups,
+    Unsuspend,
+)
 from k8s.backoff import Backoff
 from k8s.errors import KubernetesError
-from k8s.lanes import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups
 
 
 @dataclass(slots=True)
@@ -59,6 +72,9 @@ def key(action: Action) -> str:
             return f"{kind} {lease}"
         case Relabel(node=node):
             return f"{kind} {node}"
-        case Assign(pod=pod):
+        case Assign(pod=pod) | Release(pod=pod):
             return f"{kind} {pod.name}"
-    return f"{kind} {(action.pod if hasattr(action, 'pod') else action.seen).name}"
+        case Adopt(seen=seen):
+            return f"{kind} {type(seen).__name__} {seen.name}"
+        case DeleteCluster(seen=seen) | DeleteJob(seen=seen) | Unsuspend(seen=seen):
+            return f"{kind} {seen.name}"

@@ -90,6 +90,10 @@ class Informer:
         """Begin."""
         self._thread.start()
 
+    def version(self, key: str) -> str:
+        """In which an object was told last; empty: it is not there, or not known well enough."""
+        return self._versions.get(key, "")
+
     @property
     def is_alive(self) -> bool:
         """False after :meth:`close`, and when the listener failed."""

@@ -117,6 +117,11 @@ class Inventory:
         """By the plural of what they follow: their counts and times are for metrics."""
         return dict(self._informers)
 
+    def version(self, node: str) -> str:
+        """Of the Node object as it was told last; empty: it is not known."""
+        informer = self._informers.get(NODES.plural)
+        return informer.version(node) if informer is not None else ""
+
     @property
     def is_alive(self) -> bool:
         """Whether everything is still followed."""

@@ -8,12 +8,29 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from k8s.actions import (
+    Action,
+    Assign,
+    DeleteCluster,
+    DeleteJob,
+    Lose,
+    MakeCluster,
+    MakeJob,
+    Relabel,
+    Release,
+    SetGroups,
+    Unsuspend,
+    Write,
+)
 from k8s.evictions import in_the_way
+from k8s.fence import fenced
+from k8s.losses import own_fault, why_lost
 from k8s.manifests import JOB, POOL
 from k8s.pods import Cluster
-from k8s.seen import COMPLETE_JOB, FAILED_JOB, ClusterSeen, GroupSeen, JobSeen, PodSeen
+from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
+from k8s.trouble import Trouble
 from scheduler.model.node import Lane, Node
 
 
@@ -65,93 +82,20 @@ class World:
     """Since when a pod (by uid) or a cluster (by name) has had nothing to do."""
     condemned: frozenset[str] = frozenset()
     """Uids of pods that must go whatever they hold."""
+    last_words: Mapping[str, Trouble] = field(default_factory=dict)
+    """What had ended a pod that is gone, by uid."""
     unheard_ms: Mapping[str, int] = field(default_factory=dict)
     """Since when the bridge of a cluster has been away."""
+    heads: Mapping[str, Trouble] = field(default_factory=dict)
+    """What is wrong with a cluster's head."""
     moves: Mapping[str, Lane] = field(default_factory=dict)
     """Nodes that are to serve another lane."""
-
-
-# ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeCluster:
-    """Create a pool cluster, with its Secret and NetworkPolicy."""
-
-    cluster: Cluster
-    kind: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetGroups:
-    """Set the worker groups of a pool cluster, in this version of it only."""
-
-    seen: ClusterSeen
-    cluster: Cluster
-    groups: tuple[GroupSeen, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteCluster:
-    """Delete a pool cluster and what belongs to it."""
-
-    seen: ClusterSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeJob:
-    """Create the suspended RayJob of a lease, with its Secret and NetworkPolicy."""
-
-    lease: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsuspend:
-    """Let a RayJob run."""
-
-    seen: JobSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteJob:
-    """Delete a RayJob and what belongs to it."""
-
-    seen: JobSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assign:
-    """Write on a pod which rank of which lease it carries: before its order is sent."""
-
-    pod: PodSeen
-    lease: str
-    rank: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """Take the lease off a pod."""
-
-    pod: PodSeen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relabel:
-    """Write on a node which lane it serves."""
-
-    node: str
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lose:
-    """A lease that can not go on."""
-
-    lease: str
-    reason: str
-
-
-Action = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Lose
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of those nodes."""
+    labelled: frozenset[str] = frozenset()
+    """Nodes whose lane this leader wrote."""
+    epoch: int = 0
+    """This leader's."""
 
 
 # ── the decision ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +108,8 @@ def decide(world: World) -> tuple[Action, ...]:
         return lost  # the book changes: decide again without them
     evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
     taken = _taken(world)
-    return (*_relabels(world), *_releases(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+    wanted = (*_relabels(world), *_pods(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+    return tuple(fenced(wanted, world))
 
 
 def is_free(pod: PodSeen, world: World) -> bool:
@@ -183,44 +128,9 @@ def _taken(world: World) -> set[str]:
 
 def _losses(world: World) -> Iterator[Lose]:
     for lease, held in sorted(world.held.items()):
-        reason = _why_lost(held, world)
-        if reason:
-            yield Lose(lease=lease, reason=reason)
-
-
-def _why_lost(held: Held, world: World) -> str:
-    if held.is_told:
-        return ""
-    if held.cluster.lane == JOB and held.is_made:
-        job = world.jobs.get(held.cluster.name)
-        if job is None or job.is_deleting:
-            return "its RayJob was deleted"
-        if job.state in FAILED_JOB:
-            return f"its RayJob failed: {job.why or 'no reason was given'}"
-        if job.state in COMPLETE_JOB:
-            return "its RayJob ended before the end of its tasks was heard"
-    for uid in filter(None, held.pods):
-        pod = world.pods.get(uid)
-        if pod is None:
-            return "its pod was deleted"
-        if pod.is_over:
-            return f"its pod {pod.name} ended: {pod.why or pod.phase}"
-        if uid in world.condemned:
-            return f"Ray lost its pod {pod.name}"
-    away_ms = world.unheard_ms.get(held.cluster.name)
-    if held.is_placed and away_ms is not None and world.now_ms >= away_ms + world.site.bridge_ms:
-        return f"nothing was heard from the head of {held.cluster.name} for {world.site.bridge_ms // 1_000} s"
-    if not held.is_sent and world.now_ms >= held.asked_ms + world.site.start_ms:
-        return f"its pods did not start within {world.site.start_ms // 1_000} s{_hint(held, world)}"
-    return ""
-
-
-def _hint(held: Held, world: World) -> str:
-    """What the pods it waits for say."""
-    wanted = set(held.shapes)
-    found = [pod for pod in world.pods.values() if pod.cluster == held.cluster.name and pod.shape in wanted]
-    said = sorted({pod.why for pod in found if pod.why and not pod.is_ready})
-    return f": {said[0]}" if said else ""
+        own_end = own_fault(held, world)
+        if reason := own_end or why_lost(held, world):
+            yield Lose(lease=lease, reason=reason, is_its_own=bool(own_end))
 
 
 def _needs(world: World) -> list[tuple[str, Shape]]:
@@ -230,14 +140,21 @@ def _needs(world: World) -> list[tuple[str, Shape]]:
 
 
 def _relabels(world: World) -> Iterator[Relabel]:
-    """Idle pods of the other lane need not go first: they make room for whoever comes."""
+    """Idle pods of the other lane need not go first: they make room for whoever comes. Each leader writes a lane that
+    was decided once, even where it is so already: an earlier one's word may be on its way.
+    """
     for name, lane in sorted(world.moves.items()):
-        if name in world.nodes and world.nodes[name].lane is not lane:
-            yield Relabel(node=name, lane=lane)
+        is_new = name in world.nodes and (world.nodes[name].lane is not lane or name not in world.labelled)
+        if is_new and name in world.versions:
+            yield Relabel(node=name, lane=lane, version=world.versions[name])
 
 
-def _releases(world: World, taken: set[str]) -> Iterator[Release]:
-    """Pods that carry a lease nobody holds, or a rank that another pod has."""
+def _pods(world: World, taken: set[str]) -> Iterator[Release | Assign]:
+    """Pods that carry a lease nobody holds, or a rank that another pod has; and those that lost what they carry."""
+    for lease, held in sorted(world.held.items()):
+        for rank, pod in enumerate(map(world.pods.get, held.pods)):
+            if pod is not None and pod.lease != lease and not pod.is_deleting:
+                yield Assign(pod=pod, lease=lease, rank=rank)
     for uid, pod in sorted(world.pods.items()):
         is_alive = not pod.is_deleting and not pod.is_over and uid not in world.condemned
         if pod.lease and pod.lane == POOL and uid not in taken and is_alive:
@@ -247,7 +164,7 @@ def _releases(world: World, taken: set[str]) -> Iterator[Release]:
 # ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _jobs(world: World, taken: set[str]) -> Iterator[Action]:
+def _jobs(world: World, taken: set[str]) -> Iterator[Write]:
     mine = {held.cluster.name: held for held in world.held.values() if held.cluster.lane == JOB}
     for name, job in sorted(world.jobs.items()):
         if name not in mine and not job.is_deleting:
@@ -285,7 +202,7 @@ def _unplaced(held: Held) -> list[tuple[int, Shape]]:
 # ── the pool lane ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pools(world: World, taken: set[str], evicted: frozenset[str]) -> Iterator[Action]:
+def _pools(world: World, taken: set[str], evicted: frozenset[str]) -> Iterator[Write]:
     held: defaultdict[str, list[Held]] = defaultdict(list)
     for one in sorted(world.held.values(), key=lambda one: (one.asked_ms, one.lease)):
         if one.cluster.lane == POOL:
@@ -309,7 +226,7 @@ def _pool(  # noqa: PLR0917 (each is a different thing)
     taken: set[str],
     evicted: frozenset[str],
     world: World,
-) -> Iterator[Action]:
+) -> Iterator[Write]:
     free = [pod for pod in workers if pod.uid not in taken and is_free(pod, world)]
     waiting: Counter[Shape] = Counter()
     for one in held:

@@ -21,6 +21,8 @@ OBJECT_STORE_BYTES = "80000000"
 GCS_PORT, RAYLET_PORT = 6379, 6380
 USER = 10_001
 CA_PATH, TOKEN_PATH = "/etc/shisuan-gateway", "/etc/shisuan-token"
+SUBMITTER = "ray-job-submitter"
+"""KubeRay fills in command and variables of the container of this name."""
 OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
 """Annotation: KubeRay gives its command in a variable and leaves ours: its own way to label Ray nodes knows no pods."""
 POD_LABEL = "shisuan-node"
@@ -37,11 +39,20 @@ class Cluster:
     tenant: str
     lane: str
     image: str
+    mark: str = ""
+    """Which of the objects that bore this name, one after the other: what belongs to an earlier one, and is yet to be
+    collected or comes late, must not be taken for what belongs to this one.
+    """
 
     @property
     def secret(self) -> str:
         """Name of the Secret with its tokens."""
-        return f"{self.name}-tokens"
+        return "-".join(filter(None, (f"{self.name}-tokens", self.mark)))
+
+    @property
+    def policy(self) -> str:
+        """Name of its NetworkPolicy."""
+        return "-".join(filter(None, (self.name, self.mark)))
 
 
 def labels(site: Site, cluster: Cluster) -> dict[str, str]:
@@ -81,8 +92,10 @@ def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
         "resources": _amounts(100, 512, 1_024),
         **_locked_down(site, has_token=True),
     }
+    submitter: Body = {"name": SUBMITTER, "image": cluster.image, "env": [_void()], **_locked_down(site)}
+    others = [beside] if has_bridge else [submitter] if site.own_submitter else []
     spec = {
-        **_pod(site, [ray, beside] if has_bridge else [ray], _token(cluster)),
+        **_pod(site, [ray, *others], _token(cluster)),
         "restartPolicy": "Always" if has_bridge else "Never",  # KubeRay's SidecarMode wants the latter
         # Ray's driver finds its raylet among the processes that it sees: the bridge needs those of the other container.
         **({"shareProcessNamespace": True} if has_bridge else {}),

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from k8s.names import CLUSTER, DOMAIN, LANE, LEASE, RANK, SHAPE, TASKS, TENANT
+from k8s.names import CLUSTER, DOMAIN, EPOCH, LANE, LEASE, RANK, SHAPE, TASKS, TENANT
 from k8s.shapes import Shape
+from k8s.trouble import Trouble, trouble_of
 
 Raw = Mapping[str, Any]
 OVER = ("Succeeded", "Failed")
@@ -27,6 +28,8 @@ class Seen:
     """As the bridges name it."""
     tenant: str
     is_deleting: bool = False
+    epoch: int = 0
+    """Of the leader that wrote it last; 0: none did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class PodSeen(Seen):
     lane: str
     is_ready: bool
     phase: str
-    why: str = ""
+    trouble: Trouble | None = None
     """What keeps it from running, or ended it."""
     lease: str = ""
     rank: int = 0
@@ -71,6 +74,8 @@ class ClusterSeen(Seen):
     kind: str
     """A kind of step that it serves: its image is that kind's."""
     groups: tuple[GroupSeen, ...] = ()
+    mark: str = ""
+    """As :attr:`k8s.pods.Cluster.mark`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,23 @@ class JobSeen(Seen):
     state: str = ""
     """``jobDeploymentStatus``."""
     why: str = ""
+    mark: str = ""
+    """As :attr:`k8s.pods.Cluster.mark`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSeen(Seen):
+    """A pod with a cluster's control store, without which no worker begins."""
+
+    trouble: Trouble | None = None
+
+
+def head_seen(raw: Raw) -> HeadSeen | None:
+    """None: no head of ours."""
+    meta = raw["metadata"]
+    if SHAPE in (meta.get("annotations") or {}) or CLUSTER not in (meta.get("labels") or {}):
+        return None
+    return HeadSeen(**_common(raw), trouble=trouble_of(raw.get("status") or {}))
 
 
 def pod_seen(raw: Raw) -> PodSeen | None:
@@ -102,7 +124,7 @@ def pod_seen(raw: Raw) -> PodSeen | None:
         lane=labels.get(LANE, ""),
         is_ready=_condition(status, "Ready") == "True",
         phase=status.get("phase", "Pending"),
-        why=_why(status),
+        trouble=trouble_of(status),
         lease=told.get(LEASE, ""),
         rank=int(rank),
         ranks=int(ranks),
@@ -115,7 +137,7 @@ def cluster_seen(raw: Raw) -> ClusterSeen | None:
     told = raw["metadata"].get("annotations") or {}
     if DOMAIN not in told or raw["metadata"].get("ownerReferences"):
         return None
-    return ClusterSeen(**_common(raw), kind=told[DOMAIN], groups=tuple(_groups(raw["spec"])))
+    return ClusterSeen(**_common(raw), kind=told[DOMAIN], groups=tuple(_groups(raw["spec"])), mark=mark_of(raw))
 
 
 def job_seen(raw: Raw) -> JobSeen | None:
@@ -134,17 +156,28 @@ def job_seen(raw: Raw) -> JobSeen | None:
         is_suspended=bool(spec.get("suspend")),
         state=status.get("jobDeploymentStatus", ""),
         why=": ".join(word for word in said if word),
+        mark=mark_of(raw),
     )
+
+
+def mark_of(raw: Raw) -> str:
+    """As :attr:`k8s.pods.Cluster.mark`, of a RayCluster or RayJob: the name of its Secret ends with it."""
+    spec = raw["spec"].get("rayClusterSpec") or raw["spec"]
+    name: str = (spec.get("authOptions") or {}).get("secretName") or ""
+    return name.removeprefix(f"{raw['metadata']['name']}-tokens").removeprefix("-")
 
 
 def _common(raw: Raw) -> dict[str, Any]:
     meta = raw["metadata"]
+    told = meta.get("annotations") or {}
+    epoch = told.get(EPOCH, "")
     return {
         "name": meta["name"],
         "uid": meta["uid"],
         "version": meta["resourceVersion"],
         "cluster": (meta.get("labels") or {}).get(CLUSTER, ""),
-        "tenant": (meta.get("annotations") or {}).get(TENANT, ""),
+        "tenant": told.get(TENANT, ""),
+        "epoch": int(epoch) if epoch.isdecimal() else 0,
         "is_deleting": "deletionTimestamp" in meta,
     }
 
@@ -174,17 +207,3 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _condition(status: Raw, kind: str) -> str:
     return next((str(c.get("status")) for c in status.get("conditions") or () if c.get("type") == kind), "")
-
-
-def _why(status: Raw) -> str:
-    """The first thing that is wrong, in the words of Kubernetes."""
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state") or {}
-        told = state.get("waiting") or state.get("terminated") or {}
-        if told.get("reason") not in (None, "ContainerCreating", "PodInitializing", "Completed"):
-            code = f" (exit code {told['exitCode']})" if "exitCode" in told else ""
-            return f"{told['reason']}{code}: {told.get('message', '')}".removesuffix(": ")
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
-    return ": ".join(filter(None, (status.get("reason", ""), status.get("message", ""))))

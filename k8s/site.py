@@ -66,6 +66,10 @@ class Site:
     network_policy: bool = True
     egress: tuple[Mapping[str, Any], ...] = ()
     """What pods may reach beside the control plane and names: rules as in a NetworkPolicy."""
+    own_submitter: bool = False
+    """KubeRay takes the container in which a RayJob is submitted from us, where its version can: locked down like all
+    others. Its own has no security settings, which the Pod Security profile ``restricted`` refuses.
+    """
     gateway_ca: str = ""
     """ConfigMap with ``ca.crt`` by which bridges check the gateway's certificate; empty: no TLS."""
 

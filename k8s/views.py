@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from k8s.api import Object
 from k8s.resource import PODS, RAY_CLUSTERS, RAY_JOBS, Resource
-from k8s.seen import ClusterSeen, JobSeen, PodSeen, Seen, cluster_seen, job_seen, pod_seen
+from k8s.seen import ClusterSeen, HeadSeen, JobSeen, PodSeen, Seen, cluster_seen, head_seen, job_seen, pod_seen
+from k8s.trouble import Trouble
 
 S = TypeVar("S", bound=Seen)
 
@@ -36,11 +37,32 @@ class View(Generic[S]):
         return self.by_name.pop(name, None) is not None
 
 
+class Pods(View[PodSeen]):
+    """Workers; and heads, of which only trouble matters."""
+
+    def __init__(self) -> None:
+        super().__init__(pod_seen)
+        self.heads: View[HeadSeen] = View(head_seen)
+        self.last_words: dict[str, Trouble] = {}
+        """What had ended a worker that is gone, by uid: KubeRay deletes it at once."""
+
+    def put(self, obj: Object) -> bool:
+        """See :class:`View`."""
+        return self.heads.put(obj) or super().put(obj)
+
+    def drop(self, name: str) -> bool:
+        """See :class:`View`."""
+        known = self.by_name.get(name)
+        if known is not None and known.is_over and known.trouble is not None:
+            self.last_words[known.uid] = known.trouble
+        return self.heads.drop(name) or super().drop(name)
+
+
 class Views:
     """Workers, pool clusters and RayJobs of this installation."""
 
     def __init__(self) -> None:
-        self._pods: View[PodSeen] = View(pod_seen)
+        self._pods = Pods()
         self._clusters: View[ClusterSeen] = View(cluster_seen)
         self._jobs: View[JobSeen] = View(job_seen)
         self.of: Mapping[Resource, View[Any]] = {
@@ -62,6 +84,17 @@ class Views:
     def pods(self) -> dict[str, PodSeen]:
         """By uid."""
         return {pod.uid: pod for pod in self._pods.by_name.values()}
+
+    def last_words(self, uids: set[str]) -> dict[str, Trouble]:
+        """What had ended those of these pods that are gone; of all others it is forgotten."""
+        kept = {uid: trouble for uid, trouble in self._pods.last_words.items() if uid in uids}
+        self._pods.last_words = kept
+        return kept
+
+    @property
+    def heads(self) -> dict[str, Trouble]:
+        """What is wrong with heads, by the name of their cluster."""
+        return {head.cluster: head.trouble for head in self._pods.heads.by_name.values() if head.trouble is not None}
 
     @property
     def clusters(self) -> Mapping[str, ClusterSeen]:

@@ -1,18 +1,19 @@
 """Carries out what the lanes decided, one object each. Every write may be repeated: names follow from what they are
-for, and patches and deletions hold for one object, in one version of it.
+for, and patches and deletions hold for one object, in the version that was seen when they were decided. Each leaves the
+epoch of its writer on the object (:mod:`k8s.fence`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from k8s import manifests
-from k8s.api import Api, Object, Only
-from k8s.book import Entry
-from k8s.errors import Absent, AlreadyThere, KubernetesError
-from k8s.lanes import (
+from k8s.actions import (
     Action,
+    Adopt,
     Assign,
     DeleteCluster,
     DeleteJob,
@@ -24,11 +25,16 @@ from k8s.lanes import (
     SetGroups,
     Unsuspend,
 )
-from k8s.names import DEVICES, INSTANCE, LANE, LEASE, MANAGED_BY, OURS, RANK, TASKS
+from k8s.api import Api, Object, Only
+from k8s.book import Entry
+from k8s.errors import Absent, AlreadyThere, KubernetesError
+from k8s.names import DEVICES, EPOCH, INSTANCE, LANE, LEASE, MANAGED_BY, OURS, RANK, TASKS
 from k8s.pods import Body, Cluster
 from k8s.resource import NETWORK_POLICIES, NODES, PODS, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
+from k8s.seen import ClusterSeen, JobSeen, PodSeen, Seen, mark_of
 from k8s.site import Site
 
+OF: Mapping[type[Seen], Resource] = {PodSeen: PODS, ClusterSeen: RAY_CLUSTERS, JobSeen: RAY_JOBS}
 NO_LEASE = dict.fromkeys((LEASE, RANK, TASKS, DEVICES))
 
 
@@ -51,13 +57,17 @@ class Writer:
 
     def __init__(self, api: Api, site: Site, token: Callable[[str], str]) -> None:
         self._api, self._site, self._token = api, site, token
+        self.epoch = 0
+        """Under which everything is written; set before the first write."""
         self._complete: set[str] = set()
         """Uids of RayClusters and RayJobs whose Secret and NetworkPolicy are there."""
+        self._numbers = itertools.count(1)
 
     def carry_out(self, action: Action, entry: Entry | None) -> Done:
         """``entry``: of the lease that the action is for. Raises KubernetesError."""
         match action:
             case MakeCluster(cluster=cluster, kind=kind):
+                cluster = self._marked(cluster)
                 return self._make(RAY_CLUSTERS, manifests.ray_cluster(self._site, cluster, kind), cluster)
             case SetGroups():
                 return self._set_groups(action)
@@ -68,22 +78,47 @@ class Writer:
             case Assign():
                 return self._assign(action, entry)
             case Release(pod=pod):
-                return self._patch_pod(pod.name, NO_LEASE, Only(uid=pod.uid, version=pod.version))
-            case Relabel(node=node, lane=lane):
-                self._api.merge(NODES, node, {"metadata": {"labels": {LANE: lane.value}}})
+                return self._patch(PODS, pod, {"metadata": {"annotations": NO_LEASE}})
+            case Relabel(node=node, lane=lane, version=version):
+                told = {"labels": {LANE: lane.value}, "annotations": self._written}
+                self._api.merge(NODES, node, {"metadata": told}, only=Only(version=version))
                 return Done()
             case DeleteCluster(seen=seen):
-                return self._delete(RAY_CLUSTERS, seen.name, seen.uid)
+                return self._delete(RAY_CLUSTERS, seen)
             case DeleteJob(seen=seen):
-                return self._delete(RAY_JOBS, seen.name, seen.uid)
+                return self._delete(RAY_JOBS, seen)
+            case Adopt(seen=seen):
+                return self._patch(OF[type(seen)], seen, {})
             case Lose():
                 raise TypeError("a loss is no write")
 
+    @property
+    def _written(self) -> dict[str, str]:
+        """Annotations of everything we write."""
+        return {EPOCH: str(self.epoch)}
+
+    def _stamped(self, body: Mapping[str, Any]) -> Body:
+        meta = body.get("metadata", {})
+        annotations = {**meta.get("annotations", {}), **self._written}
+        return {**body, "metadata": {**meta, "annotations": annotations}}
+
+    def _patch(self, resource: Resource, seen: Seen, patch: Mapping[str, Any]) -> Done:
+        """This object, in this version. Raises Stale: it is another's, or has changed since that was decided."""
+        only = Only(uid=seen.uid, version=seen.version)
+        try:
+            told = self._api.merge(resource, seen.name, self._stamped(patch), self._site.namespace, only=only)
+        except Absent:
+            return Done(gone=((resource, seen.name),))
+        return Done(objects=((resource, told),))
+
     # ── clusters ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _marked(self, cluster: Cluster) -> Cluster:
+        return replace(cluster, mark=f"{self.epoch}-{next(self._numbers)}")
+
     def _make(self, resource: Resource, body: Body, cluster: Cluster, token: str = "") -> Done:
-        made = self._create(resource, body)
-        self._equip(made, resource, cluster, token)
+        made = self._create(resource, self._stamped(body))
+        self._equip(made, resource, replace(cluster, mark=mark_of(made)), token)
         return Done(objects=((resource, made),))
 
     def _create(self, resource: Resource, body: Body) -> Object:
@@ -120,42 +155,31 @@ class Writer:
 
     def _set_groups(self, action: SetGroups) -> Done:
         seen, site = action.seen, self._site
-        owner: Object = {"metadata": {"name": seen.name, "uid": seen.uid}}
-        self._equip(owner, RAY_CLUSTERS, action.cluster, "")
+        self._equip(_owner(seen), RAY_CLUSTERS, replace(action.cluster, mark=seen.mark), "")
         groups = [manifests.group(site, action.cluster, g.shape, g.replicas, g.to_delete) for g in action.groups]
-        only, patch = Only(uid=seen.uid, version=seen.version), {"spec": {"workerGroupSpecs": groups}}
-        try:
-            told = self._api.merge(RAY_CLUSTERS, seen.name, patch, site.namespace, only=only)
-        except Absent:
-            return Done(gone=((RAY_CLUSTERS, seen.name),))
-        return Done(objects=((RAY_CLUSTERS, told),))
+        return self._patch(RAY_CLUSTERS, seen, {"spec": {"workerGroupSpecs": groups}})
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _make_job(self, entry: Entry | None) -> Done:
         if entry is None or not entry.orders:
             return Done()
-        held = entry.held
-        body = manifests.ray_job(self._site, held.cluster, held.lease, held.tasks, held.shapes)
-        return self._make(RAY_JOBS, body, held.cluster, entry.orders[0].tasks[0].token)
+        held, cluster = entry.held, self._marked(entry.held.cluster)
+        body = manifests.ray_job(self._site, cluster, held.lease, held.tasks, held.shapes)
+        return self._make(RAY_JOBS, body, cluster, entry.orders[0].tasks[0].token)
 
     def _unsuspend(self, action: Unsuspend, entry: Entry | None) -> Done:
         seen = action.seen
-        if entry is None or not entry.orders:
-            return Done()  # found on the way, and nobody has ordered it: it waits for that
-        owner: Object = {"metadata": {"name": seen.name, "uid": seen.uid}}
-        self._equip(owner, RAY_JOBS, entry.held.cluster, entry.orders[0].tasks[0].token)
-        only = Only(uid=seen.uid, version=seen.version)
-        try:
-            told = self._api.merge(RAY_JOBS, seen.name, {"spec": {"suspend": False}}, self._site.namespace, only=only)
-        except Absent:
-            return Done(gone=((RAY_JOBS, seen.name),))
-        return Done(objects=((RAY_JOBS, told),))
+        if entry is None or not entry.orders:  # found on the way, and nobody has ordered it: it waits for that
+            return self._patch(RAY_JOBS, seen, {}) if seen.epoch != self.epoch else Done()
+        cluster = replace(entry.held.cluster, mark=seen.mark)
+        self._equip(_owner(seen), RAY_JOBS, cluster, entry.orders[0].tasks[0].token)
+        return self._patch(RAY_JOBS, seen, {"spec": {"suspend": False}})
 
-    def _delete(self, resource: Resource, name: str, uid: str) -> Done:
+    def _delete(self, resource: Resource, seen: Seen) -> Done:
         """Its pods go with it, and so do its Secret and NetworkPolicy."""
-        self._api.delete(resource, name, self._site.namespace, only=Only(uid=uid))
-        self._complete.discard(uid)
+        self._api.delete(resource, seen.name, self._site.namespace, only=Only(uid=seen.uid, version=seen.version))
+        self._complete.discard(seen.uid)
         return Done()
 
     # ── pods ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,12 +192,8 @@ class Writer:
         devices = entry.orders[action.rank].devices if entry.orders else ()
         told = {LEASE: action.lease, RANK: f"{action.rank}/{len(held.shapes)}", TASKS: ",".join(held.tasks)}
         told |= {DEVICES: ",".join(devices)} if devices else {}
-        return self._patch_pod(pod.name, told, Only(uid=pod.uid, version=pod.version))
+        return self._patch(PODS, pod, {"metadata": {"annotations": {**NO_LEASE, **told}}})
 
-    def _patch_pod(self, name: str, annotations: Mapping[str, str | None], only: Only) -> Done:
-        patch = {"metadata": {"annotations": dict(annotations)}}
-        try:
-            told = self._api.merge(PODS, name, patch, self._site.namespace, only=only)
-        except Absent:
-            return Done(gone=((PODS, name),))
-        return Done(objects=((PODS, told),))
+
+def _owner(seen: Seen) -> Object:
+    return {"metadata": {"name": seen.name, "uid": seen.uid}}

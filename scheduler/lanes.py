@@ -60,7 +60,7 @@ class Lanes:
             gateway = Gateway(epoch=epoch, tell=self.executor.hear, admit=self._admit, port=config.port, tls=context)
         except OSError as error:
             raise InvalidInput([Problem("kubernetes.gateway", f"port {config.port} cannot be had: {error}")]) from None
-        self.executor.open(gateway)
+        self.executor.open(gateway, epoch)
 
     def _may_write(self) -> bool:
         try:
@@ -120,6 +120,7 @@ def site_of(config: KubernetesConfig) -> Site:
         priority_class=config.priority_class,
         volumes=tuple(Volume(claim=v.claim, path=v.path, read_only=v.read_only) for v in config.volumes),
         network_policy=config.network_policy,
+        own_submitter=config.own_submitter,
         egress=tuple(config.egress),
         gateway_ca=config.tls.ca_config_map if config.tls is not None else "",
     )

@@ -18,13 +18,14 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
 from scheduler.api.listener import listen, url_of
 from scheduler.control import arguments, instance
 from scheduler.control.clock import SystemClock
+from scheduler.control.collector import spare_collector
 from scheduler.control.logs import write_to
 from scheduler.control.settings import Home, Limits, Settings
 from scheduler.control.tokens import Tokens
@@ -34,8 +35,11 @@ from scheduler.model.errors import InvalidInput, Problem, ShisuanError, StaleEpo
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from scheduler.control.attempt_logs import AttemptLogs
     from scheduler.control.cycle import Cycle, Runtime
+    from scheduler.control.housekeeping import Housekeeping
     from scheduler.control.keeper import Keeper
+    from scheduler.control.log_rule import LogRule
     from scheduler.control.ports import Clock
     from scheduler.election import Candidate
     from scheduler.model.node import Node
@@ -48,8 +52,6 @@ EXIT_STORE = 74
 """The database refused (EX_IOERR)."""
 EXIT_STALE = 75
 """Another service writes this database now (EX_TEMPFAIL)."""
-COLLECTOR_THRESHOLD = (500_000, 20, 100)
-"""Objects made and not freed before the youngest are looked at, and how many looks before the older and oldest are."""
 VERIFY_TRIES = 10
 VERIFIED = "the journal gives exactly the live state and the ledger, and every device-millisecond is accounted for"
 
@@ -83,6 +85,7 @@ def build(
     from scheduler.control.defrag import Defragmentation
     from scheduler.control.dispatch import Dispatch
     from scheduler.control.keeper import Keeper
+    from scheduler.control.log_rule import LogRule
     from scheduler.control.maintenance import Maintenance
     from scheduler.control.money import Money
     from scheduler.control.operations import Operations
@@ -91,14 +94,16 @@ def build(
     from scheduler.control.service import Service
     from scheduler.engine import Engine
     from scheduler.feed.start import open_feed
+    from scheduler.oidc.start import open_oidc
     from scheduler.web import pages
 
     home, limits, clock = Home.of(settings.home), Limits(), clock or SystemClock()
     spare_collector()
     config = bootstrap.read_config(settings.config)
-    folder = Path(settings.config).absolute().parent
-    feed, delivery = open_feed(config.feed, folder, home, store, clock)
+    feed, delivery = open_feed(config.feed, Path(settings.config).absolute().parent, home, store, clock)
     tokens = Tokens(store.token_secret())
+    people = open_oidc(config.oidc, Path(settings.config).absolute().parent, tokens)
+    rule = LogRule.of(config.logs, in_storage=settings.kubernetes)
     epoch = store.acquire_epoch(f"{socket.gethostname()}:{os.getpid()}")
     keeper = Keeper(store, epoch)
     cycle = Cycle(
@@ -107,7 +112,7 @@ def build(
         store=store,
         executor=executor,
         clock=clock,
-        dispatch=Dispatch(tokens, token_ms=limits.token_ms),
+        dispatch=Dispatch(tokens, token_ms=limits.token_ms, logs=rule),
         policy=config.scheduling.policy(),
         limits=limits,
         declared=declared,
@@ -118,9 +123,9 @@ def build(
     gc.freeze()
     if lead is not None:
         lead(epoch)
-    thread = threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)
-    thread.start()
-    operations = Operations(cycle, store, home, version=version(), feed=delivery.view if delivery else None)
+    (thread := threading.Thread(target=_run_cycle, args=(cycle, keeper), name="cycle", daemon=True)).start()
+    feed_view = delivery and delivery.view
+    operations = Operations(cycle, store, home, version=version(), feed=feed_view, issuer=people.issuer)
     money = Money(cycle, keeper, store)
     try:
         bootstrap.apply(settings, config, cycle, operations, store, home, money)
@@ -128,31 +133,37 @@ def build(
         cycle.stop()
         thread.join(instance.STOP_LIMIT_S)
         raise
-    for name, work in (("keeper", keeper), *([("feed", delivery)] if delivery else [])):
+    logs, housekeeping = _logs(settings, rule, cycle, store, executor)
+    for name, work in (("keeper", keeper), ("housekeeping", housekeeping), *([("feed", delivery)] if delivery else [])):
         threading.Thread(target=work.run, name=name, daemon=True).start()
-    service = Service(cycle, store, executor)
-    pricing = Pricing(cycle, keeper, store)
     doors = Doors(
-        service=service,
+        service=Service(cycle, store, logs),
         operations=operations,
         maintenance=Maintenance(cycle),
+        housekeeping=housekeeping,
         money=money,
-        pricing=pricing,
+        pricing=Pricing(cycle, keeper, store),
         cycle=cycle,
         tokens=tokens,
         feed=feed,
         reservations=Reservations(cycle),
         defragmentation=Defragmentation(cycle),
     )
-    faces = (pages.router(doors),)
-    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=faces), cycle, thread
+    page = pages.router(doors, people)
+    return api.build(doors, version=version(), body_bytes=limits.body_bytes, more=[page]), cycle, thread
 
 
-def spare_collector() -> None:
-    """Python's collector of cyclic garbage visits every record there is, again and again: with 140,000 leases a third
-    of a second each time. Records hold no cycles: it is to look rarely, and (``gc.freeze``) not at what was loaded.
-    """
-    gc.set_threshold(*COLLECTOR_THRESHOLD)
+def _logs(
+    settings: Settings, rule: LogRule, cycle: Cycle, store: SqlStore, executor: Runtime
+) -> tuple[AttemptLogs, Housekeeping]:
+    """Who reads attempts' logs and who deletes the old ones: pods take theirs along, nodes keep them in the home."""
+    from scheduler.control.attempt_logs import AttemptLogs
+    from scheduler.control.housekeeping import Housekeeping
+    from workers.log_files import NodeLogs, StoredLogs
+
+    stored = StoredLogs(settings.home) if settings.kubernetes else None
+    reader = AttemptLogs(cycle, store, executor, rule, stored)
+    return reader, Housekeeping(cycle, rule, stored or NodeLogs(settings.home))
 
 
 def _run_cycle(cycle: Cycle, keeper: Keeper) -> None:
@@ -234,8 +245,10 @@ def begin(settings: Settings) -> Service:
 
 def serve(settings: Settings) -> int:
     """Run the service of this home until SIGTERM. Raises ShisuanError when it cannot start."""
+    from scheduler.control import bootstrap
+
     if settings.elect:
-        _require_shared(settings)
+        bootstrap.require_shared(bootstrap.read_config(settings.config), database_url(settings))
     home = Home.of(settings.home)
     home.prepare()
     lock = instance.only_one(home)
@@ -255,17 +268,6 @@ def serve(settings: Settings) -> int:
         home.instance.unlink(missing_ok=True)
         os.close(lock)
     return 0
-
-
-def _require_shared(settings: Settings) -> None:
-    """Raises InvalidInput for what one of several services would keep for itself."""
-    from scheduler.control import bootstrap
-
-    problems = bootstrap.unshared(bootstrap.read_config(settings.config))
-    if database_url(settings).startswith("sqlite"):
-        problems.insert(0, Problem("--database", "must be PostgreSQL with --elect: services share no home folder"))
-    if problems:
-        raise InvalidInput(problems)
 
 
 def _candidate(settings: Settings) -> Candidate:
@@ -318,15 +320,8 @@ def _nodes(settings: Settings) -> tuple[Node, ...]:
 def _uvicorn(app: FastAPI, listener: socket.socket) -> None:
     import uvicorn
 
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=2,
-        server_header=False,
-    )
+    quiet: dict[str, Any] = {"access_log": False, "log_config": None, "server_header": False}
+    config = uvicorn.Config(app, loop="asyncio", lifespan="off", timeout_graceful_shutdown=2, **quiet)
     uvicorn.Server(config).run(sockets=[listener])
 
 

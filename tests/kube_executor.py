@@ -41,6 +41,7 @@ class KubeSite:
         self._config = folder / "kubeconfig"
         self._config.write_text(yaml.safe_dump(kubeconfig(self.park.double.url, token="")), encoding="utf-8")
         self.lines = None
+        self.epoch = 0
         self._services = []
         """Those that are connected; the last one leads."""
 
@@ -66,7 +67,8 @@ class KubeSite:
         self._services.append(me)
         executor.left = lambda: self._services.remove(me)
         self.lines = PaperLines(self.park, executor.hear, leads)
-        executor.open(self.lines)
+        self.epoch += 1
+        executor.open(self.lines, self.epoch)
         return executor
 
     def remove(self):

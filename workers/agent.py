@@ -22,6 +22,7 @@ from scheduler.model.lease import AttemptState
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from workers import procfs
 from workers.confine import choose
+from workers.decoding import decode_part
 from workers.lease_run import LeaseRun
 from workers.measure import EVERY_S, Measuring
 from workers.nvml import NvmlTelemetry
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_MS = 10_000
 LOCK_WAIT_S = 10.0
 DISK_THREADS = 4
+LOG_THREADS = 4
 CLOSED_REASON = "the agent was closed"
 PREEMPT_WORD = "preempt"
 """A stop whose reason begins with this ends attempts as PREEMPTED, any other as CANCELLED."""
@@ -74,6 +76,7 @@ class Agent:
         self._outbox = Outbox(self._table)
         recover(self._table, self._folder, node=node, tenant=tenant, uid=self._confinement.uid)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="shisuan-disk")
+        self._logs = ThreadPoolExecutor(LOG_THREADS, thread_name_prefix="shisuan-logs")
         self._site = Site(
             node=node,
             tenant=tenant,
@@ -84,6 +87,7 @@ class Agent:
             tools=self._tools,
             confinement=self._confinement,
             disk=self._disk,
+            logs=self._logs,
             measuring=Measuring(telemetry, every_s=measure_every_s),
             inputs=Inputs(self._folder / "inputs", runner_gid=self._confinement.uid),
         )
@@ -177,6 +181,7 @@ class Agent:
         self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._shut()))
         self._thread.join()
         self._disk.shutdown(wait=True)
+        self._logs.shutdown(wait=False, cancel_futures=True)
         self._table.close()
         os.close(self._lock_fd)
 
@@ -243,22 +248,6 @@ class Agent:
         if rank not in ranks:
             raise NotFound(f"no log of attempt {attempt_id!r} on node {self.node!r}")
         return None, ranks[rank]
-
-
-def decode_part(data: bytes) -> tuple[str, int]:
-    """Text of the bytes and how many were used: a character cut in two at the end is left for the next read."""
-    for cut in range(min(3, len(data)) + 1):
-        piece = data[: len(data) - cut]
-        try:
-            return piece.decode(), len(piece)
-        except UnicodeDecodeError as error:
-            if error.reason != "unexpected end of data" or error.end != len(piece):
-                break
-            if error.start < len(piece) - 3:
-                break
-            if error.start > 0:
-                return data[: error.start].decode(errors="replace"), error.start
-    return data.decode(errors="replace"), len(data)
 
 
 def _make_folders(folder: Path) -> None:

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scheduler.model.lease import AttemptState
-from scheduler.model.order import LeaseOrder, Report, ReportKind
+from scheduler.model.order import GANG_INCOMPLETE, LeaseOrder, Report, ReportKind
 from workers.messages import Begin, Message, Recorded, Told
-
-INCOMPLETE = "gang_incomplete"
-"""First word of the reason when pods are missing."""
 
 
 class Errand:
@@ -66,7 +63,7 @@ class Errand:
         if self.begun or len(self._there) >= self._pods:
             return ""
         there = ", ".join(sorted(self._there)) or "none"
-        return f"{INCOMPLETE}: {len(self._there)} of {self._pods} pods came within {within_s:.0f} s ({there})"
+        return f"{GANG_INCOMPLETE}: {len(self._there)} of {self._pods} pods came within {within_s:.0f} s ({there})"
 
     def losses(self, reason: str, at_ms: int) -> tuple[Report, ...]:
         """Its attempts reported lost, without cursors; before an order came, under the names that were given."""

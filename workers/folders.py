@@ -153,6 +153,10 @@ class Folder:
         if self.exists(name):
             shutil.rmtree(name, dir_fd=self._fd)
 
+    def remove_empty(self, name: str) -> None:
+        """Take away a folder in which there is nothing. Raises OSError when there is something."""
+        os.rmdir(name, dir_fd=self._fd)
+
     def remove(self, name: str) -> None:
         """Take away what is there under this one name: a folder with all below, a file, or a link itself."""
         try:

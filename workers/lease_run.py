@@ -19,6 +19,7 @@ from workers import environment
 from workers.checkpoints import Checkpoints
 from workers.folders import Roots, is_local, local_path
 from workers.listener import Listener
+from workers.log_keeping import keeping
 from workers.measure import Meter
 from workers.object_checkpoints import ObjectCheckpoints
 from workers.object_storage import placed
@@ -98,7 +99,10 @@ class LeaseRun:
         """Every task gets exactly one recorded end."""
         last = self._order.tasks[-1]
         for task in self._order.tasks:
-            outcome = await self._attempt(task)
+            async with keeping(self._site, self._order, task) as kept:
+                outcome = await self._attempt(task)
+            if kept.problem and outcome.reason:
+                outcome = replace(outcome, reason=f"{outcome.reason} (its log was not kept: {kept.problem})")
             self._site.outbox.forget(task.attempt_id, self._order.rank)
             key = (self._order.lease_id, self._order.rank)
             self._site.table.finish(key, self._finished(task, outcome))
@@ -308,7 +312,7 @@ class LeaseRun:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def _listen(self, task: TaskOrder, saved: Saved | None = None) -> Listener:
-        log = LogWriter(self._site.log_path(task.attempt_id, self._order.rank))
+        log = LogWriter(self._site.log_path(task.attempt_id, self._order.rank), self._order.log_mib << 20)
         hears = saved is not None and self._order.rank == 0
         self._listener = Listener(
             log,

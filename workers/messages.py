@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from scheduler.model import codec
-from scheduler.model.node import Node
+from scheduler.model.node import CardCut, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 
 PROTOCOL = 1
@@ -107,6 +107,14 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recut:
+    """``Executor.recut``, of one node."""
+
+    node: str
+    cuts: tuple[CardCut, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLog:
     """``Executor.read_log``; answered by a :class:`LogRead` of the same number."""
 
@@ -140,7 +148,20 @@ class LogRead:
 
 
 Message = (
-    Hello | Welcome | Refused | Beat | Connect | NodeIds | Begin | End | Recorded | ReadLog | Ready | Told | LogRead
+    Hello
+    | Welcome
+    | Refused
+    | Beat
+    | Connect
+    | NodeIds
+    | Begin
+    | End
+    | Recut
+    | Recorded
+    | ReadLog
+    | Ready
+    | Told
+    | LogRead
 )
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
 from scheduler.model.catalogue import by_nvml_name
-from scheduler.model.node import Device, DeviceKind, Health
+from scheduler.model.node import Device, DeviceKind, Health, Layout
 from scheduler.model.sample import Sample
+from workers.nvml_cut import CutRefused, Cutter
 from workers.nvml_sample import BYTES_PER_MIB, Sampling
 
 T = TypeVar("T")
@@ -152,7 +153,7 @@ class NvmlTelemetry:
             card = self._card(nvml, index, uuid, handle)
             mode = self._get(nvml.nvmlDeviceGetMigMode, handle)
             if mode and mode[0]:
-                unusable = _quarantined(card, "MIG is on and no instance is made")
+                unusable = replace(_quarantined(card, "MIG is on and no instance is made"), mig_on=True)
                 return self._instances(nvml, card, handle) or [_Known(unusable, handle)]
             return [_Known(self._with_health(nvml, card, handle), handle)]
         except Lost as reason:
@@ -172,12 +173,41 @@ class NvmlTelemetry:
             uuid = part and self._get(nvml.nvmlDeviceGetUUID, part)
             if uuid:
                 memory_mib = _total_mib(self._get(nvml.nvmlDeviceGetMemoryInfo, part))
+                start, slices = self._place(nvml, handle, part)
                 device = replace(
                     card, id=uuid, kind=DeviceKind.MIG, parent=card.id, memory_mib=memory_mib,
-                    profile=self._profile(nvml, part),
+                    profile=self._profile(nvml, part), slice_start=start, slices=slices,
                 )  # fmt: skip
                 found.append(_Known(self._with_health(nvml, device, handle), part))
         return found
+
+    def _place(self, nvml: ModuleType, handle: Any, part: Any) -> tuple[int, int]:
+        """First memory slice and number of slices; ``(-1, 0)`` where the driver tells it to administrators only."""
+        number = self._get(nvml.nvmlDeviceGetGpuInstanceId, part)
+        instance = None if number is None else self._get(nvml.nvmlDeviceGetGpuInstanceById, handle, number)
+        info = self._get(nvml.nvmlGpuInstanceGetInfo, instance) if instance is not None else None
+        return (-1, 0) if info is None else (info.placement.start, info.placement.size)
+
+    def cut(self, card: str, layout: Layout) -> None:
+        """Cut a card anew: instances that stay are left alone, and one with processes is never destroyed.
+
+        Harmless when it is so already. Raises CutRefused, with the card as far as it came.
+        """
+        try:
+            nvml = self._library()
+            handle = next(
+                (found for found in map(partial(self._handle, nvml), range(self._get(nvml.nvmlDeviceGetCount) or 0))
+                 if found is not None and self._quietly(nvml.nvmlDeviceGetUUID, found) == card),
+                None,
+            )  # fmt: skip
+            if handle is None:
+                raise CutRefused(f"the driver shows no card {card}")
+            Cutter(nvml, handle).cut(layout)
+        except (NoNvml, Lost) as reason:
+            raise CutRefused(str(reason)) from None
+
+    def _handle(self, nvml: ModuleType, index: int) -> Any:
+        return self._quietly(nvml.nvmlDeviceGetHandleByIndex, index)
 
     def _profile(self, nvml: ModuleType, part: Any) -> str:
         """The driver names an instance ``… MIG 1g.10gb``; else its slices and memory say the same."""
@@ -240,6 +270,20 @@ def devices_here() -> tuple[Device, ...]:
         telemetry.close()
 
 
+def cut_here(layouts: Mapping[str, Layout]) -> tuple[tuple[Device, ...], dict[str, str]]:
+    """Cut cards of this machine anew; its devices afterwards, and by card why it could not be done."""
+    telemetry, problems = NvmlTelemetry(), dict[str, str]()
+    try:
+        for card, layout in sorted(layouts.items()):
+            try:
+                telemetry.cut(card, layout)
+            except CutRefused as refused:
+                problems[card] = str(refused)
+        return telemetry.devices(), problems
+    finally:
+        telemetry.close()
+
+
 def _import_pynvml() -> ModuleType:
     try:
         import pynvml  # type: ignore[import-untyped]
@@ -266,7 +310,7 @@ def _gone(before: dict[str, _Known], found: list[_Known]) -> list[_Known]:
     there = {known.device.id for known in found}
     parents = {known.device.parent for known in found if known.device.parent} | there
     return [
-        _Known(_quarantined(known.device, "the driver lost this card"), known.handle, known.mute)
+        _Known(_quarantined(replace(known.device, mig_on=False), "the driver lost this card"), known.handle, known.mute)
         for uuid, known in before.items()
         if uuid not in there and known.device.parent not in parents and uuid not in parents
     ]

@@ -24,9 +24,6 @@ READ_BYTES = 64 * 1024
 DRAIN_READS = 256
 """Reads of what is left in the pipe after the end; bounds a descendant that escaped and goes on writing."""
 
-LOG_CAP_BYTES = 64 * 1024 * 1024
-"""A runner's log keeps this much from its beginning."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -215,7 +212,7 @@ def sentence(code: int) -> str:
 class LogWriter:
     """An attempt's log file: made at the first byte, cut at a cap with a last line that says so."""
 
-    def __init__(self, path: Path, cap_bytes: int = LOG_CAP_BYTES) -> None:
+    def __init__(self, path: Path, cap_bytes: int) -> None:
         self._path = path
         self._left = cap_bytes
         self._cap = cap_bytes

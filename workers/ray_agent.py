@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scheduler.model.errors import ExecutorError
-from scheduler.model.node import Node
+from scheduler.model.node import CardCut, Device, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report
 from workers.agent import Agent
 from workers.remains import read_kept_log, tenants_with_news
@@ -87,6 +87,14 @@ class RayProbe:
         from workers.facts import local_node
 
         return local_node(name, home=own_home())
+
+    def cut(
+        self, home: str, node: str, devices: Sequence[Device], cuts: Sequence[CardCut]
+    ) -> tuple[tuple[Device, ...], tuple[CardCut, ...]]:
+        """See :func:`workers.cutting.cut_cards`."""
+        from workers.cutting import cut_cards
+
+        return cut_cards(Path(home) if home else own_home(), node, devices, cuts)
 
     def tenants(self, home: str, node: str) -> tuple[str, ...]:
         """See :func:`workers.remains.tenants_with_news`."""

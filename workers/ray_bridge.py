@@ -31,7 +31,21 @@ from scheduler.model.errors import NotFound
 from scheduler.model.node import Node
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 from workers import gang
-from workers.messages import Beat, Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Told
+from workers.messages import (
+    Beat,
+    Begin,
+    Connect,
+    End,
+    Line,
+    LogRead,
+    Message,
+    NodeIds,
+    ReadLog,
+    Ready,
+    Recorded,
+    Recut,
+    Told,
+)
 from workers.ray_agent import probe_actor
 from workers.ray_gangs import Gangs, Room
 from workers.ray_head import NODE_LABEL, POD_LABEL
@@ -42,6 +56,7 @@ _log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 PROBE_S = 60.0
+CUT_S = 120.0
 LOG_READERS = 4
 ABSENT_S = 300.0
 """A pod that was away so long does not come back: names of pods are not used again."""
@@ -87,6 +102,8 @@ class Bridge:
                 self._end(lease_ids, reason)
             case Recorded(cursors=cursors):
                 self._recorded(cursors)
+            case Recut():
+                self._readers.submit(self._recut, message)
             case ReadLog():
                 self._readers.submit(self._read_log, message)
             case NodeIds(node_ids=node_ids):
@@ -267,6 +284,24 @@ class Bridge:
         probe = self._probes[name]
         facts = probe.own_facts if self._told.cluster else probe.facts
         self._facts[name] = declared or ray.get(facts.remote(name), timeout=PROBE_S)
+
+    def _recut(self, asked: Recut) -> None:
+        """The node says what came of it; one that does not answer is not cut within its limit, or told again."""
+        name, room = asked.node, self._rooms.get(asked.node)
+        if room is None:
+            return
+        probe = probe_actor(room.node_id)
+        try:
+            cut = probe.cut.remote(self._agents_home, name, self._facts[name].devices, asked.cuts)
+            devices, refused = ray.get(cut, timeout=CUT_S)
+        except (RayError, KeyError) as error:
+            _log.warning("node %s does not say how its cards are cut: %r", name, error)
+            return
+        facts = self._facts[name] = replace(self._facts[name], devices=devices)
+        self._told = replace(self._told, nodes=tuple(facts if n.name == name else n for n in self._told.nodes))
+        self._rooms[name] = replace(room, cards={device.id: device.index for device in devices})
+        told = replace(facts, cuts=refused)
+        self._push([Report(kind=ReportKind.NODE, at_ms=_now_ms(), node=name, facts=told)])
 
     def _tenants(self, name: str) -> tuple[str, ...]:
         """Those with an agent there, or with a table that may hold something untold."""

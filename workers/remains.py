@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scheduler.model.errors import NotFound
 from scheduler.model.order import LogChunk
-from workers.agent import decode_part
+from workers.decoding import decode_part
 from workers.site import attempt_name
 
 

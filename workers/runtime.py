@@ -37,9 +37,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from scheduler.model.errors import ExecutorError, NotFound
-from scheduler.model.node import Lane, Node
+from scheduler.model.node import CardCut, Lane, Layout, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
-from workers.messages import Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Told
+from workers.messages import Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Recut, Told
 from workers.ray_head import LOOPBACK, RayHead, clean_environ
 from workers.remains import read_kept_log
 
@@ -111,6 +111,12 @@ class RayExecutor:
         at_ms = time.time_ns() // 1_000_000
         self._tell([Report(kind=ReportKind.NODE, at_ms=at_ms, node=name, facts=facts) for name, facts in known])
 
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        """See the port. Simulated cards are cut on paper, which lasts as long as this service."""
+        for node, cards in sorted(layouts.items()):
+            cuts = (CardCut(card=card, layout=layout) for card, layout in sorted(cards.items()))
+            self._send(Recut(node=node, cuts=tuple(cuts)))
+
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port. Never raises for what happens to Ray: that comes as RUNTIME_DOWN and RUNTIME_UP."""
         with self._news:
@@ -171,7 +177,10 @@ class RayExecutor:
         if report.facts is None:
             return report
         facts = replace(report.facts, lane=self._lanes.get(report.node, report.facts.lane))
-        self._facts[report.node] = facts
+        self._facts[report.node] = replace(facts, cuts=())
+        self._nodes = tuple(  # the next bridge is told how cards are cut by now
+            replace(node, devices=facts.devices) if node.name == report.node else node for node in self._nodes
+        )
         return replace(report, facts=facts)
 
     def _supervise(self) -> None:

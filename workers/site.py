@@ -38,6 +38,8 @@ class Site:
     confinement: Confinement
     disk: ThreadPoolExecutor
     """For storage, which may be slow or hang; the loop must not wait for it."""
+    logs: ThreadPoolExecutor
+    """For bringing logs to storage: one that hangs must not keep outputs from being published."""
     measuring: Measuring
     inputs: Inputs
     """Copies of inputs that lie in an S3-compatible store."""

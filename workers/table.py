@@ -58,7 +58,8 @@ class OpenLease:
 class Table:
     """Thread-safe. Raises OSError when the disk refuses."""
 
-    def __init__(self, path: Path, *, compact_bytes: int = COMPACT_BYTES) -> None:
+    def __init__(self, path: Path, *, compact_bytes: int = COMPACT_BYTES, reads_only: bool = False) -> None:
+        """``reads_only``: the table as it is now, beside the agent that writes it."""
         self._path = path
         self._compact_bytes = compact_bytes
         self._lock = threading.RLock()
@@ -78,7 +79,8 @@ class Table:
         if path.exists():
             self._replay(path.read_bytes())
         self._fd = -1
-        self._compact()
+        if not reads_only:
+            self._compact()
 
     # -- writing -------------------------------------------------------------------------------------------------
 

@@ -17,11 +17,13 @@ from scheduler.model.errors import (
     ExecutorError,
     Forbidden,
     InvalidInput,
+    IssuerSilent,
     NotFound,
     OutsideRoots,
     Problem,
     ShisuanError,
     StaleEpoch,
+    StorageError,
     StoreError,
     Unauthorized,
     unknown,
@@ -44,7 +46,9 @@ STATUS: Mapping[type[ShisuanError], int] = {
     Conflict: 409,
     StaleEpoch: 503,
     StoreError: 503,
+    IssuerSilent: 503,
     ExecutorError: 503,
+    StorageError: 503,
     ShisuanError: 500,
 }
 """First match along the class's ancestors; ``tests/unit/api`` proves that every class of the tree is mapped."""

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scheduler.api.doors import Authorization, Doors, Open, caller
-from scheduler.control.access import Caller, require_operator
+from scheduler.api.doors import Authorization, Doors, Open, known
+from scheduler.control.access import Caller, require_figures
 from scheduler.control.operations import Operations
 from scheduler.model.key import Role
 
@@ -57,9 +57,9 @@ def register(open_doors: Doors) -> None:
 @router.get("/metrics", include_in_schema=False)
 @router.get("/v1/metrics", tags=["park"], summary="Prometheus metrics", response_class=Response)
 def metrics(request: Request, open_doors: Open, authorization: Authorization = "") -> Response:
-    """Needs no key from this machine itself; from elsewhere an operator's."""
+    """Needs no key from this machine itself; from elsewhere one for figures, or an operator's."""
     if not _is_loopback(request):
-        require_operator(caller(open_doors, authorization))
+        require_figures(known(open_doors, authorization, figures=True))
     return Response(generate_latest(open_doors.cycle.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -11,6 +11,7 @@ from scheduler.api.doors import Authorization, Open, Who, bearer
 from scheduler.api.schemas import (
     CordonBody,
     KeyBody,
+    PruneBody,
     QueueBody,
     RearrangeBody,
     ReservationBody,
@@ -19,6 +20,7 @@ from scheduler.api.schemas import (
 )
 from scheduler.control import terms
 from scheduler.control.defrag import RearrangementList, RearrangementView
+from scheduler.control.housekeeping import PruneView
 from scheduler.control.maintenance import DrainView
 from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
@@ -89,6 +91,13 @@ def drain(open_doors: Open, who: Who, name: str, body: CordonBody | None = None)
     """Cordon it and stop what runs there, with its grace; it waits again and goes on elsewhere."""
     told = body or CordonBody()
     return open_doors.maintenance.drain(who, name, told.reason, dry_run=told.dry_run)
+
+
+@router.post("/logs/prune", tags=["operators"], summary="Delete logs of work that ended long ago")
+def prune_logs(open_doors: Open, who: Who, body: PruneBody | None = None) -> PruneView:
+    """What a pass of the rule `logs.keep_days` does by itself every six hours."""
+    told = body or PruneBody()
+    return open_doors.housekeeping.prune(who, keep_days=told.keep_days, dry_run=told.dry_run)
 
 
 @router.get("/tenants", tags=["operators"], summary="Tenants")

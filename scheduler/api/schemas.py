@@ -83,6 +83,12 @@ class TryBody(Body):
     dry_run: bool = False
 
 
+class PruneBody(TryBody):
+    """Which logs go."""
+
+    keep_days: Annotated[int, Field(ge=0, le=36_500, description="Days after a job's end; 0: as configured")] = 0
+
+
 class CordonBody(TryBody):
     """Why a node is taken out."""
 

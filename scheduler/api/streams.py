@@ -14,7 +14,8 @@ from fastapi.responses import StreamingResponse
 
 from scheduler.api.doors import Doors, Open, Who
 from scheduler.control.access import Caller
-from scheduler.control.shapes import JobView, LogView
+from scheduler.control.attempt_logs import LogView
+from scheduler.control.shapes import JobView
 from scheduler.model.errors import ShisuanError
 from scheduler.model.job import JobState
 

@@ -40,11 +40,13 @@ def _nodes(out: Console, listed: list[dict[str, Any]]) -> None:
 
 def node_table(listed: list[dict[str, Any]]) -> Table:
     """One line per node: free of total."""
-    rows = table("NODE", "STATE", "CPUS FREE", "MEMORY FREE", "CARDS FREE", "NOTE")
+    rows = table("NODE", "STATE", "CPUS FREE", "MEMORY FREE", "CARDS FREE", "FAULTS", "NOTE")
     for node in listed:
         devices = node.get("devices", ())
         there = node.get("state") != "lost"
         free = sum(1 for d in devices if there and not d.get("lease_id") and d.get("health", "ok") == "ok")
+        faults = int(node.get("faults_milli", 0))
+        last = f"{node['fault_reason']}, {figures.instant(node['fault_ms'])}" if faults else ""
         cpu, memory = int(node["cpu_milli"]), int(node["memory_mib"])
         rows.add_row(
             plain(node["name"]),
@@ -52,7 +54,8 @@ def node_table(listed: list[dict[str, Any]]) -> Table:
             f"{figures.cpus(int(node.get('cpu_milli_free', cpu)) * there)} of {cpu / 1000:g}",
             f"{figures.memory(int(node.get('memory_mib_free', memory)) * there)} of {figures.memory(memory)}",
             f"{free} of {len(devices)}" if devices else "no cards",
-            plain(node.get("state_reason", "")),
+            f"{faults / 1000:.1f}" if faults else "",
+            plain("; ".join(note for note in (node.get("state_reason", ""), last) if note)),
         )
     return rows
 

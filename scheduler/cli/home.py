@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,10 @@ from typing import Any
 import psutil
 
 from scheduler.cli.exits import CliError, Exit
+
+COMMAND = "SHISUAN_TOKEN_COMMAND"
+TOKEN_S = 300
+"""It may wait for somebody to sign in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +28,22 @@ class Instance:
     started_ms: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     """What it was started with: the fields of ``scheduler.control.settings.Settings``."""
+
+
+def token_of(command: str) -> str:
+    """What a program prints: an access token of the park's OpenID issuer. Raises CliError with what it said."""
+    try:
+        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, text=True, timeout=TOKEN_S, check=True)
+    except subprocess.CalledProcessError as error:
+        raise CliError(f"{COMMAND} ended with code {error.returncode}: {command}") from None
+    except subprocess.TimeoutExpired:
+        raise CliError(f"{COMMAND} did not end within {TOKEN_S} s: {command}") from None
+    except (OSError, ValueError) as error:
+        raise CliError(f"{COMMAND} cannot be run: {error}") from None
+    token = done.stdout.strip()
+    if not token or not token.isascii() or len(token.split()) != 1:
+        raise CliError(f"{COMMAND} must print a token and nothing else: {command}")
+    return token
 
 
 def default_home() -> Path:
@@ -64,9 +86,13 @@ def running(home: Path) -> Instance | None:
 
 
 def read_key(home: Path) -> str:
-    """The key to use: ``SHISUAN_KEY``, else the home's key file; empty when there is none."""
+    """The key to use: ``SHISUAN_KEY``, else what ``SHISUAN_TOKEN_COMMAND`` prints, else the home's key file; empty when
+    there is none. Raises CliError.
+    """
     if key := os.environ.get("SHISUAN_KEY"):
         return key.strip()
+    if command := os.environ.get(COMMAND):
+        return token_of(command)
     try:
         return (home / "key").read_text("utf-8").strip()
     except FileNotFoundError:

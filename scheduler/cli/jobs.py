@@ -198,7 +198,7 @@ def retry(
     index: Annotated[list[int] | None, typer.Option(metavar="N", help="Only these tasks; repeatable.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Also tasks that succeeded, and the steps behind them.")] = False,
 ) -> None:
-    """Run failed or cancelled tasks again, with a fresh retry budget.
+    """Run failed or cancelled tasks again, with a fresh retry budget. What failed and waits for its next try may start.
 
     With --redo, tasks that succeeded run again too: the new outputs replace the old ones, and the steps behind follow.
     """

@@ -18,21 +18,26 @@ app.add_typer(
 
 
 @verb("create", to=keys, example="shisuan keys create --tenant studio-a --days 90")
-def create(
+def create(  # noqa: PLR0917 (each is an option)
     ctx: typer.Context,
     tenant: Annotated[str, typer.Option(help="Whose key.")],
     operator: Annotated[
         bool, typer.Option("--operator", metavar="", help="May also steer nodes, queues, tenants, keys.")
     ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", metavar="", help="May read /metrics, and nothing else.")
+    ] = False,
     label: Annotated[str, typer.Option(help="A note, such as a name.", show_default=False)] = "",
     days: Annotated[int, typer.Option(metavar="N", help="Expires after N days; 0: never.", min=0)] = 0,
 ) -> None:
     """Make a key and print it. It is shown this once: the service keeps only its hash."""
+    if operator and figures:
+        raise typer.BadParameter("a key is for one of them: operator or figures", param_hint="--figures")
     here = session(ctx)
     expires_ms = here.now_ms() + days * 86_400_000 if days else 0
     body = {
         "tenant": tenant,
-        "role": "operator" if operator else "tenant",
+        "role": "operator" if operator else "figures" if figures else "tenant",
         "label": label,
         "expires_ms": expires_ms,
     }

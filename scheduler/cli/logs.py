@@ -52,7 +52,8 @@ def logs(
 ) -> None:
     """Print a task's log.
 
-    For a whole job or step: the log of its first failed task, else of the latest one.
+    For a whole job or step: the log of its first failed task, else of the latest one. On Kubernetes it lies in the
+    tenant's storage and stays readable after its pod; the newest lines of what runs come within seconds.
     """
     here = session(ctx)
     wanted = parse_target(target)
@@ -69,9 +70,20 @@ def logs(
         sys.stdout.flush()
         moved, offset = chunk["next_offset"] != offset, chunk["next_offset"]
         if not moved and (chunk["end"] or not follow):
+            _say_how_it_ended(here, chunk)
             return
         if not moved:
             here.sleep(_POLL_S)
+
+
+def _say_how_it_ended(here: Session, chunk: dict[str, Any]) -> None:
+    """Beside the log: what is missing in it, why the attempt ended, and whose logs there are besides."""
+    if chunk.get("note"):
+        here.say(str(chunk["note"]))
+    if chunk.get("reason"):
+        here.say(f"==> {chunk['attempt_id']} {chunk['state']}: {chunk['reason']} <==")
+    if chunk.get("ranks", 1) > 1:
+        here.say(f"==> rank {chunk['rank']} of 0 to {chunk['ranks'] - 1}: --rank N shows another's <==")
 
 
 def _chunk(here: Session, job: str, one: tuple[str, int, int], offset: int, rank: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from scheduler.cli import (
     lifecycle,
     logs,
     money,
+    prune,
     report,
     reserve,
     submit,
@@ -33,13 +34,13 @@ from scheduler.cli.session import Session
 # Importing these registers their verbs; help lists them in this order.
 MODULES = (
     *(lifecycle, doctor, demo, submit, watch, jobs, logs, report, cluster, utilisation),
-    *(defrag, reserve, whatif, cycle, money, keys),
+    *(defrag, reserve, whatif, cycle, money, prune, keys),
 )
 ORDER = (
     *("up", "down", "status", "doctor", "demo"),
     *("submit", "watch", "plan", "get", "describe", "logs", "report", "explain"),
     *("cancel", "retry", "hold", "release", "preempt", "schema"),
-    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon", "drain", "defrag"),
+    *("nodes", "queues", "usage", "utilisation", "whatif", "cordon", "uncordon", "drain", "defrag", "prune"),
     *("statement", "rates"),
 )
 app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))

@@ -276,7 +276,8 @@ def waits(items: list[dict[str, Any]]) -> Any:
 
 def reason_of(reason: dict[str, Any]) -> str:
     """A reason's sentence; its kind where it has none."""
-    return str(reason.get("message") or f"{reason.get('kind', '')} {reason.get('resource', '')}".strip())
+    said = str(reason.get("message") or f"{reason.get('kind', '')} {reason.get('resource', '')}".strip())
+    return f"{said} (at {figures.instant(reason['until_ms'])})" if reason.get("until_ms") else said
 
 
 @verb("schema", example="shisuan schema > shisuan.schema.json")

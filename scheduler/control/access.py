@@ -11,11 +11,14 @@ from scheduler.model.key import Role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """The holder of a valid key."""
+    """The holder of a valid key, or somebody whom the OpenID issuer vouches for."""
 
     tenant: str
     role: Role = Role.TENANT
     key_id: str = ""
+    """Of the key, or ``oidc:`` and the subject: who is recorded to have done it."""
+    is_person: bool = False
+    """Known by the issuer, not by a key."""
 
     @property
     def is_operator(self) -> bool:
@@ -37,6 +40,12 @@ def visible(caller: Caller, record: JobRecord | None, job_id: str) -> JobRecord:
     if record is None or not caller.sees(record.job.tenant):
         raise NotFound(f"no job {job_id!r}")
     return record
+
+
+def require_figures(caller: Caller) -> None:
+    """Raises Forbidden for a tenant's key."""
+    if caller.role is Role.TENANT:
+        raise Forbidden("this needs a key for figures, or an operator's")
 
 
 def require_operator(caller: Caller) -> None:

@@ -14,7 +14,9 @@ from pydantic_core import PydanticCustomError
 
 from scheduler.control import terms
 from scheduler.control.cycle import Cycle, Decide
+from scheduler.control.identity import OidcConfig
 from scheduler.control.lanes import KubernetesConfig
+from scheduler.control.log_rule import LogsConfig
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations, check_queue, check_tenant
 from scheduler.control.ports import KeyRing
@@ -79,6 +81,8 @@ class Config(Strict):
     tenants: Annotated[list[TenantConfig], Field(default_factory=list)]
     scheduling: Annotated[SchedulingConfig, Field(default_factory=lambda: SchedulingConfig.model_validate({}))]
     feed: FeedConfig | None = None
+    oidc: OidcConfig | None = None
+    logs: Annotated[LogsConfig, Field(default_factory=lambda: LogsConfig.model_validate({}))]
     kubernetes: KubernetesConfig | None = None
     """Read with ``--kubernetes`` only."""
     rates: Annotated[list[terms.RateConfig], Field(default_factory=list)]
@@ -114,6 +118,15 @@ def unshared(config: Config) -> list[Problem]:
     if config.feed is not None and not config.feed.key_file:
         found.append(Problem("feed.key_file", "is needed with --elect: services share no home folder"))
     return found
+
+
+def require_shared(config: Config, database_url: str) -> None:
+    """Raises InvalidInput for what one of several services would keep for itself."""
+    problems = unshared(config)
+    if database_url.startswith("sqlite"):
+        problems.insert(0, Problem("--database", "must be PostgreSQL with --elect: services share no home folder"))
+    if problems:
+        raise InvalidInput(problems)
 
 
 def apply(  # noqa: PLR0917 (each is a different thing)

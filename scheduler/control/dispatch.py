@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines import plan
+from scheduler.control.log_rule import LogRule
 from scheduler.control.tokens import Tokens
 from scheduler.engine import Engine
 from scheduler.model.changed import replace
@@ -16,9 +17,10 @@ from scheduler.queueing.tasks import stale_before
 class Dispatch:
     """Builds orders. The same lease always gives the same work, so that an order may be repeated."""
 
-    def __init__(self, tokens: Tokens, *, token_ms: int) -> None:
+    def __init__(self, tokens: Tokens, *, token_ms: int, logs: LogRule | None = None) -> None:
         self._tokens = tokens
         self._token_ms = token_ms
+        self._logs = logs or LogRule()
 
     def orders(self, engine: Engine, lease: Lease, now_ms: int) -> tuple[LeaseOrder, ...]:
         """One order per rank. Raises ValueError, KeyError or TypeError when a step's spec cannot be expanded."""
@@ -26,10 +28,11 @@ class Dispatch:
         if record is None:
             raise KeyError(f"lease {lease.id} belongs to no known job")
         step, done = find_step(record, lease.step)
-        tasks = tuple(self._task(record.job, step, done, attempt, now_ms) for attempt in lease.attempts)
         tenant = engine.tenant(lease.tenant)
         if tenant is None:
             raise KeyError(f"lease {lease.id} belongs to no known tenant")
+        roots = tenant.storage_roots
+        tasks = tuple(self._task(record.job, step, done, attempt, roots, now_ms) for attempt in lease.attempts)
         simulated = _simulated(engine, lease)
         return tuple(
             LeaseOrder(
@@ -47,18 +50,23 @@ class Dispatch:
                 kind=step.kind.value,
                 lane=step.lane,
                 warm_key=step.warm_key,
-                roots=tenant.storage_roots,
+                roots=roots,
+                log_mib=self._logs.limit_mib,
                 tasks=tasks,
             )
             for rank, held in enumerate(lease.allocations)
         )
 
-    def _task(self, job: Job, step: Step, done: StepRecord, attempt_id: str, now_ms: int) -> TaskOrder:
+    def _task(  # noqa: PLR0917 (each is a different thing)
+        self, job: Job, step: Step, done: StepRecord, attempt_id: str, roots: tuple[str, ...], now_ms: int
+    ) -> TaskOrder:
         _, _, index, number = parse_attempt_id(attempt_id)
         order = plan.order(job, step, index, number)
         life_ms = step.timeout_ms + step.grace_ms if step.timeout_ms else self._token_ms
         token = self._tokens.make(attempt_id, now_ms + max(life_ms, self._token_ms))
-        return replace(order, token=token, stale_before=stale_before(done, index) if done.redone else 0)
+        kept = self._logs.place(roots, job, order.output_dir, attempt_id)
+        stale = stale_before(done, index) if done.redone else 0
+        return replace(order, token=token, stale_before=stale, kept_log=kept)
 
 
 def _simulated(engine: Engine, lease: Lease) -> frozenset[str]:

@@ -86,6 +86,8 @@ class KubernetesConfig(Strict):
     runtime_class: str = ""
     priority_class: str = ""
     network_policy: bool = True
+    own_submitter: bool = False
+    """Give KubeRay the container in which a RayJob is submitted; versions that cannot take it make a second one."""
     egress: Annotated[list[dict[str, Any]], Field(default_factory=list)]
     """What pods may reach beside this service and names: rules as in a NetworkPolicy."""
     tls: TlsConfig | None = None

@@ -32,7 +32,7 @@ def write_to(path: Path) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("alembic", "uvicorn"):
+    for noisy in ("alembic", "uvicorn", "boto3", "botocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -70,7 +70,7 @@ class Maintenance:
             events = _events(node, after, now_ms)
             events += [LeaseStopping(at_ms=now_ms, lease_id=r.lease.id, reason=f"node {name}: {why}") for r in going]
             view: DrainView = {
-                "node": views.node(after, tuple(engine.leases())),
+                "node": views.node(after, tuple(engine.leases()), now_ms),
                 "dry_run": dry_run,
                 "stops": [_drained(record, name) for record in going],
                 "stopping": len(leases) - len(going),
@@ -85,7 +85,7 @@ class Maintenance:
         def decide(engine: Engine, now_ms: int) -> tuple[Sequence[Event], NodeView]:
             node = _found(engine, name)
             after = _after(node, state, reason, self._cycle.observer)
-            view = views.node(after, tuple(engine.leases()))
+            view = views.node(after, tuple(engine.leases()), now_ms)
             return () if dry_run else _events(node, after, now_ms), view
 
         return self._cycle.call(decide)

@@ -204,6 +204,9 @@ class Observer:
         self._silent_nodes.pop(report.facts.name, None)
         self.gone.discard(report.facts.name)
         seen = report.facts
+        if known is not None:  # a node does not know what is held against it
+            faults = (known.faults_milli, known.faults_ms, known.fault_reason)
+            seen = replace(seen, faults_milli=faults[0], faults_ms=faults[1], fault_reason=faults[2])
         self.unready.pop(seen.name, None)
         if seen.state is NodeState.UNREADY:
             self.unready[seen.name] = seen.state_reason

@@ -13,12 +13,13 @@ from scheduler.control import dump, views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
 from scheduler.control.delivery import FeedView
+from scheduler.control.identity import Issuer, Person, Refused, unknown_tenant
 from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home
 from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
 from scheduler.engine import Engine
 from scheduler.model import catalogue
-from scheduler.model.errors import InvalidInput, Problem, Unauthorized, unknown
+from scheduler.model.errors import Forbidden, InvalidInput, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, QueueSet, TenantSet
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.node import Health, NodeState
@@ -28,6 +29,23 @@ from scheduler.model.usage import Bucket
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """Names of tenants and queues become folder names and metric labels (RFC 1123 labels)."""
 MOST_WEIGHT = 1_000_000
+
+
+NOBODYS = "default"
+"""The tenant of operators who belong to none; every installation has it."""
+JWT = "eyJ"
+"""The beginning of every one: a brace and a quote in base64."""
+
+
+def is_token(secret: str) -> bool:
+    """An issuer's, not a key of ours."""
+    return secret.startswith(JWT) and secret.count(".") == 2
+
+
+def _allowed(caller: Caller, *, figures: bool) -> Caller:
+    if caller.role is Role.FIGURES and not figures:
+        raise Forbidden("a key for figures opens nothing but /metrics")
+    return caller
 
 
 class Operations:
@@ -41,24 +59,46 @@ class Operations:
         *,
         version: str,
         feed: Callable[[], FeedView] | None = None,
+        issuer: Issuer | None = None,
     ) -> None:
         self._cycle = cycle
         self._keys = keys
         self._home = home
         self._version = version
         self._feed = feed
+        self._issuer = issuer
         self._started_ms = cycle.now_ms()
 
     # ── who asks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def authenticate(self, secret: str) -> Caller:
-        """Whose key this is. Raises Unauthorized."""
+    def authenticate(self, secret: str, *, figures: bool = False) -> Caller:
+        """Whose key or access token this is. ``figures``: only those are asked for.
+
+        Raises Unauthorized, IssuerSilent, Forbidden for who may see figures only.
+        """
+        if is_token(secret):
+            if self._issuer is None:
+                raise Refused(
+                    "this service knows no OpenID issuer: show an API key",
+                    "本服务未配置 OpenID 签发方，请使用 API 密钥",
+                )
+            return self.admit(self._issuer.person(secret, self._cycle.now_ms()), figures=figures)
         key = self._keys.find_key(secret, self._cycle.now_ms())
-        with self._cycle.state() as engine:
-            known = any(t.name == key.tenant for t in engine.tenants())
-        if not known:
+        if not self._has_tenant(key.tenant):
             raise Unauthorized(f"API key {key.id} belongs to no tenant any more")
-        return Caller(tenant=key.tenant, role=key.role, key_id=key.id)
+        return _allowed(Caller(tenant=key.tenant, role=key.role, key_id=key.id), figures=figures)
+
+    def admit(self, person: Person, *, figures: bool = False) -> Caller:
+        """Somebody whom the issuer vouches for. Raises Refused, Forbidden as :meth:`authenticate`."""
+        tenant = person.tenant or NOBODYS
+        if not self._has_tenant(tenant):
+            raise unknown_tenant(tenant)
+        made = Caller(tenant=tenant, role=person.role, key_id=f"oidc:{person.subject}", is_person=True)
+        return _allowed(made, figures=figures)
+
+    def _has_tenant(self, name: str) -> bool:
+        with self._cycle.state() as engine:
+            return any(t.name == name for t in engine.tenants())
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,7 +107,8 @@ class Operations:
         with self._cycle.state() as engine:
             nodes, leases = tuple(engine.nodes()), tuple(engine.leases())
         tenants = {r.lease.id: r.lease.tenant for r in leases}
-        shown = [views.node(n, leases) for n in sorted(nodes, key=lambda n: n.name)]
+        now_ms = self._cycle.now_ms()
+        shown = [views.node(n, leases, now_ms) for n in sorted(nodes, key=lambda n: n.name)]
         for device in (d for n in shown for d in n["devices"]):
             if device["lease_id"] and not caller.sees(tenants[device["lease_id"]]):
                 device["lease_id"] = device["job_id"] = "other"

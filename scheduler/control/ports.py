@@ -10,11 +10,12 @@ from typing import Protocol
 
 from scheduler.model.event import Event, MoneyEvent
 from scheduler.model.feed import OutboxRow
+from scheduler.model.job import Job
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.money import LedgerHead, Posted, StoredTxn, Txn
-from scheduler.model.node import Device, Lane
-from scheduler.model.order import LeaseOrder, LogChunk, Report
+from scheduler.model.node import Device, Lane, Layout
+from scheduler.model.order import KeptFile, LeaseOrder, LogChunk, Report
 from scheduler.model.sample import Sample
 from scheduler.model.snapshot import Changes, Snapshot
 from scheduler.model.usage import UsageRecord
@@ -46,6 +47,14 @@ class Executor(Protocol):
         """
         ...
 
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        """Cut cards anew, by node and card. Returns at once; repeating is harmless.
+
+        Instances that stay go on; one that somebody uses is never destroyed. It is done when the node's NODE report
+        shows the layout; one that cannot be had has a NODE report whose facts have a CardCut with the ``problem``.
+        """
+        ...
+
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """Wait up to ``timeout_ms`` for at least one report, then return all that are there, in order per agent."""
         ...
@@ -60,6 +69,31 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Let go of the connection; what runs keeps running."""
+        ...
+
+
+class KeptLogs(Protocol):
+    """Logs that lie in a tenant's storage. Roots are the tenant's: nothing outside them is touched.
+
+    All raise StorageError and OSError.
+    """
+
+    def read(self, uri: str, roots: Sequence[str], offset: int, limit: int, *, is_over: bool) -> LogChunk | None:
+        """Part of a log from byte ``offset``, at most ``limit`` bytes; None: there is no such log. ``is_over``: nobody
+        writes it any more.
+        """
+        ...
+
+
+class LogFiles(Protocol):
+    """The files in which logs lie, for whoever takes away what is old. All raise StorageError and OSError."""
+
+    def of_job(self, job: Job, roots: Sequence[str]) -> tuple[KeptFile, ...]:
+        """Those of all its attempts; none twice."""
+        ...
+
+    def remove(self, file: KeptFile, roots: Sequence[str]) -> None:
+        """Take one away, if it is still there."""
         ...
 
 

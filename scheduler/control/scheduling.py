@@ -23,6 +23,7 @@ from scheduler.model.queue import Amounts, Queue
 MOST_CARDS = 1_000_000
 MOST_CPUS = 100_000_000
 MOST_GAIN = 1_000_000
+LEAST_EVERY_MS = 60_000
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)", re.ASCII)
 DAY_MINUTES = 24 * 60
 KINDS = tuple(kind.value for kind in JobKind)
@@ -169,6 +170,19 @@ def _gain(value: Any) -> int:
     return found
 
 
+def _every(value: Any) -> int:
+    """Milliseconds, at least a minute; 0: never."""
+    if value == "never":
+        return 0
+    try:
+        found = duration_ms(value)
+    except ValueError:
+        found = 0
+    if found < LEAST_EVERY_MS:
+        raise ValueError(f"must be never, or a time of at least a minute such as 30m, got {shown(value)}")
+    return found
+
+
 class SchedulingConfig(Strict):
     """The section ``scheduling``; what is left out is as :class:`scheduler.model.policy.Policy` has it."""
 
@@ -187,6 +201,8 @@ class SchedulingConfig(Strict):
     age_gain_max: Annotated[int | None, Field(ge=0, le=100)] = None
     defragment: Annotated[int | None, BeforeValidator(_gain)] = None
     """``never``, or move running leases by itself when that gains so many times the card time it loses."""
+    recut: Annotated[int | None, BeforeValidator(_every)] = None
+    """``never``, or cut cards with MIG on anew for who waits, each at most once in so long."""
     floors: Annotated[dict[Kind, Share], Field(default_factory=dict)]
     """Least share of all cards (or vCPUs) per kind of job while it waits."""
     bands: Annotated[dict[Name, Times], Field(default_factory=dict)]
@@ -214,6 +230,7 @@ class SchedulingConfig(Strict):
             "age_gain_ms": self.age_gain,
             "age_gain_max": self.age_gain_max,
             "defragment_permille": self.defragment,
+            "recut_every_ms": self.recut,
         }
         chosen: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
         return Policy(

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from scheduler.control import views
 from scheduler.control.access import Caller, visible
+from scheduler.control.attempt_logs import MOST_DIGITS, AttemptLogs, LogView, nodes_of
 from scheduler.control.cycle import Cycle
-from scheduler.control.ports import Executor, History
+from scheduler.control.ports import History
 from scheduler.control.shapes import (
     AttemptView,
     JobDetail,
     JobView,
     LeaseView,
-    LogView,
     SelfView,
     TrialView,
     UsageView,
@@ -21,11 +21,10 @@ from scheduler.control.shapes import (
 )
 from scheduler.control.submission import Submission
 from scheduler.engine import Engine
-from scheduler.model.errors import Conflict, InvalidInput, NotFound, Problem, Unauthorized, unknown
+from scheduler.model.errors import Conflict, InvalidInput, Problem, Unauthorized, unknown
 from scheduler.model.event import Event, JobCancelled, JobHeld, JobReleased, JobRetried, LeaseStopping
 from scheduler.model.job import Job, JobRecord, JobState
-from scheduler.model.lease import AttemptRecord, AttemptState, attempt_id, number_of, parse_attempt_id
-from scheduler.model.order import LogChunk
+from scheduler.model.lease import AttemptRecord, AttemptState, number_of, parse_attempt_id
 
 LATEST_ATTEMPTS = 20
 MOST_OUTPUTS = 200
@@ -33,20 +32,16 @@ MOST_LOOKED_AT = 1_000
 MOST_JOBS = 1_000
 MOST_LISTED = 10_000
 """The store gives no more rows at once."""
-MOST_TRIES = 1_000
 MOST_LEASE_ID = 19
-MOST_DIGITS = 9
-"""Of a task's or an attempt's number."""
-MOST_LOG_BYTES = 256 * 1024
 
 
 class Service:
     """Jobs, as their owners see them. Every method takes the caller first and raises only ShisuanErrors."""
 
-    def __init__(self, cycle: Cycle, history: History, executor: Executor) -> None:
+    def __init__(self, cycle: Cycle, history: History, logs: AttemptLogs) -> None:
         self._cycle = cycle
         self._history = history
-        self._executor = executor
+        self._attempt_logs = logs
         self._submission = Submission(cycle, history)
 
     # ── submitting ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -69,6 +64,7 @@ class Service:
     def cancel(self, caller: Caller, job_id: str) -> JobView:
         """Stop what runs, start nothing more. Raises NotFound, Conflict when it has ended."""
         by = caller.tenant if not caller.is_operator else "an operator"
+        by = f"{by} ({caller.key_id})" if caller.is_person else by
         return self._change(caller, job_id, lambda now_ms: JobCancelled(at_ms=now_ms, job_id=job_id, by=by))
 
     def hold(self, caller: Caller, job_id: str) -> JobView:
@@ -162,7 +158,7 @@ class Service:
         now_ms, policy = self._cycle.now_ms(), self._cycle.policy
         with self._cycle.state() as engine:
             waits = engine.explain(job_id, now_ms, policy)
-            full = [w for w in waits if w.position] if is_full else []
+            full = [w for w in waits if w.position or w.reasons[0].until_ms] if is_full else []
             questions = {w.step: engine.outlook(job_id, w.step, now_ms, policy) for w in full}
             changes = {w.step: engine.changes(job_id, w.step, now_ms, policy) for w in full}
         down = "" if self._cycle.observer.runtime_up else self._cycle.observer.runtime_message
@@ -211,18 +207,9 @@ class Service:
     def logs(
         self, caller: Caller, job_id: str, *, task: str = "", attempt: int = 0, offset: int = 0, rank: int = 0
     ) -> LogView:
-        """A piece of a task's log from byte ``offset``; the latest attempt when ``attempt`` is 0, the job's latest task
-        when ``task`` is empty, and of a gang that of one ``rank``. Raises NotFound, InvalidInput.
-        """
+        """See :meth:`scheduler.control.attempt_logs.AttemptLogs.read`. Raises NotFound, InvalidInput."""
         record = visible(caller, self._record(job_id), job_id)
-        if offset < 0:
-            raise InvalidInput([Problem("offset", "must be 0 or more")])
-        found = self._pick_attempt(record, task, attempt)
-        nodes = self._nodes_of(job_id, {found.lease_id})[found.lease_id]
-        if not 0 <= rank < len(nodes):
-            raise InvalidInput([Problem("rank", f"{found.id} has ranks 0 to {len(nodes) - 1}, not {rank}")])
-        chunk = self._read_log(nodes[rank], found, offset, rank)
-        return {"attempt_id": found.id, "text": chunk.text, "next_offset": chunk.next_offset, "end": chunk.end}
+        return self._attempt_logs.read(record, task=task, attempt=attempt, offset=offset, rank=rank)
 
     def whoami(self, attempt: str) -> SelfView:
         """What an attempt may know about itself. Raises Unauthorized once it is over."""
@@ -271,60 +258,9 @@ class Service:
             raise InvalidInput([Problem("indices", f"step {step} has tasks 0 to {count - 1}, not {wrong[0]}")])
 
     def _attempt_views(self, job_id: str, records: Sequence[AttemptRecord]) -> list[AttemptView]:
-        nodes = self._nodes_of(job_id, {r.lease_id for r in records})
+        nodes = nodes_of(self._history, job_id, {r.lease_id for r in records})
         progress = self._cycle.observer.progress
         return [views.attempt(r, progress.get(r.id), nodes.get(r.lease_id, ("",))[0]) for r in records]
-
-    def _nodes_of(self, job_id: str, lease_ids: set[str]) -> dict[str, tuple[str, ...]]:
-        """Node of each rank of each of these leases of one job."""
-        nodes: dict[str, tuple[str, ...]] = {}
-        numbers = sorted(number_of(lease_id) for lease_id in lease_ids)
-        after = numbers[0] - 1 if numbers else 0
-        while numbers and after < numbers[-1]:
-            page = self._history.leases(job_id=job_id, after=f"l{after}", limit=numbers[-1] - after)
-            if not page:
-                break
-            mine = [r.lease for r in page if r.lease.id in lease_ids]
-            nodes.update({lease.id: tuple(a.node for a in lease.allocations) for lease in mine})
-            after = number_of(page[-1].lease.id)
-        return nodes
-
-    def _pick_attempt(self, record: JobRecord, task: str, number: int) -> AttemptRecord:
-        job_id = record.job.id
-        if not task:
-            ran = self._history.latest_attempts(job_id, 1)
-            if not ran:
-                raise NotFound(f"job {job_id} has no log yet: none of its tasks has started")
-            return ran[-1]
-        step, index = self._parse_task(record, task)
-        if number:
-            return self._history.attempt(attempt_id(job_id, step, index, number))
-        tries = self._history.attempts(job_id, step=step, after=(step, index, 0), limit=MOST_TRIES)
-        mine = [a for a in tries if a.index == index]
-        if not mine:
-            raise NotFound(f"task {task} of job {job_id} has no log yet: it has not started")
-        return mine[-1]
-
-    @staticmethod
-    def _parse_task(record: JobRecord, task: str) -> tuple[str, int]:
-        """``render.3`` → its step and index; ``render`` alone means its first task."""
-        name, _, index = task.removeprefix(f"{record.job.id}.").partition(".")
-        names = [s.name for s in record.job.steps]
-        if name not in names:
-            raise InvalidInput([unknown("task", "step", name, names)])
-        if index and not (index.isascii() and index.isdecimal() and len(index) <= MOST_DIGITS):
-            raise InvalidInput([Problem("task", f"{task!r} is not STEP.INDEX, such as {name}.0")])
-        count = next(s.count for s in record.job.steps if s.name == name)
-        if int(index or 0) >= count:
-            raise InvalidInput([Problem("task", f"step {name} has tasks 0 to {count - 1}, not {index}")])
-        return name, int(index or 0)
-
-    def _read_log(self, node: str, attempt: AttemptRecord, offset: int, rank: int) -> LogChunk:
-        try:
-            return self._executor.read_log(node, attempt.id, offset, MOST_LOG_BYTES, rank)
-        except NotFound:
-            # A log is made with its first byte: this runner has written nothing, or nothing yet.
-            return LogChunk(text="", next_offset=offset, end=attempt.state.is_final)
 
 
 def _place(text: str) -> tuple[str, int, int]:

@@ -106,6 +106,8 @@ class ReasonView(TypedDict):
     kind: str
     resource: str
     message: str
+    until_ms: NotRequired[int]
+    """When it is over by itself, where that is known."""
 
 
 class WaitView(TypedDict):
@@ -224,6 +226,12 @@ class NodeView(TypedDict):
     cpu_milli_free: int
     memory_mib_free: int
     simulated: bool
+    faults_milli: int
+    """What went wrong lately by its own fault, in thousandths of a fault, decayed to now; 0: nothing."""
+    fault_reason: str
+    """The latest fault, in a sentence."""
+    fault_ms: int
+    """Its instant; 0: none."""
     devices: list[DeviceView]
 
 
@@ -309,15 +317,6 @@ class UsageList(TypedDict):
     """Usage records in order of time."""
 
     records: list[UsageView]
-
-
-class LogView(TypedDict):
-    """Part of an attempt's log."""
-
-    attempt_id: str
-    text: str
-    next_offset: int
-    end: bool
 
 
 class KeyView(TypedDict):

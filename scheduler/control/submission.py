@@ -51,7 +51,7 @@ class Submission:
                 _require_same(engine, known, draft.job(known, request_id))
                 return (), known
             job = replace(draft.job(engine.next_job_id(), request_id), submitted_ms=now_ms)
-            _check(engine, job, draft, caller)
+            _check(engine, job, draft, caller, recut=self._cycle.policy.recut_every_ms > 0)
             job = _expected(job, forecast)
             job = job if hold else engine.promised(job, now_ms, self._cycle.policy)
             self._remember(caller.tenant, request_id, job.id)
@@ -64,7 +64,7 @@ class Submission:
         draft = self._read(caller, file, base_dir)
         with self._cycle.state() as engine:
             job = draft.job(engine.next_job_id(), "")
-            _check(engine, job, draft, caller)
+            _check(engine, job, draft, caller, recut=self._cycle.policy.recut_every_ms > 0)
             now_ms, policy = self._cycle.now_ms(), self._cycle.policy
             plan = engine.trial(job, now_ms, policy)
             admission = engine.admit(job, now_ms, policy, changes=True) if job.deadline_ms else None
@@ -132,14 +132,14 @@ def _is_folder_name(text: str) -> bool:
     return text.startswith("/") and "\0" not in text
 
 
-def _check(engine: Engine, job: Job, draft: Draft, caller: Caller) -> None:
+def _check(engine: Engine, job: Job, draft: Draft, caller: Caller, *, recut: bool) -> None:
     """What only the present state can refuse. Raises InvalidInput."""
     problems: list[Problem] = []
     for position, before in enumerate(job.after):
         record = engine.job(before)
         if record is None or not caller.sees(record.job.tenant):
             problems.append(Problem(f"after[{position}]", f"no job {before!r}"))
-    for step, reason in engine.impossible(job):
+    for step, reason in engine.impossible(job, recut=recut):
         problems.append(Problem(draft.pointer(step, reason.resource), reason.message))
     if problems:
         raise InvalidInput(problems)

@@ -15,6 +15,7 @@ from scheduler.control.shapes import (
     LeaseView,
     NodeView,
     QueueView,
+    ReasonView,
     StepView,
     TenantView,
     UsageView,
@@ -25,9 +26,10 @@ from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.money import yuan
 from scheduler.model.node import Device, Node
-from scheduler.model.plan import Wait
+from scheduler.model.plan import Reason, Wait
 from scheduler.model.queue import Amounts, Queue, Tenant
 from scheduler.model.usage import UsageRecord
+from scheduler.queueing.health import faults_milli
 
 Running = Mapping[tuple[str, str], Sequence[Progress]]
 """Progress of what runs, by (job id, step name)."""
@@ -194,8 +196,9 @@ def lease(record: LeaseRecord) -> LeaseView:
     }
 
 
-def node(record: Node, leases: Iterable[LeaseRecord]) -> NodeView:
-    """A node, its devices, and what is free of it now."""
+def node(record: Node, leases: Iterable[LeaseRecord], now_ms: int) -> NodeView:
+    """A node, its devices, what is free of it now, and what speaks against it."""
+    faults = faults_milli(record, now_ms)
     held = [a for r in leases for a in r.lease.allocations if a.node == record.name]
     holders = {d: r.lease for r in leases for a in r.lease.allocations if a.node == record.name for d in a.devices}
     return {
@@ -212,6 +215,9 @@ def node(record: Node, leases: Iterable[LeaseRecord]) -> NodeView:
         "cpu_milli_free": record.cpu_milli - sum(a.cpu_milli for a in held),
         "memory_mib_free": record.memory_mib - sum(a.memory_mib for a in held),
         "simulated": any(d.simulated for d in record.devices),
+        "faults_milli": faults,
+        "fault_reason": record.fault_reason if faults else "",
+        "fault_ms": record.faults_ms if faults else 0,
         "devices": [_device(d, holders) for d in record.devices],
     }
 
@@ -242,8 +248,15 @@ def wait(record: Wait) -> WaitView:
         "step": record.step,
         "tasks": record.tasks,
         "position": record.position,
-        "reasons": [{"kind": r.kind.value, "resource": r.resource, "message": r.message} for r in record.reasons],
+        "reasons": [_reason(r) for r in record.reasons],
     }
+
+
+def _reason(record: Reason) -> ReasonView:
+    said: ReasonView = {"kind": record.kind.value, "resource": record.resource, "message": record.message}
+    if record.until_ms:
+        said["until_ms"] = record.until_ms
+    return said
 
 
 def usage(record: UsageRecord) -> UsageView:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from scheduler.engine.faults import lost, seen_again, task_ended
 from scheduler.engine.state import State
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import (
@@ -35,6 +36,7 @@ from scheduler.model.event import (
     VoucherRevoked,
 )
 from scheduler.model.job import JobRecord
+from scheduler.model.layout import settled
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -76,8 +78,12 @@ def _tenant_set(state: State, event: TenantSet) -> None:
 
 
 def _node_seen(state: State, event: NodeSeen) -> None:
-    before = state.nodes.get(event.node.name)
-    state.put_node(_moving(before.node, event.node, event.at_ms) if before is not None else event.node)
+    view = state.nodes.get(event.node.name)
+    if view is None:
+        state.put_node(settled(None, event.node, event.at_ms))
+        return
+    seen = seen_again(state, view.node, _moving(view.node, event.node, event.at_ms), event.at_ms)
+    state.put_node(settled(view.node, seen, event.at_ms))
 
 
 def _moving(before: Node, node: Node, at_ms: int) -> Node:
@@ -100,7 +106,7 @@ def _node_lost(state: State, event: NodeLost) -> None:
     view = state.nodes.get(event.node)
     if view is None:
         raise NotFound(f"no node {event.node!r}")
-    state.put_node(replace(view.node, state=NodeState.LOST, state_reason=event.reason))
+    state.put_node(replace(lost(state, view.node, event), state=NodeState.LOST, state_reason=event.reason))
 
 
 def _job_submitted(state: State, event: JobSubmitted) -> None:
@@ -222,14 +228,19 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
     attempts = [after if other is attempt else other for other in state.attempts_of(record.lease)]
     closed = lifecycle.lease_after(record, attempts)
     job = lifecycle.task_finished(job, after, first_in_lease=first, served_ms=lifecycle.service_ms(closed))
+    job = task_ended(state, job, after, record.lease)
     state.put_attempt(after)
     state.put_job(job)
     if closed is not record:
         state.put_lease(closed)
 
 
+def _engine_started(state: State, event: EngineStarted) -> None:
+    state.rules = event.engine
+
+
 def _no_record(state: State, event: Event) -> None:
-    """Usage and money are the ledger's, and who plans is for those who replay: the engine's records do not change."""
+    """Usage and money are the ledger's: the engine's records do not change."""
 
 
 def _open_attempt(state: State, attempt_id: str) -> AttemptRecord | None:
@@ -262,7 +273,7 @@ def _put_changed(state: State, record: JobRecord) -> None:
 
 
 HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
-    EngineStarted: _no_record,
+    EngineStarted: _engine_started,
     QueueSet: _queue_set,
     ReservationSet: _reservation_set,
     TenantSet: _tenant_set,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
 
+from scheduler.engine.backoff import backoff_of
 from scheduler.engine.ends import CAREFUL_PERMILLE
 from scheduler.engine.queued import Queued
 from scheduler.engine.state import State
@@ -20,6 +21,7 @@ from scheduler.queueing.calendar import Bands
 from scheduler.queueing.durations import Estimate
 from scheduler.queueing.order import amounts_of
 from scheduler.queueing.rank import Rank, aged_priority, rank_key
+from scheduler.queueing.tasks import ready
 
 NO_JOBS: Mapping[str, JobRecord] = {}
 
@@ -109,8 +111,9 @@ class Line(Sequence[Candidate]):
     first looked at, and stays the same one.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, now_ms: int) -> None:
         self._state = state
+        self._now_ms = now_ms
         self._steps: list[tuple[Rank, JobRecord]] = []
         self._made: list[Candidate | None] = []
         self.has_special = False
@@ -140,16 +143,19 @@ class Line(Sequence[Candidate]):
         made = self._made[at]
         if made is None:
             rank, record = self._steps[at]
-            made = self._made[at] = _candidate(self._state, record, rank)
+            made = self._made[at] = _candidate(self._state, record, rank, self._now_ms)
         return made
 
 
 def sort_steps(
     state: State, now_ms: int, policy: Policy, changed: Mapping[str, JobRecord] = NO_JOBS
-) -> tuple[dict[str, Line], list[Wait]]:
-    """Candidates by queue, best first, and Waits for the others. ``changed``: jobs as they are here, or in addition."""
+) -> tuple[dict[str, Line], list[Wait], dict[tuple[str, str], Wait]]:
+    """Candidates by queue, best first; Waits for the steps that may start nothing; and, by step, Waits for those tasks
+    of candidates that may not start yet. ``changed``: jobs as they are here, or in addition.
+    """
     lines: dict[str, Line] = {}
     barred: list[Wait] = []
+    delayed: dict[tuple[str, str], Wait] = {}
     bands = Bands(policy.bands)
     for queued in _queued(state, changed):
         record, job = queued.record, queued.record.job
@@ -158,17 +164,20 @@ def sort_steps(
             reasons = _job_barred(state, record, now_ms, policy, bands)
         priority, by = -aged_priority(record, now_ms, policy), queued.by(policy.sort)
         for position, needs in queued.steps:
-            if reasons or needs:
-                tasks = len(record.steps[position].waiting)
-                barred.append(waiting(job, job.steps[position], tasks, 0, (*reasons, *needs)))
-                continue
+            count, backoff = backoff_of(record.steps[position], now_ms) if queued.is_delayed else (0, ())
+            if reasons or needs or count:
+                step, tasks = job.steps[position], len(record.steps[position].waiting)
+                if reasons or needs or count == tasks:
+                    barred.append(waiting(job, step, tasks, 0, (*reasons, *needs, *backoff)))
+                    continue
+                delayed[job.id, step.name] = waiting(job, step, count, 0, backoff)
             line = lines.get(job.queue)
             if line is None:
-                line = lines[job.queue] = Line(state)
+                line = lines[job.queue] = Line(state, now_ms)
             line.add((priority, by, queued.number, position), queued)
     for line in lines.values():
         line.sort()
-    return lines, barred
+    return lines, barred, delayed
 
 
 def _queued(state: State, changed: Mapping[str, JobRecord]) -> Iterator[Queued]:
@@ -212,13 +221,15 @@ def _job_barred(state: State, record: JobRecord, now_ms: int, policy: Policy, ba
 
 def candidate_of(state: State, record: JobRecord, position: int, now_ms: int, policy: Policy) -> Candidate:
     """One step of a job, whether or not it may start now."""
-    return _candidate(state, record, rank_key(record, number_of(record.job.id), position, now_ms, policy))
+    rank = rank_key(record, number_of(record.job.id), position, now_ms, policy)
+    return _candidate(state, record, rank, now_ms)
 
 
-def _candidate(state: State, record: JobRecord, rank: Rank) -> Candidate:
+def _candidate(state: State, record: JobRecord, rank: Rank, now_ms: int) -> Candidate:
     job, position = record.job, rank[-1]
     step, done = job.steps[position], record.steps[position]
-    left = len(done.waiting)
+    may_start = ready(done, now_ms)
+    left = len(may_start)
     leased = state.leases_of_step.get((job.id, step.name), 0) if step.max_parallel else 0
     demand, amounts = state.asks_of(job)[position]
     return Candidate(
@@ -228,7 +239,7 @@ def _candidate(state: State, record: JobRecord, rank: Rank) -> Candidate:
         rank=rank,
         demand=demand,
         amounts=amounts,
-        tasks=iter(done.waiting),
+        tasks=iter(may_start),
         left=left,
         parallel_left=max(step.max_parallel - leased, 0) if step.max_parallel else left,
         state=state,

@@ -11,6 +11,7 @@ from scheduler.engine.admission import Admission, admit
 from scheduler.engine.defrag import Proposal, proposals
 from scheduler.engine.outlook import Question, question
 from scheduler.engine.plan import drafted, make_plan
+from scheduler.engine.recut import could_cut, cutting
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
 from scheduler.model.event import (
@@ -27,11 +28,23 @@ from scheduler.model.event import (
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import Node, NodeState
-from scheduler.model.plan import Change, Convert, Keep, Plan, Preempt, Reason, Start, Stop, Wait
+from scheduler.model.plan import (
+    Change,
+    Convert,
+    GiveUpRecut,
+    Keep,
+    Plan,
+    Preempt,
+    Reason,
+    Recut,
+    Start,
+    Stop,
+    Wait,
+)
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue, Reservation, Tenant
 from scheduler.model.snapshot import Changes, Snapshot
-from scheduler.placement.fit import demand_of
+from scheduler.placement.fit import Demand, demand_of
 from scheduler.placement.why import never
 from scheduler.queueing import lifecycle
 
@@ -93,6 +106,9 @@ class Engine:
                 events.append(SeatKept(at_ms=plan.now_ms, job_id=action.job_id, step=action.step, seat=action.seat))
             elif isinstance(action, Convert):
                 node = moving(self._state.nodes[action.node].node, action, plan.now_ms)
+                events.append(NodeSeen(at_ms=plan.now_ms, node=node))
+            elif isinstance(action, Recut | GiveUpRecut):
+                node = cutting(self._state.nodes[action.node].node, action, plan.now_ms)
                 events.append(NodeSeen(at_ms=plan.now_ms, node=node))
         return tuple(events)
 
@@ -158,8 +174,10 @@ class Engine:
             return job
         return replace(job, slot=found.slot, tracks=found.tracks, promise_permille=found.permille)
 
-    def impossible(self, job: Job) -> tuple[tuple[str, Reason], ...]:
+    def impossible(self, job: Job, *, recut: bool = False) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.
+
+        ``recut``: not even with its cards cut anew.
 
         Empty while no node has joined: nothing is known then.
         """
@@ -172,8 +190,13 @@ class Engine:
                 never(nodes, demand_of(s, job.tenant), s.ranks_min or s.ranks, self._state.shapes.features, s.together),
             )
             for s in job.steps
+            if not (recut and self._could_cut(demand_of(s, job.tenant)))
         )
         return tuple((name, reason) for name, reason in found if reason is not None)
+
+    def _could_cut(self, demand: Demand) -> bool:
+        views, features = self._state.nodes.values(), self._state.shapes.features
+        return bool(demand.resources.mig_profile) and any(could_cut(view.node, demand, features) for view in views)
 
     def trial(self, job: Job, now_ms: int, policy: Policy) -> Plan:
         """What would start now, and what would wait and why, if ``job`` were submitted: its own part of the plan.

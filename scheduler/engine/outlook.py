@@ -7,7 +7,7 @@ quotas, licences, windows of the calendar or jobs still to come; how wrong that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from scheduler.engine.candidates import Candidate, sort_steps
@@ -19,9 +19,11 @@ from scheduler.model.policy import Policy
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.fit import capacity, fraction_room, free_whole, suitable
 from scheduler.placement.view import NodeView
+from scheduler.queueing import tasks
 from scheduler.queueing.calibration import Calibration, bounds
 from scheduler.queueing.durations import Estimate, worked_ms
 from scheduler.queueing.histogram import ATOMS, quantile
+from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.pool import Ask, Pool, Running
 from scheduler.queueing.promise import probability
 
@@ -61,6 +63,8 @@ class Question:
     failures_per_hour: float = 0.0
     checkpoint_ms: int = 0
     restart_ms: int = 0
+    least_ms: int = 0
+    """It cannot start earlier than so long from now: it failed, and its next attempt is not due yet."""
 
     def answer(self) -> Outlook | None:
         """The forecast; None: no future starts it. The first one of a process takes seconds."""
@@ -71,7 +75,8 @@ class Question:
             raw = forecast(self.pool, self.ask, self.seed)
         if not raw:
             return None
-        waits = self.calibration.corrected(raw)
+        raw = tuple(max(wait, self.least_ms) for wait in raw)
+        waits = tuple(max(wait, self.least_ms) for wait in self.calibration.corrected(raw))
         permille, sure_ms = self._deadline(waits) if self.runs else (-1, 0)
         start_ms, raw_ms = _after(self.now_ms, waits), _after(self.now_ms, raw)
         return Outlook(start_ms=start_ms, raw_ms=raw_ms, permille=permille, sure_ms=sure_ms)
@@ -90,12 +95,14 @@ class Question:
 
 
 def question(state: State, record: JobRecord, step_name: str, now_ms: int, policy: Policy) -> Question | None:
-    """What to ask about a job's step, which may be one that is not in the state.
+    """What to ask about a job's step, which may be one that is not in the state. What failed and is not due yet is
+    asked about as if it were, and starts no earlier than it is.
 
     None: it waits for something else than its turn, or too much is ahead, or no node of the pool could run it.
     """
     now_ms = max(now_ms, state.at_ms)
-    entries, _ = sort_steps(state, now_ms, policy, {record.job.id: record})
+    record, least_ms = _due(record, step_name, now_ms)
+    entries, _, _ = sort_steps(state, now_ms, policy, {record.job.id: record})
     ranked = sorted(chain.from_iterable(entries.values()), key=lambda c: c.rank)
     at = next((i for i, c in enumerate(ranked) if c.key == (record.job.id, step_name)), None)
     if at is None or at > AHEAD_MAX:
@@ -117,7 +124,19 @@ def question(state: State, record: JobRecord, step_name: str, now_ms: int, polic
         failures_per_hour=policy.failures_per_hour * step.ranks,
         checkpoint_ms=step.checkpoint_ms,
         restart_ms=step.restart_ms,
+        least_ms=least_ms,
     )
+
+
+def _due(record: JobRecord, step_name: str, now_ms: int) -> tuple[JobRecord, int]:
+    """The job as if nothing of the step had to wait before its next attempt, and how long its first task has to."""
+    _, done = find_step(record, step_name)
+    later = tasks.delayed(done, now_ms)
+    if not later:
+        return record, 0
+    steps = tuple(tasks.hurry(step) if step is done else step for step in record.steps)
+    least_ms = 0 if tasks.ready(done, now_ms).spans else min(at for _, at in later) - now_ms
+    return replace(record, steps=steps), least_ms
 
 
 def _after(now_ms: int, waits: tuple[int, ...]) -> tuple[int, int, int]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from scheduler.engine.aim import aim, steer
+from scheduler.engine.backoff import ends_ms
 from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
 from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
+from scheduler.engine.faults import set_prices
 from scheduler.engine.reasons import reasons_of
+from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
 from scheduler.engine.state import State
@@ -48,6 +51,8 @@ class Draft:
     """Steps that were passed over."""
     barred: Sequence[Wait] = ()
     """Steps that may not start, with the reason."""
+    delayed: Mapping[tuple[str, str], Wait] = field(default_factory=dict)
+    """By step that may start some tasks: those that failed and are not tried again yet."""
     steer_ms: int = 0
     """When the timetable of the objective wants something else; 0: never."""
 
@@ -72,22 +77,24 @@ def make_plan(
     """
     now_ms = max(now_ms, state.at_ms)
     draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
-    # 10. Move nodes between lanes for those who wait, and leases out of their way where a rule allows it.
-    moves = conversions(draft.trial, draft.left_over)
+    # 10. Move nodes between lanes for those who wait, cut cards for them, and move leases out of their way where a rule
+    # allows it.
+    moves: tuple[Action, ...] = conversions(draft.trial, draft.left_over)
+    is_full = len(draft.starts) >= policy.starts_per_cycle  # who is left over was not looked at then
+    moves += (*give_ups(draft.trial), *recuts(draft.trial, () if is_full else draft.left_over))
     draft.preempts += by_rule(draft.trial, draft.left_over)
     # 11. Say why everything else waits.
-    told: Iterable[Wait] = ()
-    if waits:
-        told = (_wait(draft, candidate, position) for position, candidate in enumerate(draft.left_over, start=1))
     actions: tuple[Action, ...] = (
         *_stops(state), *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves,
     )  # fmt: skip
-    plan = Plan(now_ms=now_ms, actions=actions, waits=(*told, *draft.barred) if waits else ())
+    plan = Plan(now_ms=now_ms, actions=actions, waits=tuple(_waits(draft)) if waits else ())
     # 12. Say when something may change without an event.
-    if not (draft.left_over or draft.barred):
-        return plan
+    cut_ms = cut_wake_ms(draft.trial)
+    if not (draft.left_over or draft.barred or draft.delayed):
+        return replace(plan, wake_ms=cut_ms)
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
-    return replace(plan, wake_ms=wake(draft.trial, plan, draft.steer_ms, banned=banned))
+    due_ms = ends_ms(chain(draft.barred, draft.delayed.values()))
+    return replace(plan, wake_ms=wake(draft.trial, plan, (draft.steer_ms, due_ms, cut_ms), banned=banned))
 
 
 def drafted(
@@ -117,9 +124,10 @@ def _drafted(
     strict: bool,
 ) -> Draft:
     """``strict``: see :attr:`Trial.is_strict`."""
+    set_prices(state, now_ms, policy)
     tree = tuple({**state.queues, **queues}.values())
     # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
-    lines, barred = sort_steps(state, now_ms, policy, jobs)
+    lines, barred, delayed = sort_steps(state, now_ms, policy, jobs)
     entries: Mapping[str, Sequence[Candidate]] = lines
     # 2. What is left to take, and every limit on taking it.
     counted = any(queue.jobs_max for queue in tree)
@@ -127,7 +135,8 @@ def _drafted(
     quotas = Quotas(tree, state.held, state.totals, jobs_now)
     used = now_used(state.uses.values(), state.held, state.held_since, now_ms)
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
-    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares, barred=barred)
+    draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares)
+    draft.barred, draft.delayed = barred, delayed
     draft.trial.is_strict = strict
     # 3. Keep the slots and tracks of promised deadlines; those whose time has come start.
     _keep_promises(draft, [c for line in lines.values() if line.has_special for c in line if c.job.is_promised])
@@ -273,6 +282,14 @@ def _start(draft: Draft, candidate: Candidate) -> Amounts | None:
     return amounts
 
 
-def _wait(draft: Draft, candidate: Candidate, position: int) -> Wait:
-    reasons = reasons_of(draft.trial, candidate)
-    return waiting(candidate.job, candidate.step, candidate.left, position, reasons)
+def _waits(draft: Draft) -> Iterator[Wait]:
+    """One for each step of which something waits: those in the order first."""
+    delayed = dict(draft.delayed)
+    for position, candidate in enumerate(draft.left_over, start=1):
+        reasons, left = reasons_of(draft.trial, candidate), candidate.left
+        later = delayed.pop(candidate.key, None)
+        if later is not None:
+            reasons, left = (*reasons, *later.reasons), left + later.tasks
+        yield waiting(candidate.job, candidate.step, left, position, reasons)
+    yield from draft.barred
+    yield from delayed.values()

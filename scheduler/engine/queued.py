@@ -25,6 +25,8 @@ class Queued:
     """``(position, why it may not start yet)`` of each step with waiting tasks; no reasons: the record knows none."""
     is_conditional: bool
     """Held, or due only after other jobs or in a price band: whether it may start is asked in every plan."""
+    is_delayed: bool
+    """Some of its tasks failed and may have to wait before they are tried again: how many is asked in every plan."""
     is_special: bool
     """Its deadline was promised, or others were stopped for it."""
     sort: Sort | None = None
@@ -45,6 +47,7 @@ class Queued:
             number=number_of(job.id),
             steps=steps,
             is_conditional=record.held or bool(job.after or job.band),
+            is_delayed=any(done.later for done in record.steps),
             is_special=record.is_next or job.is_promised,
         )
 

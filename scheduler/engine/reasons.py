@@ -25,6 +25,9 @@ def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
     limit = candidate.blocked or trial.limit(candidate)
     if limit is not None:
         return (limit,)
+    cut = next(_being_cut(trial, candidate), None)
+    if cut is not None:
+        return (cut,)
     demand, together = candidate.demand, candidate.step.together
     ranks = candidate.step.ranks_min or candidate.step.ranks
     if trial.search.most(demand, together) >= ranks:
@@ -39,9 +42,26 @@ def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
     if scattered and all(reason.kind is ReasonKind.CAPACITY for reason in found):
         message = f"needs {ranks} ranks{WHERE[together]}; enough is free, but not near enough to each other"
         return (Reason(kind=ReasonKind.TOPOLOGY, resource=together.value, message=message),)
-    if all(reason.kind is ReasonKind.HEALTH for reason in found):
+    if all(reason.kind is ReasonKind.HEALTH or reason.resource == "external" for reason in found):
         return tuple(_strangers(trial, candidate, ranks)) or found
     return found
+
+
+def _being_cut(trial: Trial, candidate: Candidate) -> Iterator[Reason]:
+    """Cards that are cut, or will be now, into what the candidate asks for."""
+    profile = candidate.demand.resources.mig_profile
+    if not profile:
+        return
+    for name in sorted(trial.state.cut):
+        for cut in trial.state.nodes[name].node.cuts:
+            if not cut.ended_ms and any(place.profile == profile for place in cut.layout):
+                since_s = (trial.now_ms - cut.since_ms) // 1_000
+                message = f"card {cut.card} of node {name} is being cut for MIG profile {profile}, since {since_s} s"
+                yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
+    for action in trial.recuts:
+        if action.for_job == candidate.job.id:
+            message = f"card {action.card} of node {action.node} is to be cut for MIG profile {profile} now"
+            yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
 
 
 def _strangers(trial: Trial, candidate: Candidate, ranks: int) -> Iterator[Reason]:

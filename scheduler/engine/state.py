@@ -36,11 +36,17 @@ K = TypeVar("K")
 class State:
     """Records by key; open leases and their attempts only. Changed through the ``put_*`` methods alone."""
 
+    faulty: set[str]
+    """Nodes with faults, forgotten or not."""
+    cut: set[str]
+    """Nodes with cards that were cut anew, or are being cut."""
+    rules: int = 0
+    """The engine version whose facts are applied; 0: this one."""
+
     def __init__(self, snapshot: Snapshot, features: Features) -> None:
         self.shapes = Shapes(features)
         self.at_ms = snapshot.at_ms
-        self.next_job = snapshot.next_job
-        self.next_lease = snapshot.next_lease
+        self.next_job, self.next_lease = snapshot.next_job, snapshot.next_lease
         self.queues = {queue.name: queue for queue in snapshot.queues}
         self.uses = {use.name: use for use in snapshot.uses}
         self.reservations = {reservation.name: reservation for reservation in snapshot.reservations}
@@ -83,8 +89,7 @@ class State:
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
             self.put_job(job)
-        for node in snapshot.nodes:
-            self.shapes.set_node(node)
+        self._describe(snapshot.nodes)
         self._fill(snapshot.leases)
         self._block = 0
         self._learn_demand()
@@ -159,6 +164,7 @@ class State:
                 return
             self.totals = minus(self.totals, totals((before.node,)))
         self.touched.nodes[node.name] = node
+        self._mark(node)
         self.shapes.set_node(node)
         self.totals = plus(self.totals, totals((node,)))
 
@@ -210,6 +216,16 @@ class State:
             self.stopping.add(lease.id)
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
 
+    def _describe(self, nodes: Iterable[Node]) -> None:
+        self.faulty, self.cut = set(), set()
+        for node in nodes:
+            self.shapes.set_node(node)
+            self._mark(node)
+
+    def _mark(self, node: Node) -> None:
+        for names, is_one in ((self.faulty, node.faults_milli), (self.cut, node.cuts)):
+            (names.add if is_one else names.discard)(node.name)
+
     def _fill(self, records: Iterable[LeaseRecord]) -> None:
         """Every open lease of a snapshot takes its resources; what is alike is added up before it is counted."""
         alike: dict[tuple[str, str, int], tuple[Lease, int, int]] = {}
@@ -254,6 +270,7 @@ class State:
 
     def drop_node(self, name: str) -> None:
         """In a trial: a node without leases was never there."""
+        self.faulty.discard(name)
         self.shapes.drop_node(name)
         self.totals = totals(view.node for view in self.nodes.values())
 

@@ -20,7 +20,7 @@ from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.node import Lane
-from scheduler.model.plan import Preempt, Reason, ReasonKind, Reserve
+from scheduler.model.plan import Preempt, Reason, ReasonKind, Recut, Reserve
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, capacity
@@ -49,6 +49,8 @@ class Trial:
         self.has_lanes = state.shapes.has_lanes
         self.moves: dict[str, Lane] = {}
         """Nodes that are to move to another lane now."""
+        self.recuts: list[Recut] = []
+        """Cards that are to be cut now."""
         self.lanes_kept: set[Lane] = set()
         """Lanes in which gangs wait: no node leaves them for single tasks."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}

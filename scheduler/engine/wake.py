@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from scheduler.engine.trial import Trial
 from scheduler.model.plan import Plan, Reserve
@@ -14,18 +14,18 @@ LOOK_AGAIN_MS = 60_000
 HORIZON_MS = 7 * 24 * 3_600_000
 
 
-def wake(trial: Trial, plan: Plan, steer_ms: int, banned: bool) -> int:
+def wake(trial: Trial, plan: Plan, due_ms: Iterable[int], banned: bool) -> int:
     """The first instant after now at which a plan may differ though no event came, if something waits; 0: none.
 
-    ``steer_ms``: when the timetable for deadlines wants something else; 0: never. ``banned``: somebody waits for a
-    price band.
+    ``due_ms``: when the timetable for deadlines wants something else, when what failed is tried again; 0: never.
+    ``banned``: somebody waits for a price band.
     """
-    return min((at for at in _instants(trial, plan, steer_ms, banned) if at > plan.now_ms), default=0)
+    return min((at for at in _instants(trial, plan, due_ms, banned) if at > plan.now_ms), default=0)
 
 
-def _instants(trial: Trial, plan: Plan, steer_ms: int, banned: bool) -> Iterator[int]:
+def _instants(trial: Trial, plan: Plan, due_ms: Iterable[int], banned: bool) -> Iterator[int]:
     now_ms, policy = plan.now_ms, trial.policy
-    yield steer_ms
+    yield from due_ms
     yield from (seat.until_ms for seat in trial.awaited)
     yield from (action.start_ms for action in plan.actions if isinstance(action, Reserve))
     yield from trial.calls_ms

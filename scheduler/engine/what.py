@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from scheduler.engine.recut import offer, with_cut
 from scheduler.engine.state import State
 from scheduler.engine.trials import Trials
 from scheduler.model.job import JobRecord, Resources, Together
@@ -18,9 +19,11 @@ from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Change, ChangeKind
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
+from scheduler.placement.fit import demand_of
 from scheduler.placement.view import leasable
 from scheduler.queueing.preempt import Victim, choose
 from scheduler.queueing.quota import ancestors
+from scheduler.queueing.tasks import hurry
 
 NODES_MOST = 64
 """More nodes or seats than this are not an answer anybody can use."""
@@ -46,6 +49,16 @@ def changes(state: State, job_id: str, step: str, now_ms: int, policy: Policy) -
 def _release(trials: Trials) -> Iterator[Change]:
     if trials.record.held and trials.starts(record=replace(trials.record, held=False)):
         yield Change(kind=ChangeKind.RELEASE, message=f"release job {trials.record.job.id}")
+
+
+def _retry(trials: Trials) -> Iterator[Change]:
+    """Its owner's word that what failed may be tried again at once."""
+    steps = tuple(hurry(done) if done.name == trials.step.name else done for done in trials.record.steps)
+    if steps != trials.record.steps and trials.starts(record=replace(trials.record, steps=steps)):
+        message = (
+            f"retry step {trials.step.name} of job {trials.record.job.id}: what failed is then tried again at once"
+        )
+        yield Change(kind=ChangeKind.RETRY, target=trials.step.name, message=message)
 
 
 def _smaller(trials: Trials) -> Iterator[Change]:
@@ -197,6 +210,22 @@ def _heal(trials: Trials) -> Iterator[Change]:
         yield Change(kind=ChangeKind.HEAL, names=chosen, amount=len(chosen), message=message)
 
 
+def _recut(trials: Trials) -> Iterator[Change]:
+    """Cards of one node that could be cut into what it asks for, where least is destroyed for it."""
+    demand = demand_of(trials.step, trials.record.job.tenant)
+    if not demand.resources.mig_profile:
+        return
+    features = trials.world.shapes.features
+    offers = [o for v in trials.world.nodes.values() if (o := offer(v, demand, features)) is not None]
+    for found in sorted(offers, key=lambda found: (found.slices_lost, found.node)):
+        if trials.starts_with_nodes([with_cut(trials.world.nodes[found.node].node, found)]):
+            told = [(card, ", ".join(f"{p.profile} at {p.start}" for p in layout)) for card, layout in found.layouts]
+            cards = tuple(card for card, _ in found.layouts)
+            message = f"cut anew on node {found.node}: {'; '.join(f'{card} into {layout}' for card, layout in told)}"
+            yield Change(kind=ChangeKind.RECUT, target=found.node, names=cards, amount=len(cards), message=message)
+            return
+
+
 def _cures(node: Node) -> Iterator[tuple[str, Node]]:
     if node.state is not NodeState.READY:
         yield node.name, node
@@ -240,6 +269,7 @@ def blank(node: Node, name: str) -> Node:
         )
         for device in node.devices
     )
+    node = replace(node, faults_milli=0, faults_ms=0, fault_reason="", cuts=())
     return replace(node, name=name, devices=devices, state=NodeState.READY, state_reason="")
 
 
@@ -273,7 +303,8 @@ def _largest(works: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 FINDERS: tuple[Callable[[Trials], Iterator[Change]], ...] = (
-    _release, _smaller, _fewer_ranks, _other_card, _conditions, _priority, _limits, _queue_limits, _reservation, _heal,
-    _end_leases, _add_nodes,
+    _release, _retry, _smaller, _fewer_ranks, _other_card, _conditions, _priority, _limits, _queue_limits, _reservation,
+    _recut,
+    _heal, _end_leases, _add_nodes,
 )  # fmt: skip
 """Cheapest for everybody first."""

@@ -125,6 +125,7 @@ def read(
     context.entries = {entry.name: entry for entry in entries}
     _check_needs(context, entries)
     planned = [(entry, step) for entry in entries for step in steps.build(context, entry)]
+    _check_waits(context, entries)
     _check_size(context, planned)
     _check_apart(context, entries)
     if context.problems:
@@ -226,6 +227,14 @@ def _check_needs(context: Context, entries: Sequence[Entry]) -> None:
     if found:
         place = next(entry.at("needs") for entry in entries if entry.name == found[0])
         context.problems.append(Problem(place, f"steps need each other in a circle: {' -> '.join(found)}"))
+
+
+def _check_waits(context: Context, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        first_ms, longest_ms = entry.body.backoff, entry.body.backoff_max
+        if longest_ms is not None and longest_ms < first_ms:
+            message = f"is shorter than backoff, which is {first_ms // 1000}s: make it at least as long"
+            context.problems.append(Problem(entry.at("backoff_max"), message))
 
 
 def _check_size(context: Context, planned: Sequence[tuple[Entry, Step]]) -> None:

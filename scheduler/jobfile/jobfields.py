@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from scheduler.jobfile import fields as f
 from scheduler.jobfile.quantity import PRIORITIES
+from scheduler.model.policy import BACKOFF_MS
 
 API_VERSION = "shisuan/v1"
 
@@ -92,6 +93,16 @@ class TaskFields(File):
         "what each task holds while it runs; see Resources", {"cpus": 2}, Resources(), otherwise="1 CPU"
     )
     retries: f.Retries = field("further attempts of a task that failed", 3, 2, otherwise="2")
+    backoff: f.Backoff = field(
+        "wait of a task that failed before it is tried again, up to 1h, twice as long after each further failure; `0`: "
+        "none; what the park stopped or lost never waits",
+        "1m",
+        BACKOFF_MS,
+        otherwise="10s",
+    )
+    backoff_max: f.BackoffMax | None = field(
+        "the longest such wait, `backoff` to 1d", "1h", None, otherwise="10m, or `backoff` where that is longer"
+    )
     timeout: f.Duration | None = field("longest run of one attempt", "30m", None, otherwise="none")
     expected: f.Duration | None = field(
         "what one task (a frame, a film, a training) will take on the fastest cards it may use; it helps to start it "

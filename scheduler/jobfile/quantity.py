@@ -103,6 +103,25 @@ def duration_ms(value: Any) -> int:
     return total
 
 
+def backoff_ms(value: Any) -> int:
+    """A duration of at most an hour; ``0``: none."""
+    if value in (0, "0", "0s") and not isinstance(value, bool):
+        return 0
+    return _at_most(value, MS_PER_HOUR, "1h")
+
+
+def backoff_max_ms(value: Any) -> int:
+    """A duration of at most a day."""
+    return _at_most(value, 24 * MS_PER_HOUR, "1d")
+
+
+def _at_most(value: Any, most_ms: int, shown_most: str) -> int:
+    length_ms = duration_ms(value)
+    if length_ms > most_ms:
+        raise Malformed(f"must be at most {shown_most}, got {shown(value)}")
+    return length_ms
+
+
 def _duration_text_ms(value: object) -> int:
     text = value.replace(" ", "") if isinstance(value, str) else ""
     parts = _DURATION.findall(text)

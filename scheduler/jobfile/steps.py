@@ -20,6 +20,7 @@ from scheduler.jobfile.training import train
 from scheduler.model import catalogue, codec
 from scheduler.model.job import Resources, Step, StepKind, Together
 from scheduler.model.node import Lane
+from scheduler.model.policy import BACKOFF_MAX_MS
 
 SCENE_SUFFIX, CHUNKS_SUFFIX, AUDIO_SUFFIX = "-scene", "-chunks", "-audio"
 
@@ -314,6 +315,8 @@ def _step(
         resources=resources,
         needs=entry.needs if needs is None else needs,
         retries=body.retries,
+        backoff_ms=body.backoff,
+        backoff_max_ms=body.backoff_max or max(BACKOFF_MAX_MS, body.backoff),
         timeout_ms=body.timeout or 0,
         grace_ms=body.grace,
         max_parallel=max_parallel,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scheduler.ledger.meter import segments
 from scheduler.model.event import Event, NodeLost, NodeSeen
+from scheduler.model.layout import settled, under_way
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import DeviceKind, Health, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -32,7 +33,7 @@ class Presence:
     device: str
     start_ms: int
     bucket: Bucket
-    """FREE, QUARANTINED (a node that takes nothing too), EXTERNAL or UNKNOWN."""
+    """FREE, QUARANTINED (a node that takes nothing too), SWITCHING (its card is being cut), EXTERNAL or UNKNOWN."""
 
 
 def inventory(events: Iterable[Event]) -> tuple[Presence, ...]:
@@ -42,13 +43,14 @@ def inventory(events: Iterable[Event]) -> tuple[Presence, ...]:
     found: list[Presence] = []
     for event in events:
         if isinstance(event, NodeSeen):
-            now = dict(_offered(event.node))
+            node = settled(nodes.get(event.node.name), event.node, event.at_ms)
+            now = dict(_offered(node))
             before = _offered(nodes[event.node.name]) if event.node.name in nodes else ()
             gone = [d for d, _ in before if d not in now and home.get(d) == event.node.name]
             found += [Presence(device=d, start_ms=event.at_ms, bucket=Bucket.UNKNOWN) for d in gone]
             found += [Presence(device=d, start_ms=event.at_ms, bucket=bucket) for d, bucket in now.items()]
             home |= dict.fromkeys(now, event.node.name)
-            nodes[event.node.name] = event.node
+            nodes[event.node.name] = node
         elif isinstance(event, NodeLost) and event.node in nodes:
             lost = [d for d, _ in _offered(nodes[event.node]) if home[d] == event.node]
             found += [Presence(device=d, start_ms=event.at_ms, bucket=Bucket.UNKNOWN) for d in lost]
@@ -90,12 +92,19 @@ def error(rows: Mapping[str, Mapping[Bucket, int]], start_ms: int, end_ms: int) 
 def _offered(node: Node) -> tuple[tuple[str, Bucket], ...]:
     """``(device, bucket while it is not leased)`` of each device of ``node`` that can be leased."""
     split = {device.parent for device in node.devices if device.kind is DeviceKind.MIG}
-    return tuple((d.id, _idle_bucket(node, d.health)) for d in node.devices if d.id not in split)
+    cut = under_way(node)
+    return tuple(
+        (d.id, _idle_bucket(node, d.health, is_cut=(d.parent or d.id) in cut))
+        for d in node.devices
+        if d.id not in split
+    )
 
 
-def _idle_bucket(node: Node, health: Health) -> Bucket:
+def _idle_bucket(node: Node, health: Health, *, is_cut: bool) -> Bucket:
     if node.state is NodeState.LOST:
         return Bucket.UNKNOWN
+    if is_cut and health is Health.QUARANTINED:
+        return Bucket.SWITCHING
     if health is Health.EXTERNAL:
         return Bucket.EXTERNAL
     sick = node.state is not NodeState.READY or health is Health.QUARANTINED

@@ -10,6 +10,7 @@
     ├── Forbidden             a valid key that may not do this
     ├── StaleEpoch            another leader writes now; this process must stop
     ├── StoreError            the database refused or is unreachable
+    ├── IssuerSilent          the OpenID issuer does not answer, or not as it should
     ├── ExecutorError         Ray, Kubernetes or a node did not do what was asked (k8s.errors has a branch of its own)
     └── StorageError
         ├── OutsideRoots      a path outside the tenant's storage roots
@@ -83,6 +84,10 @@ class StaleEpoch(ShisuanError):
 
 class StoreError(ShisuanError):
     """The database refused or is unreachable."""
+
+
+class IssuerSilent(ShisuanError):
+    """The OpenID issuer does not answer, or not as it should: nobody can be told by its tokens now."""
 
 
 class ExecutorError(ShisuanError):

@@ -109,6 +109,11 @@ class Step:
     """Steps of the same job that must have succeeded entirely."""
     retries: int = 2
     """Further attempts after a failure. Attempts lost to the park do not count."""
+    backoff_ms: int = 0
+    """A task that failed waits about so long for its next attempt, twice as long after each further failure; 0: it does
+    not wait, as in jobs from before there was a back-off."""
+    backoff_max_ms: int = 0
+    """The longest such wait; 0: no limit."""
     timeout_ms: int = 0
     """0: none."""
     grace_ms: int = 10_000
@@ -235,6 +240,12 @@ class StepRecord:
     ``scheduler.queueing.tasks.tries``)."""
     lost: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, times lost to the park)`` for indices that were lost at all and have not succeeded since."""
+    later: tuple[tuple[int, int], ...] = ()
+    """Sorted ``(index, instant)`` of waiting tasks that failed: their next attempt starts at that instant at the
+    earliest. Kept until it starts."""
+    suspects: tuple[tuple[int, str], ...] = ()
+    """Sorted ``(index, node)`` of tasks that failed there and have not ended yet: who is to blame is seen when one
+    succeeds elsewhere, or fails for good."""
     redone: tuple[tuple[int, int], ...] = ()
     """Sorted ``(index, attempt number)`` for indices that a user had run again after they succeeded: what attempts
     before this number published is out of date."""

@@ -13,6 +13,8 @@ class Role(StrEnum):
     """See and change its tenant's own jobs."""
     OPERATOR = "operator"
     """Everything, for every tenant: keys, tenants, queues, nodes."""
+    FIGURES = "figures"
+    """Read ``/metrics``, which names nobody, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

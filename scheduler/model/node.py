@@ -63,12 +63,47 @@ class Device:
     """UUID of the card a MIG instance lies on."""
     profile: str = ""
     """MIG profile, e.g. ``1g.10gb``."""
+    slice_start: int = -1
+    """First memory slice of a MIG instance on its card; -1: not known."""
+    slices: int = 0
+    """Memory slices it occupies; 0: not known."""
+    mig_on: bool = False
+    """A card that could be cut into MIG instances and has none: it takes no work as it is."""
     island: str = ""
     """NVLink island; devices of equal non-empty island reach each other over NVLink."""
     simulated: bool = False
     """Declared for trying out; shown as such everywhere and never billed."""
     health: Health = Health.OK
     health_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigPlace:
+    """One MIG instance of a layout: where it lies on its card."""
+
+    start: int
+    """Its first memory slice."""
+    profile: str
+
+
+Layout = tuple[MigPlace, ...]
+"""All MIG instances of a card, by start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardCut:
+    """The last time a card was cut anew, or is being cut now."""
+
+    card: str
+    """UUID."""
+    layout: Layout
+    """As it is to be."""
+    since_ms: int = 0
+    """When it was decided; 0: what a node says of it, which only confirms or refuses."""
+    ended_ms: int = 0
+    """0: it is under way."""
+    problem: str = ""
+    """Why it failed; empty: it did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +126,11 @@ class Node:
     moving_since_ms: int = 0
     moved_ms: int = 0
     """How long its last move between lanes took; 0: it never moved."""
+    cuts: tuple[CardCut, ...] = ()
+    """Of cards that were cut anew, by card. What a node reports has those only that it refused."""
+    faults_milli: int = 0
+    """What went wrong by the node's own fault, in thousandths of a fault as of ``faults_ms``; forgotten by halves since
+    (``scheduler.queueing.health``)."""
+    faults_ms: int = 0
+    fault_reason: str = ""
+    """The latest of them, in a sentence."""

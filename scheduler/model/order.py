@@ -14,6 +14,9 @@ from scheduler.model.lease import AttemptState
 from scheduler.model.measured import Measured
 from scheduler.model.node import Node
 
+GANG_INCOMPLETE = "gang_incomplete"
+"""First word of the reason when nodes of a gang did not come: who knows why adds it."""
+
 
 class RunnerKind(StrEnum):
     """How the agent runs a task."""
@@ -55,6 +58,9 @@ class TaskOrder:
     reads the earlier ones. Empty: the task keeps none."""
     first_rank_publishes: bool = False
     """In a gang, outputs of the other ranks are not published."""
+    kept_log: str = ""
+    """URI under which the log is kept in the tenant's storage, without its end (:func:`log_name`). Empty: it stays
+    on the node."""
     literal: bool = False
     """``argv`` and ``env`` are a user's own words: no placeholder is replaced in them (a shell may say ``${work}``)."""
 
@@ -85,6 +91,8 @@ class LeaseOrder:
     warm_key: str = ""
     roots: tuple[str, ...] = ()
     """The tenant's storage roots."""
+    log_mib: int = 64
+    """An attempt's log is cut there."""
     rendezvous: str = ""
     """``host:port`` at which rank 0 of a gang listens, the same for all ranks. The executor fills it in."""
     tasks: tuple[TaskOrder, ...] = ()
@@ -139,9 +147,30 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    """A file or an object that holds a log or part of one."""
+
+    uri: str
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogChunk:
     """Part of an attempt's log. ``end`` says the attempt is over and nothing follows."""
 
     text: str
     next_offset: int
     end: bool
+
+
+def log_name(kept_log: str, rank: int) -> str:
+    """URI of one rank's log, from an order's ``kept_log``."""
+    return f"{kept_log}.r{rank}.log" if rank else f"{kept_log}.log"
+
+
+def job_logs(root: str, job_id: str, submitted_ms: int) -> str:
+    """URI of the folder with all kept logs of a job. Ids begin again with a new database: its submission tells them
+    apart.
+    """
+    return f"{root.rstrip('/')}/.shisuan/logs/{job_id}@{submitted_ms}"

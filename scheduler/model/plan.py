@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from scheduler.model.job import Seat
 from scheduler.model.lease import Lease
-from scheduler.model.node import Lane
+from scheduler.model.node import Lane, Layout
 
 
 class ReasonKind(StrEnum):
@@ -24,7 +24,8 @@ class ReasonKind(StrEnum):
     """It would fit if cordoned nodes or quarantined cards came back."""
     ORDER = "order"
     """Resources are free but someone ahead in order will take them this cycle."""
-    RETRY_LATER = "retry_later"
+    BACKOFF = "backoff"
+    """It failed, and its next attempt is not due yet."""
     QUOTA = "quota"
     """Its queue, or one above it, holds what it may; or others' guarantees keep the rest."""
     LICENCE = "licence"
@@ -44,10 +45,12 @@ class Reason:
 
     kind: ReasonKind
     resource: str = ""
-    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, label, taint,
-    lane, island."""
+    """For capacity and fit: cpu, memory, scratch, card, card_model, card_memory, feature, mig_profile, recut (a card is
+    being cut for it), label, taint, lane, island."""
     message: str = ""
     """A sentence with the numbers in it."""
+    until_ms: int = 0
+    """For BACKOFF: the instant at which it is over; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,28 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recut:
+    """Cut a card into other MIG instances. Nobody holds those that go."""
+
+    node: str
+    card: str
+    """UUID."""
+    layout: Layout
+    """As it is to be, with the instances that stay."""
+    for_job: str
+    cost_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUpRecut:
+    """A card is not what it was to be within the policy's limit: count on it no more."""
+
+    node: str
+    card: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """A step that has waiting tasks which do not start now."""
 
@@ -119,6 +144,8 @@ class ChangeKind(StrEnum):
 
     RELEASE = "release"
     """Release the held job."""
+    RETRY = "retry"
+    """Do not wait before the next attempt of what failed."""
     SMALLER = "smaller"
     """Ask for less of one resource."""
     FEWER_RANKS = "fewer_ranks"
@@ -139,6 +166,8 @@ class ChangeKind(StrEnum):
     BUDGET = "budget"
     END_LEASES = "end_leases"
     """Wait for, or stop, these leases."""
+    RECUT = "recut"
+    """Cut these cards into other MIG instances."""
     HEAL = "heal"
     """Bring these nodes or cards back."""
     ADD_NODES = "add_nodes"
@@ -164,7 +193,7 @@ class Change:
     """Leases, or nodes and cards, sorted."""
 
 
-Action = Start | Stop | Preempt | Keep | Reserve | Convert
+Action = Start | Stop | Preempt | Keep | Reserve | Convert | Recut | GiveUpRecut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

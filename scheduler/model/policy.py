@@ -8,6 +8,15 @@ from enum import StrEnum
 MAX_LOST_ATTEMPTS = 20
 """A task lost more often than this fails: something about it kills nodes. Not a field of Policy, because it decides in
 ``apply``, which must give the same records at every replay."""
+BACKOFF_MS = 10_000
+"""What a job file that says nothing gets: after its first failure a task waits so long for its next attempt, twice as
+long after each further one (Kubernetes has the same ten seconds for the pods of a Job). Recorded with each step,
+because it decides in ``apply``: what was submitted under other rules keeps those."""
+BACKOFF_MAX_MS = 600_000
+"""Never longer than ten minutes, unless the job file says so: by then a licence server or a share is back, or somebody
+has to look at it."""
+HEALTH_HALF_LIFE_MS = 24 * 3_600_000
+"""What went wrong on a node counts half after a day. Applied when the next fault is recorded, so no field of Policy."""
 USAGE_HALF_LIFE_MS = 7 * 24 * 3_600_000
 """Past use counts half after a week (Slurm's default for fair share). Not a field of Policy either: it is applied when
 a lease closes."""
@@ -132,8 +141,19 @@ class Policy:
     it loses. 0: never without an operator, because what is lost is lost for certain and what is gained is expected."""
     node_mtbf_ms: int = 1_000 * 3_600_000
     """Mean time between failures of a node (0: none fails), for promised deadlines: six weeks, a careful guess."""
+    fault_permille: int = 50
+    """Work on a node costs a twentieth more of the cards it asks for with each fault of the node that is not forgotten:
+    as much as half an unneeded engine, so that nodes are passed over only for others that serve as well. 0: faults do
+    not count."""
     convert_ms: int = 60_000
     """What moving a node between lanes costs until it was measured (20-120 s)."""
+    recut_every_ms: int = 0
+    """Cards with MIG on are cut anew for who waits, each at most once in so long. 0: never, because an operator may
+    have cut them so for a reason that no plan knows."""
+    recut_ms: int = 15_000
+    """What cutting a card costs until it was measured: the driver's calls take seconds, and the node tells of it."""
+    recut_limit_ms: int = 300_000
+    """A cut that is not confirmed by then has failed: as long as a driver is waited for elsewhere."""
 
     @property
     def failures_per_hour(self) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 MS_PER_SECOND = 1_000
 MS_PER_HOUR = 3_600_000
+MS_PER_DAY = 24 * MS_PER_HOUR
 MILLI = 1_000
 WHOLE_CARD_MILLI = 1_000
 

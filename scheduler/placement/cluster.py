@@ -38,6 +38,8 @@ class NodeClass:
     """A hash of all of it, the same in every process."""
     islands: tuple[int, ...]
     """Per slot, NVLink island, numbered from 0 by name; a device without one is an island of its own, before those."""
+    price_permille: int = 0
+    """What work costs here beside all else, in thousandths of the cards it asks for."""
 
 
 class Cluster:
@@ -51,6 +53,8 @@ class Cluster:
         self.members: list[int] = []
         """Nodes per class."""
         self.rows = _rows(ROWS_LEAST, SLOTS_LEAST)
+        self.prices: dict[str, int] = {}
+        """By node, in thousandths of the cards asked: what makes it dearer than others like it; absent or 0: none."""
         self.version = 0
         """Moves when the arrays are others than before."""
         self._class_of: dict[tuple[object, ...], int] = {}
@@ -132,6 +136,7 @@ class Cluster:
     def drop_node(self, name: str) -> tuple[int, int]:
         """A node was never there: the last row takes its place. Both rows, which the caller must touch."""
         row, last = self.row.pop(name), self.count - 1
+        self.prices.pop(name, None)
         self.members[self.rows.klass[row]] -= 1
         self._strays.pop(row, None)
         self.nodes[row], self._slot[row], self._ids[row] = self.nodes[last], self._slot[last], self._ids[last]
@@ -209,11 +214,12 @@ class Cluster:
 
     def _intern(self, node: Node) -> int:
         slots = _in_slots(node)
-        content = _content(node, slots)
+        price = self.prices.get(node.name, 0)
+        content = (price, *_content(node, slots)) if price else _content(node, slots)
         number = self._class_of.get(content)
         if number is None:
             number = self._class_of[content] = len(self.classes)
-            self.classes.append(_class_of(node, slots, content))
+            self.classes.append(_class_of(node, slots, content, price))
             self.members.append(0)
         return number
 
@@ -306,7 +312,7 @@ def _content(node: Node, slots: list[Device]) -> tuple[object, ...]:
     return (node.lane.value, node.state.value, node.taints, node.labels, amounts, devices)
 
 
-def _class_of(node: Node, slots: list[Device], content: tuple[object, ...]) -> NodeClass:
+def _class_of(node: Node, slots: list[Device], content: tuple[object, ...], price_permille: int) -> NodeClass:
     devices: tuple[tuple[int, ...], ...] = content[-1]  # type: ignore[assignment]
     kinds: dict[tuple[object, ...], int] = {}
     return NodeClass(
@@ -316,4 +322,5 @@ def _class_of(node: Node, slots: list[Device], content: tuple[object, ...]) -> N
         kinds=tuple(kinds.setdefault(device[1:], len(kinds)) for device in devices),
         islands=tuple(device[0] for device in devices),
         key=content_key(tuple(repr(content).encode())),
+        price_permille=price_permille,
     )

@@ -2,8 +2,8 @@
 
 The cost of a shape on a node is the sum of
 
-* what leases do not change (``static_cost``): engines and memory that the work does not need and others might, and the
-  time a slower card holds what it is given longer;
+* what leases do not change (``static_cost``): engines and memory that the work does not need and others might, the
+  time a slower card holds what it is given longer, and the price of a node on which something went wrong lately;
 * a broken NVLink island, which costs more than all else together (``kernels.SPLIT``);
 * what the node can then be expected to serve less than before, under the demand mix (``fragment.value``).
 
@@ -36,18 +36,18 @@ SPEED_LEAST_MILLI = 50
 def static_cost(demand: Demand, kind: NodeClass, features: Features) -> int:
     """The part of the cost that only the class of the node decides. The caller knows that the class admits the shape.
 
-    Work without cards pays one card on a node that has any: it goes there only when nothing else is left.
+    Work without cards pays one card on a node that has any: it goes there only when nothing else is left. A node's own
+    price counts for it as for one card.
     """
     ask = demand.resources
     asked = ask.card_milli or ask.cards * WHOLE_CARD_MILLI
     if not asked:
-        return CARD if any(kind.leasable) else 0
+        return (CARD if any(kind.leasable) else 0) + CARD * kind.price_permille // 1_000
     devices = suitable(
         (device for device, is_free in zip(kind.slots, kind.leasable, strict=True) if is_free), ask, features
     )
-    return min(
-        (asked * MILLI_CARD * _lost_permille(demand, device, features) // 1_000 for device in devices), default=0
-    )
+    losses = (_lost_permille(demand, device, features) for device in devices)
+    return min((asked * MILLI_CARD * (lost + kind.price_permille) // 1_000 for lost in losses), default=0)
 
 
 def _lost_permille(demand: Demand, device: Device, features: Features) -> int:

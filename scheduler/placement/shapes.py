@@ -5,7 +5,7 @@ Work per shape and per changed node, never per task. All of it is a cache: dropp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.model.job import Together
@@ -65,6 +65,15 @@ class Shapes:
     def set_node(self, node: Node) -> None:
         """A node joined or is described anew; what is held on it stays held."""
         self.placer.set_node(node)
+
+    def set_prices(self, prices: Mapping[str, int]) -> None:
+        """By node, how much dearer it is, in thousandths of the cards that work on it asks for; absent: not at all."""
+        cluster = self.placer.cluster
+        for name in sorted({*cluster.prices, *prices}):
+            price = prices.get(name, 0)
+            if price != cluster.prices.get(name, 0):
+                cluster.prices[name] = price
+                self.placer.set_node(cluster.nodes[cluster.row[name]])
 
     def drop_node(self, name: str) -> None:
         """A node was never there."""

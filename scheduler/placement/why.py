@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from scheduler.model.job import Together
-from scheduler.model.node import Health, Lane, Node, NodeState
+from scheduler.model.node import Device, Health, Lane, Node, NodeState
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import Demand, Features, Refusal, capacity, refusal, tally
 from scheduler.placement.future import most
@@ -103,11 +103,20 @@ def _health(node: Node, demand: Demand) -> Reason:
         why = f" ({node.state_reason})" if node.state_reason else ""
         message = f"node {node.name}, where it would fit, is {node.state.value}{why}"
         return Reason(kind=ReasonKind.HEALTH, resource="node", message=message)
-    bad = [device for device in leasable(node) if device.health is not Health.OK]
-    whys = sorted({device.health_reason for device in bad if device.health_reason})
-    why = f" ({'; '.join(whys)})" if whys else ""
-    message = f"{len(bad)} of {len(leasable(node))} cards of node {node.name}, where it would fit, are quarantined{why}"
+    cards = leasable(node)
+    ours, theirs = ([d for d in cards if d.health is health] for health in (Health.QUARANTINED, Health.EXTERNAL))
+    where = f"cards of node {node.name}, where it would fit, are"
+    if not ours:
+        message = f"{len(theirs)} of {len(cards)} {where} held by something else than shisuan{_whys(theirs)}"
+        return Reason(kind=ReasonKind.CAPACITY, resource="external", message=message)
+    message = f"{len(ours)} of {len(cards)} {where} quarantined{_whys(ours)}"
+    message += f", and {len(theirs)} held by something else than shisuan" if theirs else ""
     return Reason(kind=ReasonKind.HEALTH, resource="card", message=message)
+
+
+def _whys(devices: Sequence[Device]) -> str:
+    whys = sorted({device.health_reason for device in devices if device.health_reason})
+    return f" ({'; '.join(whys)})" if whys else ""
 
 
 def _ranks(copies: int, ranks: int, where: str) -> str:

@@ -6,7 +6,7 @@
               LEASED ──finished──► any of these (its start was never seen)
 
     task      waiting ──grant──► running ──► succeeded
-                 ▲                  ├──► waiting     failed with retries left; lost; preempted; stopped for no reason
+                 ▲                  ├──► waiting     failed with retries left (back-off); lost; preempted; stopped
                  │                  ├──► failed      retries used up, or lost more than MAX_LOST_ATTEMPTS times
                  └── retry ◄────────┴──► cancelled   its job is being stopped
 
@@ -26,6 +26,7 @@ from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
 from scheduler.queueing import tasks
+from scheduler.queueing.backoff import backoff_ms
 from scheduler.queueing.rate import work_done
 
 
@@ -67,11 +68,12 @@ def cancelled(record: JobRecord, at_ms: int, by: str) -> JobRecord:
 def retried(
     record: JobRecord, at_ms: int, step_name: str = "", indices: Sequence[int] = (), *, redo: bool = False
 ) -> JobRecord:
-    """Failed and cancelled tasks wait again with a fresh retry budget, and so do those of the steps behind them.
+    """Failed and cancelled tasks wait again with a fresh retry budget, and so do those of the steps behind them. Tasks
+    that wait because they failed may start at once; their budget stays.
 
     ``redo``: so do tasks of the step that succeeded, and all of the steps behind it, because what they were made from
-    changes. Raises NotFound for an unknown step, Conflict when nothing would run again, or for a redo without a step or
-    while tasks behind it run.
+    changes. Raises NotFound for an unknown step, Conflict when nothing would run again or sooner, or for a redo without
+    a step or while tasks behind it run.
     """
     names = [step.name for step in record.job.steps]
     if step_name and step_name not in names:
@@ -80,8 +82,10 @@ def retried(
     if redo:
         _may_redo(record, step_name, behind)
     steps = [
-        tasks.reset(done, indices if step.name == step_name or not step_name else ())
-        if not step_name or step.name == step_name or step.name in behind
+        tasks.hurry(tasks.reset(done, indices), indices)
+        if not step_name or step.name == step_name
+        else tasks.reset(done)
+        if step.name in behind
         else done
         for step, done in zip(record.job.steps, record.steps, strict=True)
     ]
@@ -93,12 +97,17 @@ def retried(
             for done in steps
         ]
     settled = _cancel_unreachable(record.job, tuple(steps))
-    if all(len(new.waiting) == len(old.waiting) for new, old in zip(settled, record.steps, strict=True)):
+    if not any(_goes_on(old, new, at_ms) for old, new in zip(record.steps, settled, strict=True)):
         where = f"step {step_name} of job {record.job.id}" if step_name else f"job {record.job.id}"
         what = "task that has ended" if redo else "failed or cancelled task"
-        raise Conflict(f"{where} has no {what} that could run again")
+        raise Conflict(f"{where} has no {what} that could run again, and none that failed and waits to run again")
     cleared = replace(record, steps=settled, cancelled=False, failing=False, reason="", finished_ms=0)
     return _derived(cleared, at_ms)
+
+
+def _goes_on(before: StepRecord, after: StepRecord, at_ms: int) -> bool:
+    """Whether more tasks wait, or some need not wait any longer for their time."""
+    return len(after.waiting) != len(before.waiting) or tasks.delayed(after, at_ms) != tasks.delayed(before, at_ms)
 
 
 def _may_redo(record: JobRecord, step_name: str, behind: frozenset[str]) -> None:
@@ -158,12 +167,26 @@ def task_finished(record: JobRecord, attempt: AttemptRecord, *, first_in_lease: 
             attempt.finished_ms,
         )
     if not exhausted:
+        from_ms = _from_ms(record.job, step, attempt, tasks.tries(done, index)[1] + 1) if counted else 0
         return _derived(
-            _with_step(record, step.name, lambda s: tasks.wait_again(s, index, counted=counted, lost=lost)),
+            _with_step(
+                record,
+                step.name,
+                lambda s: tasks.wait_again(s, index, counted=counted, lost=lost, from_ms=from_ms),
+            ),
             attempt.finished_ms,
         )
     failed = _with_step(record, step.name, lambda s: tasks.fail(s, index, counted=counted))
     return _job_failing(failed, attempt)
+
+
+def _from_ms(job: Job, step: Step, attempt: AttemptRecord, failures: int) -> int:
+    """When a task that has failed so often may start again; 0: at once.
+
+    With a promised deadline that is at once: its cards are kept for it, and every minute of waiting is one it lacks.
+    """
+    wait_ms = backoff_ms(step, f"{job.id}.{step.name}.{attempt.index}", failures) if job.slot is None else 0
+    return attempt.finished_ms + wait_ms if wait_ms else 0
 
 
 def work_kept(
@@ -184,6 +207,11 @@ def work_kept(
     if preempted:
         record = _with_step(record, step.name, lambda s: replace(s, preempted=s.preempted + 1))
     return record
+
+
+def suspected(record: JobRecord, attempt: AttemptRecord, node: str) -> JobRecord:
+    """An attempt failed on a node, and its task is tried again."""
+    return _with_step(record, attempt.step, lambda s: tasks.suspect(s, attempt.index, node))
 
 
 def service_ms(record: LeaseRecord) -> int:

@@ -48,8 +48,9 @@ def grant(record: StepRecord, indices: Sequence[int], nodes: Sequence[str] = ())
         if attempts:  # else it is the task's first
             made, counted = tries(record, index)
             attempts = _with_tries(attempts, index, (made + 1, counted), (1, 0))
+    later = record.later and _outside(record.later, indices)
     warm = tuple(dict.fromkeys((*nodes, *record.warm_nodes)))[:WARM_NODES_KEPT] if nodes else record.warm_nodes
-    return replace(record, waiting=waiting, running=running, attempts=attempts, warm_nodes=warm)
+    return replace(record, waiting=waiting, running=running, attempts=attempts, later=later, warm_nodes=warm)
 
 
 def keep_seat(record: StepRecord, seat: Seat, at_ms: int) -> StepRecord:
@@ -83,6 +84,7 @@ def succeed(record: StepRecord, index: int, run_ms: int, served_ms: int = 0) -> 
         attempts=record.attempts and _with_tries(record.attempts, index, tries(record, index), (1, 0)),
         lost=record.lost and _with_entry(record.lost, index, 0),
         worked=record.worked and _with_entry(record.worked, index, 0),
+        suspects=record.suspects and _cleared(record.suspects, index),
         served_ms=record.served_ms + served_ms,
         run_ms_mean=mean,
         run_count=count,
@@ -100,8 +102,8 @@ def keep_work(record: StepRecord, index: int, ms: int) -> StepRecord:
     return replace(record, worked=_with_entry(record.worked, index, worked_ms(record, index) + ms))
 
 
-def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> StepRecord:
-    """A running task ended without success and waits for its next attempt."""
+def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool, from_ms: int = 0) -> StepRecord:
+    """A running task ended without success and waits for its next attempt, which is not to start before ``from_ms``."""
     made, before = tries(record, index)
     return replace(
         record,
@@ -109,7 +111,44 @@ def wait_again(record: StepRecord, index: int, *, counted: bool, lost: bool) -> 
         waiting=record.waiting.add(index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
         lost=_with_entry(record.lost, index, times_lost(record, index) + lost),
+        later=_with_entry(record.later, index, from_ms) if from_ms else record.later,
     )
+
+
+def suspect(record: StepRecord, index: int, node: str) -> StepRecord:
+    """A task failed on a node."""
+    return replace(record, suspects=tuple(sorted({*record.suspects, (index, node)})))
+
+
+def suspects_of(record: StepRecord, index: int) -> list[str]:
+    """Nodes on which the task failed, sorted."""
+    return [node for each, node in record.suspects if each == index]
+
+
+def _still(record: StepRecord) -> tuple[tuple[int, str], ...]:
+    return tuple([entry for entry in record.suspects if entry[0] not in record.waiting])
+
+
+def _cleared(suspects: tuple[tuple[int, str], ...], index: int) -> tuple[tuple[int, str], ...]:
+    return tuple([entry for entry in suspects if entry[0] != index])
+
+
+def delayed(record: StepRecord, now_ms: int) -> list[tuple[int, int]]:
+    """``(index, instant)`` of waiting tasks whose next attempt starts later than now."""
+    return [entry for entry in record.later if entry[1] > now_ms]
+
+
+def ready(record: StepRecord, now_ms: int) -> Ranges:
+    """Waiting tasks that may start as far as it is up to them."""
+    found = delayed(record, now_ms) if record.later else ()
+    return _without(record.waiting, Ranges.of(index for index, _ in found)) if found else record.waiting
+
+
+def hurry(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
+    """Tasks that failed (those among ``indices`` when given) need not wait before their next attempt."""
+    if not record.later:
+        return record
+    return replace(record, later=_outside(record.later, indices) if indices else ())
 
 
 def fail(record: StepRecord, index: int, *, counted: bool) -> StepRecord:
@@ -119,6 +158,7 @@ def fail(record: StepRecord, index: int, *, counted: bool) -> StepRecord:
         record,
         running=record.running.remove(index),
         failed=record.failed.add(index),
+        suspects=_cleared(record.suspects, index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), None),
     )
 
@@ -130,6 +170,7 @@ def cancel_running(record: StepRecord, index: int, *, counted: bool) -> StepReco
         record,
         running=record.running.remove(index),
         cancelled=record.cancelled.add(index),
+        suspects=_cleared(record.suspects, index),
         attempts=_with_tries(record.attempts, index, (made, before + counted), (0, 0)),
     )
 
@@ -138,7 +179,9 @@ def cancel_waiting(record: StepRecord) -> StepRecord:
     """Every waiting task is cancelled; costs the same for one task and for a million."""
     if not record.waiting.spans:
         return record
-    return replace(record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting))
+    return replace(
+        record, waiting=Ranges(), cancelled=record.cancelled.union(record.waiting), later=(), suspects=_still(record)
+    )
 
 
 def reset(record: StepRecord, indices: Sequence[int] = ()) -> StepRecord:
@@ -198,6 +241,10 @@ def is_broken(record: StepRecord) -> bool:
 def _forgiven(attempts: Iterable[tuple[int, int, int]], again: Ranges) -> Iterable[tuple[int, int, int]]:
     for index, made, counted in attempts:
         yield (index, made, 0) if index in again else (index, made, counted)
+
+
+def _outside(entries: tuple[tuple[int, int], ...], indices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple([entry for entry in entries if entry[0] not in indices])
 
 
 def _without(these: Ranges, gone: Ranges) -> Ranges:

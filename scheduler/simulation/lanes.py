@@ -9,9 +9,10 @@ import numpy as np
 
 from scheduler.engine import Engine
 from scheduler.model.event import NodeSeen
+from scheduler.model.layout import after_cut
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.node import Node, NodeState
-from scheduler.model.plan import Convert
+from scheduler.model.plan import Convert, Recut
 
 
 class Lanes:
@@ -53,6 +54,12 @@ class Lanes:
                 moving_since_ms=0,
             )
             yield NodeSeen(at_ms=now_ms + cost_ms, node=node)
+
+
+def cut(engine: Engine, action: Recut, now_ms: int) -> NodeSeen:
+    """A card is cut: what its node says then."""
+    node = _node(engine, action.node)
+    return NodeSeen(at_ms=now_ms, node=replace(node, devices=after_cut(node.devices, action.card, action.layout)))
 
 
 def on_node(engine: Engine, node: str) -> list[LeaseRecord]:

@@ -33,10 +33,10 @@ from scheduler.model.event import (
 )
 from scheduler.model.job import Job
 from scheduler.model.lease import AttemptState, Lease, LeaseRecord, parse_attempt_id
-from scheduler.model.plan import Convert, Plan, Stop
+from scheduler.model.plan import Convert, Plan, Recut, Stop
 from scheduler.queueing.lifecycle import find_step
 from scheduler.simulation.book import Book
-from scheduler.simulation.lanes import Lanes, on_node
+from scheduler.simulation.lanes import Lanes, cut, on_node
 from scheduler.simulation.outcome import Run
 from scheduler.simulation.running import Running, ended
 from scheduler.simulation.scenario import Point, Scenario, Starting
@@ -177,6 +177,9 @@ class Simulation:
         for seen in self._lanes.drained(self.engine, self.now_ms):
             self._push(seen.at_ms, Rank.OUTSIDE, self._apply, seen)
 
+    def _cut(self, action: Recut) -> None:
+        self._apply(cut(self.engine, action, self.now_ms))
+
     # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, lease: Lease, attempt_id: str, at_ms: int) -> None:
@@ -316,6 +319,8 @@ class Simulation:
         for action in plan.actions:
             if isinstance(action, Convert):
                 self._lanes.begin(action)
+            elif isinstance(action, Recut):
+                self._push(self.now_ms + action.cost_ms, Rank.OUTSIDE, self._cut, action)
         self._tell_lanes()
         self._stale = starts >= scenario.policy.starts_per_cycle  # a full plan may have more to give
         self._wake(plan)

@@ -250,7 +250,7 @@ api_keys = _table(
     _whole("expires_ms"),
     _whole("revoked_ms"),
     UniqueConstraint("sha256"),
-    CheckConstraint("role IN ('tenant', 'operator')", name="role"),
+    CheckConstraint("role IN ('tenant', 'operator', 'figures')", name="role"),
 )
 """Never journaled: a key is a credential, not a fact of the park."""
 

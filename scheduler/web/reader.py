@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 from scheduler.control.access import Caller, visible
+from scheduler.control.attempt_logs import MOST_LOG_BYTES
 from scheduler.control.cycle import Cycle
 from scheduler.control.money import Money
 from scheduler.control.operations import Operations
@@ -97,6 +99,26 @@ class Reader:
         job = self.doors.service.describe(caller, job_id)
         waits = [] if job["finished_ms"] else self.doors.service.explain(caller, job_id, is_full=True)
         return {"job": job_line(job, self.doors.cycle.now_ms()), "detail": job, "waits": waits}
+
+    def log(self, caller: Caller, job_id: str, *, task: str, attempt: int, rank: int, offset: int) -> dict[str, Any]:
+        """A piece of an attempt's log, with the ways to the others."""
+        found = self.doors.service.logs(caller, job_id, task=task, attempt=attempt, rank=rank, offset=offset)
+        step, index, number = found["attempt_id"].removeprefix(f"{job_id}.").split(".")
+
+        def query(of_rank: int, at: int) -> str:
+            return urlencode({"task": f"{step}.{index}", "attempt": number[1:], "rank": of_rank, "offset": at})
+
+        is_full = found["next_offset"] - offset > MOST_LOG_BYTES - 4  # a character may have been left for the next
+        return {
+            "job_id": job_id,
+            "log": found,
+            "offset": offset,
+            "here": query(rank, offset),
+            "first": query(rank, 0),
+            "more": query(rank, found["next_offset"]) if is_full else "",
+            "ranks": [{"rank": n, "query": query(n, 0)} for n in range(found["ranks"])],
+            "command": f"shisuan logs {found['attempt_id']}{f' --rank {rank}' if rank else ''}",
+        }
 
     def statement(self, caller: Caller, month: str) -> dict[str, Any]:
         """A month's statements and the vouchers."""
@@ -206,6 +228,7 @@ def attempt_view(attempt: Json, now_ms: int) -> dict[str, Any]:
     began, ended = attempt["started_ms"], attempt["finished_ms"]
     return {
         **attempt,
+        "log": urlencode({"task": f"{attempt['step']}.{attempt['index']}", "attempt": attempt["number"]}),
         "used": figures.used(attempt["measured"], ended - began),
         "began": figures.local(began).strftime("%H:%M:%S") if began else "–",
         "took": figures.duration(ended - began)

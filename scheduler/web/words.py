@@ -12,6 +12,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "other_language": ("中文", "English"),
     "sign_out": ("Sign out", "退出"),
     "sign_in": ("Sign in", "登录"),
+    "sign_in_with": ("Sign in with {issuer}", "使用 {issuer} 登录"),
     "key_label": ("API key", "API 密钥"),
     "key_hint": (
         "The key is in the file “key” of the home folder; `shisuan up` prints its path. It stays in this browser.",
@@ -98,6 +99,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "waits": ("Why it waits", "等待原因"),
     "wait_line": ("{step}: {tasks} waiting, place {position}", "{step}：{tasks} 个任务等待，排第 {position}"),
     "wait_line_short": ("{step}: {tasks} waiting", "{step}：{tasks} 个任务等待"),
+    "reason_backoff": (
+        "What failed is tried again after a while: task {task} first, not before {at}.",
+        "失败的任务会在退避等待后重试：最先重试任务 {task}，不早于 {at}。",
+    ),
     "gantt": ("Who held what when", "资源占用时间线"),
     "gantt_none": ("Nothing has been leased yet.", "尚无租约。"),
     "gantt_much": (
@@ -110,6 +115,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "node": ("Node", "节点"),
     "used": ("Used", "实测"),
     "why": ("Why", "原因"),
+    "log": ("Log", "日志"),
+    "rank": ("rank {n}", "进程 {n}"),
+    "log_none": ("Nothing was printed, or it was deleted as old.", "没有输出，或日志已过期删除。"),
+    "log_soon": ("Nothing yet. This page goes on by itself.", "暂无输出，本页会自动更新。"),
+    "log_end": ("The log ends here.", "日志到此为止。"),
+    "log_first": ("From the beginning", "从头查看"),
+    "log_more": ("Next piece", "下一段"),
+    "log_command": ("All of it: `{command}`", "查看全部：`{command}`"),
     "outputs": ("Outputs", "输出"),
     "more": ("and {n} more", "另有 {n} 个"),
     "usage": ("Usage", "用量"),

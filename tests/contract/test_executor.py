@@ -2,12 +2,14 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 
 from scheduler.model.errors import NotFound
+from scheduler.model.layout import after_cut, layout_of
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Lane
+from scheduler.model.node import Device, Lane, MigPlace
 from scheduler.model.order import LeaseOrder, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.farm import NODES, Reader, gang, lease, task
@@ -19,12 +21,19 @@ pytestmark = pytest.mark.timeout(180)
 
 numbers = itertools.count(1)
 
+CARD = "SIM-1"
+EMPTY = Device(id=CARD, model="H100-SXM-80GB", simulated=True, mig_on=True, memory_mib=81_559)
+CUT_NODES = (NODES[0], replace(NODES[1], devices=after_cut((EMPTY,), CARD, ())))
+"""The second has a card to be cut."""
+
 
 class FakeSite:
     """Where fakes connect to."""
 
+    nodes = CUT_NODES
+
     def __init__(self, _folder) -> None:
-        self.farm = FakeFarm(NODES)
+        self.farm = FakeFarm(CUT_NODES)
 
     def connect(self):
         return FakeExecutor(self.farm)
@@ -36,11 +45,13 @@ class FakeSite:
 class RaySite:
     """A real embedded cluster with two nodes on this machine."""
 
+    nodes = CUT_NODES
+
     def __init__(self, folder) -> None:
         self.home = folder / "home"
 
     def connect(self):
-        return RayExecutor(self.home, nodes=NODES)
+        return RayExecutor(self.home, nodes=CUT_NODES)
 
     def remove(self):
         shutdown(self.home)
@@ -144,6 +155,41 @@ def test_a_moved_node_says_its_new_lane(site, own):
         for _ in range(2):  # as after a repetition
             reader.executor.move({"alpha": lane})
         reader.until(lambda r, lane=lane: r.kind is ReportKind.NODE and r.node == "alpha" and r.facts.lane is lane)
+
+
+def cut_as(reader, *places):
+    """Ask for it, until the node says something of it."""
+    layout = tuple(MigPlace(start=at, profile=profile) for at, profile in places)
+    reader.executor.recut({"beta": {CARD: layout}})
+    facts = reader.until(lambda r: r.kind is ReportKind.NODE and r.node == "beta").facts
+    return layout, layout_of(facts.devices, CARD), facts
+
+
+def test_a_card_is_cut_anew_but_for_what_a_lease_holds(site, own):
+    if not hasattr(site, "nodes"):
+        pytest.skip("its nodes do not cut cards")
+    (reader,) = own
+    for node in NODES:
+        reader.kind(ReportKind.NODE, node.name)
+    for _ in range(2):  # as after a repetition
+        asked, seen, facts = cut_as(reader, (0, "3g.40gb"), (4, "3g.40gb"))
+        assert (seen, facts.cuts) == (asked, ())
+    held = facts.devices[1].id
+    order = lease(next(numbers), "sleep", "1000", node="beta", devices=(held,), simulated=True)
+    reader.executor.start([order])
+    reader.start_of(order.lease_id)
+    asked, seen, facts = cut_as(reader, (0, "7g.80gb"))
+    assert seen != asked
+    assert [(cut.card, cut.layout) for cut in facts.cuts] == [(CARD, asked)]
+    assert "in use" in facts.cuts[0].problem
+    asked, seen, facts = cut_as(reader, (0, "2g.20gb"), (4, "3g.40gb"))
+    assert (seen, facts.cuts) == (asked, ())
+    assert held in {device.id for device in facts.devices}
+    reader.executor.stop([order.lease_id], "cancelled by its owner")
+    reader.end_of(order.lease_id)
+    asked, seen, facts = cut_as(reader, (0, "5g.60gb"))
+    assert (len(facts.cuts), len(seen)) == (1, 2)
+    assert cut_as(reader)[2].devices == CUT_NODES[1].devices
 
 
 def test_a_failing_task_is_reported_with_its_exit_code(reader):
@@ -274,9 +320,9 @@ def test_wake_ends_a_poll(reader):
     assert time.monotonic() - began < 30
 
 
-def test_node_facts_are_told_as_declared(own):
+def test_node_facts_are_told_as_declared(site, own):
     facts = {node.name: own[-1].kind(ReportKind.NODE, node.name).facts for node in NODES}
-    assert facts == {node.name: node for node in NODES}
+    assert facts == {node.name: node for node in getattr(site, "nodes", NODES)}
 
 
 def test_what_is_unacknowledged_is_told_again_after_a_reconnect(site, own):

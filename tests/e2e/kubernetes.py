@@ -33,15 +33,17 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 
 class Park(Installation):
-    """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``."""
+    """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``: that is
+    ours, with ``more``.
+    """
 
-    def __init__(self, folder, config):
+    def __init__(self, folder, config, **more):
         super().__init__(folder / "home")
         self.machines = Machines(library=compile_stub(folder / "nvml"))
         nodes = [node("heads"), *(node(name, cards=CARDS, labels=H100) for name in ("a", "b"))]
         self.kube = KubePark(nodes=nodes, runtime=self.machines)
         gateway = f"127.0.0.1:{free_ports(1)[0]}"
-        config = {**yaml.safe_load(config), "kubernetes": {**KUBERNETES, "gateway": gateway}}
+        config = {**yaml.safe_load(config), "kubernetes": {**KUBERNETES, **more, "gateway": gateway}}
         for name, content in (("config", config), ("kubeconfig", kubeconfig(self.kube.double.url))):
             (folder / name).write_text(yaml.safe_dump(content))
         self._command = [sys.executable, "-P", "-m", "scheduler.wiring", f"--home={self.home}", "--kubernetes"]

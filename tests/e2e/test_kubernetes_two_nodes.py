@@ -31,6 +31,7 @@ SCRIPT = """
 import os, pathlib, time
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 root = pathlib.Path("ROOT/lab")
+print("begun:", rank, flush=True)
 while not (root / "go").exists():
     time.sleep(0.05)
 if rank == 0:
@@ -57,6 +58,7 @@ inputs: [file://ROOT/studio]
 outputs: file://ROOT/studio/NAME
 resources: {cpus: 0.5, memory: 64MiB, accelerators: H100:1}
 run: |
+  echo "frame $SHISUAN_TASK_INDEX"
   until [ -e ROOT/studio/go ]; do sleep 0.05; done
   echo "$(cat ROOT/studio/scene.txt) $SHISUAN_TASK_INDEX" > "$SHISUAN_OUTPUTS/$SHISUAN_TASK_INDEX.txt"
 retries: 0
@@ -94,6 +96,22 @@ def states(park, job):
 def running(park, job):
     """Where its running attempts run."""
     return [node for state, node in states(park, job).values() if state == "running"]
+
+
+def log_of(park, job, **asked):
+    return park.api("GET", f"/jobs/{job}/logs", params=asked)
+
+
+def check_logs_outlive_their_pods(park, job):
+    """Each rank's of a training whose RayJob is gone, and its end."""
+    for rank in (0, 1):
+        log = log_of(park, job, rank=rank)
+        assert {f"begun: {2 * rank}\n", f"begun: {2 * rank + 1}\n"} <= set(log["text"].splitlines(keepends=True))
+        assert (log["end"], log["state"], log["rank"], log["ranks"]) == (True, "succeeded", rank, 2)
+        shown = park.run("logs", job, "--rank", str(rank))
+        assert shown.stdout == log["text"]
+        assert f"rank {rank} of 0 to 1: --rank N shows another's" in shown.stderr
+    assert f"{job}.train.0.a1 has ranks 0 to 1, not 2" in park.run("logs", job, "--rank", "2", check=False).stderr
 
 
 def check_bill(park, job_id):
@@ -142,6 +160,7 @@ def test_from_a_file_through_rayjob_and_pool_to_the_bill_while_the_service_is_ki
         check_bill(park, job_id)
     assert (root / "lab" / "first" / "model.txt").read_text() == "to be by 4"  # a process per card
     park.until(lambda: not park.kube.double.objects("rayjobs"))
+    check_logs_outlive_their_pods(park, training)
 
 
 def test_a_node_is_lost_midway_in_both_lanes(park, root):
@@ -151,11 +170,19 @@ def test_a_node_is_lost_midway_in_both_lanes(park, root):
     frames = submit(park, root, "studio", FRAMES, NAME="frames")
     park.until(lambda: len(running(park, training)) == 1 and len(running(park, frames)) == 4)
     (dies,) = running(park, training)
+    (lease,) = park.api("GET", "/leases", params={"job": training})["leases"]
+    ranks = [held["node"] for held in lease["allocations"]]
+    # Two seconds after a line was printed at the latest it is where the node's end does not matter.
+    kept = f"lab/.shisuan/logs/{training}@*/train/0.a1*.log"
+    park.until(lambda: ["begun: " in path.read_text() for path in root.glob(kept)] == [True, True])
     (stays,) = {"a", "b"} - {dies}
     before = states(park, frames)
     assert {node for _, node in before.values()} == {dies, stays}
     park.kube.lose_node(dies)
     park.until(lambda: states(park, training)["train.0.a1"][0] == "lost")
+    was = log_of(park, training, task="train.0", attempt=1, rank=[node == dies for node in ranks].index(True))
+    assert "begun: " in was["text"]
+    assert (was["end"], was["state"]) == (True, "lost")
     for tenant in ("lab", "studio"):
         (root / tenant / "go").touch()
     jobs = [park.ended(training), park.ended(frames)]

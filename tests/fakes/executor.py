@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.errors import NotFound
+from scheduler.model.layout import after_cut
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Lane, Node
+from scheduler.model.node import CardCut, Lane, Layout, MigPlace, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind, TaskOrder
 from workers.environment import of_attempt
 from workers.gang import STOP_REASON, Gang, Outcome, split
@@ -262,6 +263,25 @@ class FakeExecutor:
             self.farm.nodes[name] = replace(self.farm.nodes[name], lane=lanes[name])
             self._nodes.discard(name)  # it is told again
         self._look_at_nodes()
+
+    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
+        for name in sorted(layouts.keys() & self.farm.nodes.keys()):
+            refused = [cut for card, layout in sorted(layouts[name].items()) if (cut := self._cut(name, card, layout))]
+            self._say(ReportKind.NODE, node=name, facts=replace(self.farm.nodes[name], cuts=tuple(refused)))
+
+    def _cut(self, name: str, card: str, layout: Layout) -> CardCut | None:
+        """Why not; None: it is so."""
+        node = self.farm.nodes[name]
+        mine = [device for device in node.devices if device.parent == card]
+        going = {d.id for d in mine if MigPlace(start=d.slice_start, profile=d.profile) not in layout}
+        held = (h for a in self.farm.agents.values() if a.node == name for h in a.held.values() if h.left)
+        if any(going.intersection(h.order.devices) for h in held):
+            return CardCut(card=card, layout=layout, problem="it is in use: a lease holds an instance")
+        try:
+            self.farm.nodes[name] = replace(node, devices=after_cut(node.devices, card, layout))
+        except KeyError as unknown:
+            return CardCut(card=card, layout=layout, problem=f"a card of this model is not cut so: {unknown}")
+        return None
 
     def acknowledge(self, cursors: Sequence[str]) -> None:
         for cursor in cursors:

@@ -10,8 +10,11 @@
  *   clock_ms 5000                       virtual time since the driver was loaded
  *   down 9                              nvmlInit and nvmlDeviceGetCount fail with this error
  *   card uuid=GPU-1 name=NVIDIA_L4 memory_mib=23034 used_mib=0 power_mw=30000 ... fault=lost without=energy,encoder
- *   mig card=0 uuid=MIG-1 profile=1g.10gb memory_mib=9984
+ *   mig card=0 uuid=MIG-1 profile=1g.10gb memory_mib=9984 start=6
  *   process card=0 pid=42 memory_mib=500
+ *
+ * A MIG instance without start= hides where it lies, as from a user who may not ask. Whoever destroys and creates
+ * instances appends to the file: `gone card=0 part=1`, `made ...`, `ready card=0 part=2` (it has its compute instance).
  *
  * Energy is power times virtual time, so that the two agree by construction. Faults: lost, garbage (impossible values),
  * slow (every reading takes slow_ms of real time). Built with -DOLD_DRIVER it lacks the symbols of newer drivers.
@@ -21,8 +24,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, GPU_IS_LOST = 15 };
-enum { MOST_CARDS = 16, MOST_PARTS = 8, MOST_PROCESSES = 64, TEXT = 96 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, TOO_SMALL = 7, GPU_IS_LOST = 15,
+       IN_USE = 19, INSUFFICIENT = 23, VERSION_MISMATCH = 25 };
+enum { MOST_CARDS = 16, MOST_PARTS = 32, MOST_PROCESSES = 64, TEXT = 96 };
 #define MIB (1ULL << 20)
 #define SENTINEL 9223372036854775794ULL
 
@@ -36,8 +40,18 @@ typedef struct { u32 pid; u64 used; u32 gpuInstance, computeInstance; } Process;
 typedef struct { char legacy[16]; u32 domain, bus, device, id, subsystem; char busId[32]; } Pci;
 typedef struct { u32 sm, copy, decoder, encoder, jpeg, ofa, slices, computeSlices; u64 memoryMB; } Attributes;
 
+typedef struct { u32 start, size; } Placement;
+typedef struct { unsigned long device; u32 id, profileId; Placement placement; } InstanceInfo;
+typedef struct {
+    u32 version, id, p2p, slices, most, sm, copy, decoder, encoder, jpeg, ofa;
+    u64 memoryMB;
+    char name[96];
+} InstanceProfile;
+typedef struct { u32 version, id, slices, most, sm, copy, decoder, encoder, jpeg, ofa; char name[96]; } ComputeProfile;
+
 typedef struct {
     char uuid[TEXT], name[TEXT], bus[32], remote[32], fault[TEXT], without[TEXT], profile[TEXT];
+    int start, gone, ready;
     int index, part, mig, links, gpu, memory, encoder, decoder, temperature, rows_pending, rows_failed, slow_ms;
     u64 memory_mib, used_mib, reserved_mib, power_mw;
 } Device;
@@ -97,13 +111,21 @@ static void read_line(World *w, const char *line) {
         Device *d = &w->card[w->cards];
         read_device(d, line);
         d->index = w->cards++; d->part = -1;
-    } else if (!strncmp(line, "mig ", 4)) {
+    } else if (!strncmp(line, "mig ", 4) || !strncmp(line, "made ", 5)) {
         int card = number(line, "card");
         if (card < w->cards && w->parts[card] < MOST_PARTS) {
             Device *d = &w->part[card][w->parts[card]];
             read_device(d, line);
             d->index = card; d->part = w->parts[card]++;
+            d->start = *word(line, "start") ? (int)number(line, "start") : -1;
+            d->ready = !strncmp(line, "mig ", 4);
         }
+    } else if (!strncmp(line, "gone ", 5)) {
+        w->part[number(line, "card")][number(line, "part")].gone = 1;
+    } else if (!strncmp(line, "ready ", 6)) {
+        w->part[number(line, "card")][number(line, "part")].ready = 1;
+    } else if (!strncmp(line, "bare ", 5)) {
+        w->part[number(line, "card")][number(line, "part")].ready = 0;
     } else if (!strncmp(line, "process ", 8) && w->processes < MOST_PROCESSES) {
         Running *r = &w->running[w->processes++];
         r->card = number(line, "card"); r->part = *word(line, "mig") ? (int)number(line, "mig") : -1;
@@ -243,8 +265,146 @@ int nvmlDeviceGetMigDeviceHandleByIndex(Handle handle, u32 index, Handle *to) {
     Handle card = handle;
     handle = PLACE(handle); DEVICE("mig")
     if ((int)index >= w.parts[d->index]) return NOT_FOUND;
+    if (w.part[d->index][index].gone || !w.part[d->index][index].ready) return NOT_FOUND;
     *to = card + index + 1;
     return SUCCESS;
+}
+
+/* What an H100 of 80 GB can be cut into. */
+typedef struct { int number; u32 id; const char *name; u32 slices, size, most; u64 memoryMB; } Profile;
+static const Profile PROFILES[] = {
+    {0, 19, "1g.10gb", 1, 1, 7, 9856}, {7, 20, "1g.10gb+me", 1, 1, 1, 9856}, {9, 15, "1g.20gb", 1, 2, 4, 20096},
+    {1, 14, "2g.20gb", 2, 2, 3, 20096}, {2, 9, "3g.40gb", 3, 4, 2, 40448}, {3, 5, "4g.40gb", 4, 4, 1, 40448},
+    {4, 0, "7g.80gb", 7, 8, 1, 80896},
+};
+enum { PROFILE_COUNT = sizeof PROFILES / sizeof *PROFILES };
+static const u32 COMPUTE_SLICES[] = {1, 2, 3, 4, 7};
+enum { GPU_INSTANCE = 33, COMPUTE_INSTANCE = 34 }; /* bits that tell the kinds of handle apart */
+
+static const Profile *profile_of(const char *name, u32 id) {
+    for (int i = 0; i < PROFILE_COUNT; i++)
+        if (name != NULL ? !strcmp(PROFILES[i].name, name) : PROFILES[i].id == id) return &PROFILES[i];
+    return NULL;
+}
+
+static int note(const char *line) {
+    FILE *file = fopen(getenv("SHISUAN_NVML_SCENARIO"), "a");
+    if (file == NULL) return NO_PERMISSION;
+    fputs(line, file);
+    fclose(file);
+    return SUCCESS;
+}
+
+#define INSTANCE(bit) \
+    World w; Device *d; int failed = find(handle & ~(1UL << (bit)), NULL, &w, &d); \
+    if (failed) return failed; \
+    if (d->gone || d->part < 0) return NOT_FOUND;
+
+int nvmlDeviceGetGpuInstanceId(Handle handle, u32 *to) {
+    handle = PLACE(handle); DEVICE("instance")
+    if (d->part < 0) return NOT_SUPPORTED;
+    *to = d->part + 1;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceById(Handle handle, u32 id, Handle *to) {
+    handle = PLACE(handle); DEVICE("instance")
+    if (id == 0 || (int)id > w.parts[d->index] || w.part[d->index][id - 1].gone) return NOT_FOUND;
+    if (w.part[d->index][id - 1].start < 0) return NO_PERMISSION;
+    *to = (Handle)d->index << 8 | id | 1UL << GPU_INSTANCE;
+    return SUCCESS;
+}
+
+int nvmlGpuInstanceGetInfo(Handle handle, InstanceInfo *to) {
+    INSTANCE(GPU_INSTANCE)
+    const Profile *p = profile_of(d->profile, 0);
+    if (p == NULL) return NOT_FOUND;
+    to->device = (Handle)d->index << 8 | 1UL << 32; to->id = d->part + 1; to->profileId = p->id;
+    to->placement = (Placement){d->start, p->size};
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstancePossiblePlacements_v2(Handle handle, u32 id, Placement *to, u32 *count) {
+    handle = PLACE(handle); CARD_ONLY("instance")
+    const Profile *p = profile_of(NULL, id);
+    if (p == NULL) return INVALID_ARGUMENT;
+    u32 room = *count;
+    *count = p->most > 7 / p->size && p->size > 1 ? 8 / p->size : p->most;
+    if (to == NULL) return SUCCESS;
+    if (room < *count) return TOO_SMALL;
+    for (u32 i = 0; i < *count; i++) to[i] = (Placement){i * p->size, p->size};
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstances(Handle handle, u32 id, Handle *to, u32 *count) {
+    handle = PLACE(handle); CARD_ONLY("instance")
+    const Profile *p = profile_of(NULL, id);
+    if (p == NULL) return INVALID_ARGUMENT;
+    *count = 0;
+    for (int i = 0; i < w.parts[d->index]; i++) {
+        const Device *part = &w.part[d->index][i];
+        if (part->gone || strcmp(part->profile, p->name)) continue;
+        if (part->start < 0) return NO_PERMISSION;
+        to[(*count)++] = (Handle)d->index << 8 | (u32)(i + 1) | 1UL << GPU_INSTANCE;
+    }
+    return SUCCESS;
+}
+
+int nvmlDeviceCreateGpuInstanceWithPlacement(Handle handle, u32 id, const Placement *at, Handle *to) {
+    handle = PLACE(handle); CARD_ONLY("instance")
+    const Profile *p = profile_of(NULL, id);
+    char line[256];
+    u32 slices = 0;
+    if (p == NULL || at->size != p->size || at->start % p->size) return INVALID_ARGUMENT;
+    for (int i = 0; i < w.parts[d->index]; i++) {
+        const Device *part = &w.part[d->index][i];
+        const Profile *other = profile_of(part->profile, 0);
+        if (part->gone || other == NULL) continue;
+        slices += other->slices;
+        if (at->start < (u32)part->start + other->size && (u32)part->start < at->start + at->size) return INSUFFICIENT;
+    }
+    if (slices + p->slices > 7 || at->start + at->size > 8 || w.parts[d->index] >= MOST_PARTS) return INSUFFICIENT;
+    snprintf(line, sizeof line, "made card=%d uuid=MIG-%s-%d profile=%s memory_mib=%llu start=%u\n", d->index, d->uuid,
+             w.parts[d->index], p->name, p->memoryMB, at->start);
+    *to = (Handle)d->index << 8 | (u32)(w.parts[d->index] + 1) | 1UL << GPU_INSTANCE;
+    return note(line);
+}
+
+int nvmlGpuInstanceDestroy(Handle handle) {
+    INSTANCE(GPU_INSTANCE)
+    char line[64];
+    if (d->ready) return IN_USE;
+    snprintf(line, sizeof line, "gone card=%d part=%d\n", d->index, d->part);
+    return note(line);
+}
+
+int nvmlGpuInstanceGetComputeInstances(Handle handle, u32 id, Handle *to, u32 *count) {
+    INSTANCE(GPU_INSTANCE)
+    const Profile *p = profile_of(d->profile, 0);
+    if (p == NULL || id > 4) return INVALID_ARGUMENT;
+    *count = d->ready && COMPUTE_SLICES[id] == p->slices;
+    if (*count) *to = (handle & ~(1UL << GPU_INSTANCE)) | 1UL << COMPUTE_INSTANCE;
+    return SUCCESS;
+}
+
+int nvmlGpuInstanceCreateComputeInstance(Handle handle, u32 id, Handle *to) {
+    INSTANCE(GPU_INSTANCE)
+    const Profile *p = profile_of(d->profile, 0);
+    char line[64];
+    if (p == NULL || id > 4 || COMPUTE_SLICES[id] != p->slices) return NOT_SUPPORTED; /* parts of one: nobody asks */
+    if (d->ready || !strcmp(d->fault, "nocompute")) return INSUFFICIENT;
+    snprintf(line, sizeof line, "ready card=%d part=%d\n", d->index, d->part);
+    *to = (handle & ~(1UL << GPU_INSTANCE)) | 1UL << COMPUTE_INSTANCE;
+    return note(line);
+}
+
+int nvmlComputeInstanceDestroy(Handle handle) {
+    INSTANCE(COMPUTE_INSTANCE)
+    char line[64];
+    for (int i = 0; i < w.processes; i++)
+        if (w.running[i].card == d->index && w.running[i].part == d->part) return IN_USE;
+    snprintf(line, sizeof line, "bare card=%d part=%d\n", d->index, d->part);
+    return note(line);
 }
 
 int nvmlDeviceGetNvLinkState(Handle handle, u32 link, u32 *to) {
@@ -261,6 +421,28 @@ int nvmlDeviceGetNvLinkRemotePciInfo_v2(Handle handle, u32 link, Pci *to) {
 }
 
 #ifndef OLD_DRIVER
+int nvmlDeviceGetGpuInstanceProfileInfoV(Handle handle, u32 number, InstanceProfile *to) {
+    handle = PLACE(handle); CARD_ONLY("instance")
+    if (to->version != (sizeof *to | 2 << 24)) return VERSION_MISMATCH;
+    for (int i = 0; i < PROFILE_COUNT; i++) {
+        const Profile *p = &PROFILES[i];
+        if (p->number != (int)number) continue;
+        to->id = p->id; to->slices = p->slices; to->most = p->most; to->memoryMB = p->memoryMB;
+        snprintf(to->name, sizeof to->name, "MIG %s", p->name);
+        return SUCCESS;
+    }
+    return NOT_SUPPORTED;
+}
+
+int nvmlGpuInstanceGetComputeInstanceProfileInfoV(Handle handle, u32 number, u32 engine, ComputeProfile *to) {
+    INSTANCE(GPU_INSTANCE)
+    const Profile *p = profile_of(d->profile, 0);
+    if (to->version != (sizeof *to | 2 << 24)) return VERSION_MISMATCH;
+    if (engine != 0 || number > 4 || p == NULL || COMPUTE_SLICES[number] > p->slices) return NOT_SUPPORTED;
+    to->id = number; to->slices = COMPUTE_SLICES[number]; to->most = 1;
+    return SUCCESS;
+}
+
 int nvmlDeviceGetMemoryInfo_v2(Handle handle, Memory2 *to) {
     handle = PLACE(handle); DEVICE("memory")
     if (to->version != (sizeof *to | 2 << 24)) return 25; /* argument version mismatch */
@@ -298,6 +480,9 @@ unsigned long stub_sizeof(const char *name) {
         {"c_nvmlMemory_t", sizeof(Memory)}, {"c_nvmlMemory_v2_t", sizeof(Memory2)},
         {"c_nvmlUtilization_t", sizeof(Utilization)}, {"c_nvmlProcessInfo_v3_t", sizeof(Process)},
         {"nvmlPciInfo_t", sizeof(Pci)}, {"c_nvmlDeviceAttributes", sizeof(Attributes)},
+        {"c_nvmlGpuInstancePlacement_t", sizeof(Placement)}, {"c_nvmlGpuInstanceInfo_t", sizeof(InstanceInfo)},
+        {"c_nvmlGpuInstanceProfileInfo_v2_t", sizeof(InstanceProfile)},
+        {"c_nvmlComputeInstanceProfileInfo_v2_t", sizeof(ComputeProfile)},
     };
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         if (!strcmp(all[i].name, name)) return all[i].size;

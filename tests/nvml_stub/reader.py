@@ -6,7 +6,9 @@ import json
 import sys
 
 from scheduler.model.codec import encode
-from workers.nvml import NvmlTelemetry
+from scheduler.model.node import MigPlace
+from workers.nvml import NvmlTelemetry, cut_here
+from workers.nvml_cut import CutRefused
 
 telemetry = NvmlTelemetry()
 
@@ -38,6 +40,15 @@ for asked in sys.stdin:
     verb, *arguments = json.loads(asked)
     if verb == "calls_of":
         answer = calls_of(*arguments)
+    elif verb == "cut":
+        card, layout = arguments
+        try:
+            answer = telemetry.cut(card, tuple(MigPlace(start=at, profile=name) for at, name in layout))
+        except CutRefused as refused:
+            answer = str(refused)
+    elif verb == "cut_here":
+        card, layout = arguments
+        answer = encode(cut_here({card: tuple(MigPlace(start=at, profile=name) for at, name in layout)}))
     elif verb == "sizes_of":
         answer = sizes_of(*arguments)
     else:

@@ -91,6 +91,8 @@ class Life:
             self.random.choice((1, 2, 6, 30)),
             ranks=self.random.choice((1, 1, 1, 2, 3)),
             retries=self.random.choice((0, 1, 2)),
+            backoff_ms=self.random.choice((0, 10, 4_000)),
+            backoff_max_ms=self.random.choice((0, 6_000)),
             max_parallel=self.random.choice((0, 0, 0, 2)),
             chunk=self.random.choice((0, 0, 0, 3)),
             warm_key=self.random.choice(("", "scene")),

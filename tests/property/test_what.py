@@ -185,6 +185,11 @@ def release(world: World, change: Change) -> None:
     assert world.started(record=replace(world.record(), held=False)) > 0
 
 
+def retry(world: World, change: Change) -> None:
+    assert world.record().steps[0].later
+    assert world.started(record=replace(world.record(), steps=(replace(world.record().steps[0], later=()),))) > 0
+
+
 ORACLES = {
     ChangeKind.SMALLER: smaller,
     ChangeKind.FEWER_RANKS: fewer_ranks,
@@ -198,6 +203,7 @@ ORACLES = {
     ChangeKind.LABEL: label,
     ChangeKind.TOLERATE: tolerate,
     ChangeKind.RELEASE: release,
+    ChangeKind.RETRY: retry,
 }
 """Each asserts that the change works, and that nothing smaller of its kind does."""
 
@@ -221,6 +227,7 @@ def a_park(rng: random.Random) -> Park:
     park.policy = Policy(backfill=rng.choice(list(Backfill)))
     for number in range(1, rng.choice((3, 5, 8))):
         step = replace(random_step(rng), count=rng.choice((1, 2)), max_parallel=rng.choice((0, 0, 1)))
+        step = replace(step, backoff_ms=rng.choice((0, 90_000)))
         queue, priority = rng.choice(("film", "ai")), rng.choice((30, 50, 70))
         park.submit(
             a_job(number, step, tenant=rng.choice(TENANTS), queue=queue, priority=priority), held=rng.random() < 0.1
@@ -228,7 +235,8 @@ def a_park(rng: random.Random) -> Park:
     park.cycle()
     for attempt_id in park.open_attempts():
         if rng.random() < 0.3:
-            park.run(attempt_id, ms=rng.choice((1_000, 60_000)), state=AttemptState.SUCCEEDED)
+            ended = rng.choice((AttemptState.SUCCEEDED, AttemptState.FAILED))
+            park.run(attempt_id, ms=rng.choice((1_000, 60_000)), state=ended)
     return park
 
 

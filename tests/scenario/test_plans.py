@@ -210,6 +210,31 @@ def test_cards_that_strangers_hold_are_nobodys_to_bring_back():
     assert (three.kind.value, three.resource) == ("capacity", "external")
     assert three.message == "2 of 4 cards of node n1 are held by something else than shisuan (held by default/jupyter)"
     assert two.kind.value == "health"
+    said = "1 of 4 cards of node n1, where it would fit, are quarantined, and 2 held by something else than shisuan"
+    assert two.message == said
     heal = [c for c in park.engine.changes("j2", "work", park.now_ms, park.policy) if c.kind is ChangeKind.HEAL]
     assert [change.names for change in heal] == [("n1/GPU-n1-2",)]
     assert not [c for c in park.engine.changes("j1", "work", park.now_ms, park.policy) if c.kind is ChangeKind.HEAL]
+
+
+def test_a_node_of_strangers_beside_one_with_a_quarantined_card_is_called_what_it_is():
+    """The quarantined card alone would be enough; nobody says that the other one is quarantined."""
+    cards = [
+        replace(a_node(name, cards=1).devices[0], health=health, health_reason=why)
+        for name, health, why in (
+            ("n1", Health.EXTERNAL, "held by default/jupyter"),
+            ("n2", Health.QUARANTINED, "Xid 79"),
+        )
+    ]
+    park = Park(*(a_node(f"n{at}", devices=(card,)) for at, card in enumerate(cards, start=1)))
+    park.submit(a_job(1, a_step(cards=1)))
+    ((wait,),) = (park.plan().waits,)
+    assert [(reason.kind.value, reason.resource, reason.message) for reason in wait.reasons] == [
+        (
+            "capacity",
+            "external",
+            "1 of 1 cards of node n1, where it would fit, are held by something else than shisuan "
+            "(held by default/jupyter)",
+        ),
+        ("health", "card", "1 of 1 cards of node n2, where it would fit, are quarantined (Xid 79)"),
+    ]

@@ -28,7 +28,15 @@
 {{- fail "controlPlane.configSecret: its files lie beside the configuration file, and controlPlane.config is empty" -}}
 {{- end -}}
 {{- if and .Values.monitoring.enabled (not .Values.monitoring.key.secret) -}}
-{{- fail "monitoring.key.secret: /metrics asks for an operator's key; make one with 'shisuan keys create --tenant default --operator' and put it into a Secret" -}}
+{{- fail "monitoring.key.secret: /metrics asks for a key; make one with 'shisuan keys create --tenant default --figures' and put it into a Secret" -}}
+{{- end -}}
+{{- if .Values.oidc.enabled -}}
+{{- if .Values.controlPlane.config.oidc -}}
+{{- fail "controlPlane.config.oidc: oidc.enabled writes this section; move what it says to oidc" -}}
+{{- end -}}
+{{- if and .Values.oidc.clientId (not .Values.ingress.enabled) (not .Values.oidc.settings.redirect_url) -}}
+{{- fail "oidc.clientId: a sign-in needs an address to come back to: enable ingress, or say oidc.settings.redirect_url" -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.lanes.enabled -}}
 {{- range list "inventory" "lanes" -}}

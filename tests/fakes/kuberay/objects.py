@@ -210,7 +210,15 @@ def cluster_of(job: Object, name: str, job_id: str) -> Body:
         },
         "spec": spec,
     }
-    head["containers"].append(_submitter(made, head["containers"][0], job["spec"]["entrypoint"], job_id))
+    filled = _submitter(made, head["containers"][0], job["spec"]["entrypoint"], job_id)
+    given = next((one for one in head["containers"] if one["name"] == SUBMITTER), None)
+    if given is None:
+        head["containers"].append(filled)
+    else:  # newer operators fill in what they must, and keep the rest
+        theirs = {variable["name"] for variable in filled["env"]}
+        kept = [variable for variable in given.get("env") or () if variable["name"] not in theirs]
+        given |= {"command": filled["command"], "args": filled["args"], "env": [*kept, *filled["env"]]}
+        given.setdefault("resources", filled["resources"])
     return made
 
 

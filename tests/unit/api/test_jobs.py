@@ -140,8 +140,8 @@ def test_logs_are_read_in_pieces_and_followed_to_the_end(service):
     [
         ({"task": "nope.0"}, "task: unknown step 'nope' (valid: command)"),
         ({"task": "command.x"}, "task: 'command.x' is not STEP.INDEX, such as command.0"),
-        ({"task": "command.0", "attempt": 7}, "no attempt 'j1.command.0.a7'"),
-        ({"task": "command.0", "rank": 1}, "rank: j1.command.0.a1 has ranks 0 to 0, not 1"),
+        ({"task": "command.0", "attempt": 7}, "task command.0 of job j1 has one attempt, 1: not 7"),
+        ({"task": "command.0", "rank": 1}, "rank: j1.command.0.a1 has rank 0 alone, not 1"),
         ({"offset": -1}, "offset: input should be greater than or equal to 0"),
     ],
 )

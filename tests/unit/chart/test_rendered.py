@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scheduler.control.identity import OidcConfig
 from scheduler.control.lanes import KubernetesConfig, S3Config
 from tests.unit.chart.conftest import CHART, VALUES, containers, options, pods
 
@@ -76,6 +77,16 @@ WRONG = {
     "a certificate that nobody trusts": (
         ["lanes.enabled=true,rbac.parts={inventory,lanes},lanes.images.default=a,lanes.tls.secret=s"], "lanes.tls",
     ),
+    "an issuer without a name": (["oidc.enabled=true,oidc.audience=a"], "/oidc/issuer"),
+    "tokens for anybody": (["oidc.enabled=true,oidc.issuer=https://sso.example"], "/oidc/audience"),
+    "an issuer that can be listened to": (["oidc.enabled=true,oidc.audience=a,oidc.issuer=http://sso"], "/oidc/issuer"),
+    "an issuer said twice": (
+        ["oidc.enabled=true,oidc.audience=a,oidc.issuer=https://s.example,controlPlane.config.oidc.issuer=x"],
+        "controlPlane.config.oidc",
+    ),
+    "a sign-in that leads nowhere": (
+        ["oidc.enabled=true,oidc.audience=a,oidc.issuer=https://s.example,oidc.clientId=c"], "oidc.clientId",
+    ),
     "monitors without a key": (["monitoring.enabled=true"], "monitoring.key.secret"),
     "a part of the product that does not exist": (["rbac.parts={everything}"], "/rbac/parts/0"),
 }  # fmt: skip
@@ -112,6 +123,19 @@ def test_the_lanes_pods_are_told_of_the_store_by_the_configuration(helm):
     (text,) = (o["data"]["park.yaml"] for o in rendered if o["kind"] == "ConfigMap" and "park.yaml" in o["data"])
     said = KubernetesConfig.model_validate(yaml.safe_load(text)["kubernetes"])
     assert said.s3 == S3Config(endpoint="http://minio:9000", secret="films")
+
+
+def test_the_issuer_is_told_to_the_service_by_the_configuration(rendered):
+    objects = rendered["production"]
+    (text,) = (o["data"]["park.yaml"] for o in objects if o["kind"] == "ConfigMap" and "park.yaml" in o["data"])
+    said = OidcConfig.model_validate(yaml.safe_load(text)["oidc"])
+    assert (said.issuer, said.client_id) == ("https://sso.park.example/realms/park", "shisuan-page")
+    assert said.redirect_url == "https://shisuan.park.example/sign-in/oidc/back"
+    service = pods(objects)["Deployment/shisuan"]
+    (volume,) = (v for v in service["volumes"] if v["name"] == "oidc")
+    (mount,) = (m for box in containers(service) for m in box["volumeMounts"] if m["name"] == "oidc")
+    assert volume["secret"]["secretName"] == "shisuan-oidc"
+    assert said.client_secret_file == f"{mount['mountPath']}/{volume['secret']['items'][0]['path']}"
 
 
 def described(schema, pointer=""):

@@ -63,10 +63,13 @@ class Api:
 
     answers: dict = field(default_factory=dict)
     asked: list = field(default_factory=list)
+    shown: list = field(default_factory=list)
+    """Authorization headers."""
 
     def __call__(self, request):
         path = request.url.path.removeprefix("/v1")
         body = json.loads(request.content) if request.content else None
+        self.shown.append(request.headers.get("Authorization", ""))
         self.asked.append((request.method, path, dict(request.url.params), body))
         answer = self.answers.get(f"{request.method} {path}", error("NotFound", f"no route {path}", 404))
         if isinstance(answer, list):

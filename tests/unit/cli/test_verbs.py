@@ -1,6 +1,7 @@
 """What each verb asks of the API, and what it shows."""
 
 import json
+import re
 
 import httpx
 import pytest
@@ -154,6 +155,15 @@ def test_explain_names_each_reason(shisuan, api):
     assert lines[2].strip() == "3 jobs are ahead"
 
 
+def test_explain_says_when_a_back_off_ends(shisuan, api):
+    reason = {"kind": "backoff", "resource": "3", "message": "task 3 failed and is tried again in 9 s",
+              "until_ms": 1_792_000_000_000}  # fmt: skip
+    api.answers["GET /jobs/j17/explain"] = {"waits": [
+        {"job_id": "j17", "step": "render", "tasks": 1, "position": 0, "reasons": [reason]}]}  # fmt: skip
+    said = " ".join(shisuan("explain", "j17").out.split())
+    assert "task 3 failed and is tried again in 9 s (at 2026-10-1" in said
+
+
 def test_redo_is_sent(shisuan, api):
     api.answers["POST /jobs/j17/retry"] = job("waiting")
     shisuan("retry", "j17", "--step", "render", "--index", "3", "--redo")
@@ -182,6 +192,16 @@ def test_nodes_mark_simulated_cards(shisuan, api):
     assert "0 of 1" in out
     assert "H100-SXM-80GB SIMULATED" in out
     assert "never billed" in out
+
+
+def test_nodes_name_what_speaks_against_one(shisuan, api):
+    why = {"faults_milli": 1_500, "fault_reason": "it was lost: no answer", "fault_ms": 1_792_000_000_000}
+    api.answers["GET /nodes"] = {"nodes": [{**NODE, **why}, {**NODE, "name": "well"}]}
+    lines = shisuan("nodes").out.splitlines()
+    assert "FAULTS" in lines[0]
+    assert "1.5" in lines[1]
+    assert "it was lost: no answer" in lines[1]
+    assert "lost" not in lines[2]
 
 
 def test_a_lost_node_offers_nothing(shisuan, api):
@@ -362,3 +382,32 @@ def test_a_tried_cordon_shows_the_node_as_it_would_be(shisuan, api):
     api.answers["POST /nodes/n1/uncordon"] = {**NODE, "state": "unready", "state_reason": "cordoned in Kubernetes"}
     assert shisuan("cordon", "n1", "--dry-run").out == "n1: cordoned (new fan)\n"
     assert shisuan("uncordon", "n1").out == "n1: unready (cordoned in Kubernetes)\n"
+
+
+def test_logs_say_on_standard_error_how_an_attempt_ended_and_whose_logs_there_are(shisuan, api):
+    api.answers["GET /jobs/j17/attempts"] = {"attempts": [attempt(0, 1, "lost")]}
+    end = {"attempt_id": "j17.render.0.a1", "state": "lost", "reason": "image_pull: ErrImagePull: no", "end": True}
+    end |= {"rank": 1, "ranks": 4, "text": "", "next_offset": 0, "note": "j17.render.0.a1 did not begin"}
+    api.answers["GET /jobs/j17/logs"] = end
+    shown = shisuan("logs", "j17.render.0", "--rank", "1")
+    assert shown.out == ""
+    assert shown.err == (
+        "j17.render.0.a1 did not begin\n"
+        "==> j17.render.0.a1 lost: image_pull: ErrImagePull: no <==\n"
+        "==> rank 1 of 0 to 3: --rank N shows another's <==\n"
+    )
+
+
+def test_prune_says_what_it_deleted_or_would(shisuan, api):
+    gone = {"job_id": "j3", "tenant": "studio", "finished_ms": 1_763_000_000_000, "files": 2, "bytes": 2_048}
+    answer = {"dry_run": True, "before_ms": 1_763_800_000_000, "files": 2, "bytes": 2_048, "jobs": [gone]}
+    api.answers["POST /logs/prune"] = {**answer, "problems": ["no storage for 'gopher://x'"]}
+    out = shisuan("prune", "--dry-run", "--keep-days", "30").out
+    assert api.asked[-1][3] == {"keep_days": 30, "dry_run": True}
+    assert re.search(r"j3 +studio .* 2 +2 KiB", out), out
+    assert "not done: no storage for 'gopher://x'" in out
+    assert "2 files, 2 KiB, would be deleted: logs of jobs that ended before" in out
+    api.answers["POST /logs/prune"] = {**answer, "dry_run": False, "problems": []}
+    assert "2 files, 2 KiB, deleted: logs of jobs" in shisuan("prune").out
+    assert api.asked[-1][3] == {"keep_days": 0, "dry_run": False}
+    assert "--keep-days" in shisuan("prune", "--keep-days", "0").err

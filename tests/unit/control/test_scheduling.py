@@ -62,6 +62,7 @@ scheduling:
   age_gain: 12h
   age_gain_max: 9
   defragment: 2.5
+  recut: 30m
   floors: {RenderJob: 20%, TranscodeJob: 2.5%}
   bands: {valley: "23:00-07:00", day: 09:00-17:30, always: "00:00-24:00"}
   licences: {nuke: 4, houdini: 8}
@@ -78,6 +79,7 @@ scheduling:
         age_gain_ms=12 * 3_600_000,
         age_gain_max=9,
         defragment_permille=2_500,
+        recut_every_ms=30 * 60_000,
         floors=(Floor(kind="RenderJob", permille=200), Floor(kind="TranscodeJob", permille=25)),
         bands=(
             Band(name="always", start_minute=0, end_minute=0),
@@ -102,6 +104,8 @@ scheduling:
             "scheduling: {defragment: 0.5}",
             "scheduling.defragment: must be never, or how many times what is lost must be",
         ),
+        ("scheduling: {recut: 10s}", "scheduling.recut: must be never, or a time of at least a minute such as 30m"),
+        ("scheduling: {recut: 0}", "scheduling.recut: must be never, or a time of at least a minute such as 30m"),
         ("scheduling: {defragment: always}", "scheduling.defragment: must be never, or how many"),
         ("tenants: [{name: a, budget: -1}]", "tenants[0].budget: must be 0 to"),
         ("scheduling: {bands: {valley: 23-7}}", "scheduling.bands.valley: must be two times of the day at UTC+8"),

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from scheduler.control.access import Caller
+from scheduler.control.attempt_logs import AttemptLogs
 from scheduler.control.cycle import Cycle
 from scheduler.control.dispatch import Dispatch
+from scheduler.control.log_rule import LogRule
 from scheduler.control.operations import Operations
 from scheduler.control.service import Service
 from scheduler.control.settings import Home, Limits
@@ -70,6 +72,7 @@ class Workers:
         self.ran = []
         self.stopped = []
         self.moves = []
+        self.recuts = []
         self.deaf = False
         self.mail = deque()
         self.woken = threading.Event()
@@ -101,6 +104,9 @@ class Workers:
 
     def move(self, lanes):
         self.moves.append(dict(lanes))
+
+    def recut(self, layouts):
+        self.recuts.append({node: dict(cards) for node, cards in layouts.items()})
 
     def acknowledge(self, cursors):
         for cursor in cursors:
@@ -198,7 +204,8 @@ class World:
             limits=self.limits,
             declared=self.declared,
         )
-        self.service = Service(self.cycle, self.store, self.workers)
+        self.logs = AttemptLogs(self.cycle, self.store, self.workers, LogRule())
+        self.service = Service(self.cycle, self.store, self.logs)
         self.operations = Operations(self.cycle, self.store, self.home, version="test")
         self.workers.connect()
         self.cycle.once(0)

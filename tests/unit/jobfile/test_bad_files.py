@@ -10,13 +10,13 @@ TRANSCODE = "apiVersion: shisuan/v1\nkind: TranscodeJob\nname: film\ninput: take
 TRAIN = "apiVersion: shisuan/v1\nkind: TrainJob\nname: gpt\n"
 PIPELINE = "apiVersion: shisuan/v1\nkind: Pipeline\nname: film\nsteps:\n"
 STEP_FIELDS = (
-    "array, env, expected, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, preemptible, resources, "
-    "retries, run, timeout, together"
+    "array, backoff, backoff_max, env, expected, grace, inputs, kind, name, needs, num_nodes, output_files, outputs, "
+    "preemptible, resources, retries, run, timeout, together"
 )
 RENDER_FIELDS = (
-    "after, apiVersion, band, chunk, deadline, denoise, depth, device, engine, expected, frames, grace, inputs, kind, "
-    "max_parallel, name, outputs, passes, png, preemptible, priority, queue, resolution, resources, retries, "
-    "samples, scene, slices, tiles, timeout"
+    "after, apiVersion, backoff, backoff_max, band, chunk, deadline, denoise, depth, device, engine, expected, frames, "
+    "grace, inputs, kind, max_parallel, name, outputs, passes, png, preemptible, priority, queue, resolution, "
+    "resources, retries, samples, scene, slices, tiles, timeout"
 )
 
 RAY_TRACING = sorted(model for model in BY_ID if "rt" in features(model))
@@ -228,9 +228,9 @@ ROWS = {
     ),
     "checkpoints of a command": (
         COMMAND + "checkpoint_every: 10m",
-        "checkpoint_every: unknown field 'checkpoint_every' (valid: after, apiVersion, array, band, deadline, env, "
-        "expected, grace, inputs, kind, name, num_nodes, output_files, outputs, preemptible, priority, queue, "
-        "resources, retries, run, timeout, together)",
+        "checkpoint_every: unknown field 'checkpoint_every' (valid: after, apiVersion, array, backoff, "
+        "backoff_max, band, deadline, env, expected, grace, inputs, kind, name, num_nodes, output_files, outputs, "
+        "preemptible, priority, queue, resources, retries, run, timeout, together)",
     ),
     "after": (COMMAND + "after: 17", "after: must be a list, got 17"),
     "retries": (COMMAND + "retries: -1", "retries: must be a whole number from 0 to 100, got -1"),

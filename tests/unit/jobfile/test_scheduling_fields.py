@@ -21,6 +21,41 @@ def test_what_is_not_said_is_as_before(studio):
     assert studio.read(COMMAND).band == ""
 
 
+def test_the_back_off_between_retries(studio):
+    plain = step(studio, COMMAND)
+    assert (plain.backoff_ms, plain.backoff_max_ms) == (10_000, 600_000)
+    said = step(studio, COMMAND + "backoff: 30s\nbackoff_max: 2m")
+    assert (said.backoff_ms, said.backoff_max_ms) == (30_000, 120_000)
+    none = step(studio, COMMAND + "backoff: 0")
+    assert none.backoff_ms == 0
+    long = step(studio, COMMAND + "backoff: 1h")
+    assert (long.backoff_ms, long.backoff_max_ms) == (3_600_000, 3_600_000)
+
+
+def test_every_step_of_a_film_has_it(studio):
+    studio.frames("plates/take.{:04d}.png", range(1, 25))
+    text = HEAD.format("Transcode") + "input: plates/take.####.png\nchunks: 4\nbackoff: 7s\n"
+    assert {each.backoff_ms for each in studio.read(text).steps} == {7_000}
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("backoff: 2h", "backoff: must be at most 1h, got '2h'"),
+        ("backoff: true", "backoff: must be a duration such as 90s, 30m, 1h30m or 2d, got true"),
+        ("backoff: soon", "backoff: must be a duration such as 90s, 30m, 1h30m or 2d, got 'soon'"),
+        ("backoff_max: 2d", "backoff_max: must be at most 1d, got '2d'"),
+        ("backoff_max: 0", "backoff_max: must be longer than nothing and at most 365d, got 0"),
+        (
+            "backoff: 1m\nbackoff_max: 30s",
+            "backoff_max: is shorter than backoff, which is 60s: make it at least as long",
+        ),
+    ],
+)
+def test_a_back_off_that_is_none(studio, lines, said):
+    assert studio.refusal(COMMAND + lines) == said
+
+
 def test_expectation_licences_and_distance_of_a_command(studio):
     found = step(
         studio,

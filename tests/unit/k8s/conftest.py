@@ -7,6 +7,8 @@ from k8s.api import Api
 from k8s.backoff import Backoff
 from k8s.door import from_kubeconfig
 from tests.fakes.kube.server import FakeKubernetes
+from tests.farm import Reader
+from tests.kube_executor import KubeSite, paper_node
 from tests.kube_server import kubeconfig
 
 
@@ -34,3 +36,21 @@ def api(config):
     api = Api(from_kubeconfig(config()), backoff=Backoff(first_s=0.001, most_s=0.01), draw=lambda: 0.5)
     yield api
     api.close()
+
+
+@pytest.fixture
+def farm(tmp_path):
+    """Two nodes of two cards; ``farm.reader()`` is a service, and the last one leads."""
+    site = KubeSite(tmp_path, nodes=[paper_node(name, cpu="64", memory="64Gi", cards=2) for name in ("alpha", "beta")])
+    site.readers = []
+
+    def reader(**fields):
+        made = Reader(site.connect(**fields))
+        site.readers.append(made)
+        return made
+
+    site.reader = reader
+    yield site
+    for made in site.readers:
+        made.executor.close()
+    site.remove()

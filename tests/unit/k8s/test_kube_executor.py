@@ -2,8 +2,6 @@
 ``tests/contract/test_executor.py``.
 """
 
-import itertools
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,34 +12,11 @@ from k8s.shapes import Shape
 from scheduler.model.lease import AttemptState
 from scheduler.model.order import ReportKind
 from tests.fakes.kube.faults import Fault, Loss
-from tests.farm import Reader, lease
-from tests.kube_executor import SITE, KubeSite, paper_node
+from tests.farm import lease
+from tests.kube_executor import SITE
+from tests.unit.k8s.paper import clusters, numbers, objects, slots, train, until
 
 pytestmark = pytest.mark.timeout(120)
-GPU = "nvidia.com/gpu"
-numbers = itertools.count(1)
-
-
-def slots(node, *which):
-    return tuple(f"slot:{node}:{GPU}:{n}" for n in which)
-
-
-@pytest.fixture
-def farm(tmp_path):
-    """Two nodes of two cards; ``farm.connect()`` is a service."""
-    site = KubeSite(tmp_path, nodes=[paper_node(name, cpu="64", memory="64Gi", cards=2) for name in ("alpha", "beta")])
-    site.readers = []
-
-    def reader(**fields):
-        made = Reader(site.connect(**fields))
-        site.readers.append(made)
-        return made
-
-    site.reader = reader
-    yield site
-    for made in site.readers:
-        made.executor.close()
-    site.remove()
 
 
 @pytest.fixture
@@ -49,22 +24,6 @@ def reader(farm):
     made = farm.reader()
     made.kind(ReportKind.RUNTIME_UP)
     return made
-
-
-def until(condition, what="it"):
-    end = time.monotonic() + 30
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what} did not come"
-        time.sleep(0.002)
-    return found
-
-
-def objects(farm, plural):
-    return {o["metadata"]["name"]: o for o in farm.park.double.objects(plural)}
-
-
-def clusters(farm):
-    return {name: o for name, o in objects(farm, "rayclusters").items() if not o["metadata"].get("ownerReferences")}
 
 
 def hold(farm):
@@ -149,14 +108,6 @@ def test_idle_pods_and_clusters_go(farm):
 
 
 # ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def train(*argv, **fields):
-    return [
-        lease(number, *argv, node=node, rank=rank, ranks=2, devices=slots(node, 0), lane="job", kind="train", **fields)
-        for number in [next(numbers)]
-        for rank, node in enumerate(("alpha", "beta"))
-    ]
 
 
 def test_a_job_is_made_runs_and_goes_when_its_end_is_recorded(farm, reader):
@@ -301,6 +252,45 @@ def test_a_pod_that_does_not_start_is_given_up_with_kubernetes_words(farm):
     reader.executor.start([order])
     end = reader.end_of(order.lease_id)
     assert (end.state, end.message[:38]) == (AttemptState.LOST, "its pods did not start within 0 s")
+
+
+def test_why_an_image_does_not_come_is_said_with_its_kind(farm):
+    farm.site = replace(SITE, start_ms=8_000)
+    farm.park.kubelets.pull_problem = lambda pod: "no such image" if is_worker(pod) else ""
+    reader = farm.reader()
+    order = lease(next(numbers), "true")
+    reader.executor.start([order])
+    end = reader.end_of(order.lease_id)
+    assert end.state is AttemptState.LOST
+    assert end.message == "its pods did not start within 8 s: image_pull: ImagePullBackOff: no such image"
+
+
+def test_why_a_head_does_not_begin_is_said_too(farm):
+    farm.site = replace(SITE, start_ms=8_000)
+    farm.park.kubelets.pull_problem = lambda pod: "" if is_worker(pod) else "no such image"
+    reader = farm.reader()
+    order = lease(next(numbers), "true")
+    reader.executor.start([order])
+    message = reader.end_of(order.lease_id).message
+    assert message == "its pods did not start within 8 s: its head: image_pull: ImagePullBackOff: no such image"
+
+
+def test_a_pod_that_used_too_much_memory_has_failed(farm, reader):
+    order = lease(next(numbers), "sleep", "1000")
+    reader.executor.start([order])
+    reader.start_of(order.lease_id)
+    pod = farm.park.workers(order.lease_id)[0]["metadata"]["name"]
+    farm.park.end(pod, reason="OOMKilled", exit_code=137)
+    end = reader.end_of(order.lease_id)
+    assert (end.state, end.message) == (
+        AttemptState.FAILED,
+        "its pod ended: out_of_memory: OOMKilled (exit code 137)",
+    )
+    reader.acknowledge_all()
+
+
+def is_worker(pod):
+    return pod["metadata"]["labels"]["ray.io/node-type"] == "worker"
 
 
 # ── restarts ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from k8s.actions import Adopt
+from k8s.fence import AT_ONCE
 from k8s.lanes import (
     Assign,
     DeleteCluster,
@@ -23,6 +25,7 @@ from k8s.pods import Cluster
 from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
 from k8s.site import Site
+from k8s.trouble import Kind, Trouble
 from scheduler.model.node import Device, Health, Lane, Node
 
 GPU = "nvidia.com/gpu"
@@ -110,7 +113,48 @@ def groups_of(actions):
 def test_a_node_is_labelled_with_the_lane_it_is_to_serve_while_it_is_there_and_says_another():
     nodes = {"n1": replace(node(), lane=Lane.POOL), "n2": replace(node("n2"), lane=Lane.JOB)}
     moves = {"n1": Lane.JOB, "n2": Lane.JOB, "gone": Lane.JOB}
-    assert decide(World(site=SITE, now_ms=0, nodes=nodes, moves=moves)) == (Relabel(node="n1", lane=Lane.JOB),)
+    there = World(site=SITE, now_ms=0, nodes=nodes, moves=moves, versions={"n1": "5", "n2": "6"})
+    first = Relabel(node="n1", lane=Lane.JOB, version="5")
+    assert decide(replace(there, labelled=frozenset({"n2"}))) == (first,)
+    assert decide(there) == (first, Relabel(node="n2", lane=Lane.JOB, version="6")), "an earlier leader may sleep on it"
+    assert decide(replace(there, versions={})) == (), "what cannot be bound to a version is not written"
+
+
+# ── the fence ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_an_earlier_leader_wrote_is_taken_over_and_only_then_relied_on():
+    seen, free = cluster(GroupSeen(shape=ONE, replicas=2), epoch=1), pod("free")
+    busy = pod("busy", lease="l2", epoch=1)
+    both = (held("l1"), held("l2", pods=("u-busy",)))
+    assert decide(world(*both, seen, free, busy, epoch=2)) == (Adopt(seen=seen), Adopt(seen=busy))
+    ours = (replace(seen, epoch=2), replace(busy, epoch=2))
+    assert decide(world(*both, *ours, free, epoch=2)) == (Assign(pod=free, lease="l1", rank=0),)
+
+
+def test_a_write_takes_its_object_over_itself():
+    seen, busy = cluster(GroupSeen(shape=ONE, replicas=1), epoch=1), pod("busy", lease="l2", epoch=1)
+    assert decide(world(seen, busy, epoch=2)) == (Adopt(seen=seen), Release(pod=busy))
+    left = job(epoch=1)
+    assert decide(world(left, epoch=2)) == (DeleteJob(seen=left),)
+
+
+def test_what_is_going_is_not_taken_over():
+    seen = cluster(epoch=1, is_deleting=True)
+    busy = pod("busy", lease="l2", epoch=1, is_deleting=True)
+    assert decide(world(held("l2", pods=("u-busy",)), seen, busy, epoch=2)) == ()
+
+
+def test_many_are_taken_over_a_part_at_a_time_and_clusters_first():
+    many = [pod(f"p{n:04}", lease=f"l{n}", epoch=1) for n in range(AT_ONCE + 5)]
+    leases = [held(one.lease, pods=(one.uid,)) for one in many]
+    found = decide(world(*leases, cluster(GroupSeen(shape=ONE, replicas=len(many)), epoch=1), *many, epoch=2))
+    assert [type(one.seen) for one in found] == [ClusterSeen] + [PodSeen] * (AT_ONCE - 1)
+
+
+def test_a_pod_that_lost_what_it_carries_is_told_again():
+    bare, seen = pod("bare"), cluster(GroupSeen(shape=ONE, replicas=1))
+    assert decide(world(held(pods=("u-bare",)), seen, bare)) == (Assign(pod=bare, lease="l1", rank=0),)
 
 
 def test_a_lease_without_its_cluster_gets_one():
@@ -324,13 +368,18 @@ def test_pods_of_a_ray_job_that_wait_for_room_get_it():
 PLACED = held(pods=("u-p1",), is_sent=True)
 RUNS = pod("p1", lease="l1")
 FULL = cluster(GroupSeen(shape=ONE, replicas=1))
+NO_IMAGE = Trouble(kind=Kind.IMAGE_PULL, said="ErrImagePull: no such image")
+WAIT_FOR_IMAGE = [
+    pod(f"q{n}", cluster=JOB, shape=shape, is_ready=False, phase="Pending", trouble=NO_IMAGE)
+    for n, shape in enumerate(TWO)
+]
 LOST = [
     ("pod gone", (PLACED, FULL), {}, "its pod was deleted"),
     (
         "pod ended",
-        (PLACED, replace(RUNS, phase="Failed", why="OOMKilled (exit code 137)"), FULL),
+        (PLACED, replace(RUNS, phase="Failed", trouble=Trouble(kind=Kind.CRASHED, said="Error (exit code 1)")), FULL),
         {},
-        "its pod p1 ended: OOMKilled (exit code 137)",
+        "its pod p1 ended: crashed: Error (exit code 1)",
     ),
     ("raylet died", (PLACED, RUNS, FULL), {"condemned": frozenset({"u-p1"})}, "Ray lost its pod p1"),
     (
@@ -354,9 +403,21 @@ LOST = [
     ),
     (
         "does not start",
-        (held(), pod("p1", is_ready=False, phase="Pending", why="ErrImagePull: no such image"), FULL),
+        (held(), pod("p1", is_ready=False, phase="Pending", trouble=NO_IMAGE), FULL),
         {"now_ms": 900_000},
-        "its pods did not start within 900 s: ErrImagePull: no such image",
+        "its pods did not start within 900 s: image_pull: ErrImagePull: no such image",
+    ),
+    (
+        "its head does not start",
+        (held(),),
+        {"now_ms": 900_000, "heads": {"pool-a": NO_IMAGE}},
+        "its pods did not start within 900 s: its head: image_pull: ErrImagePull: no such image",
+    ),
+    (
+        "job failed over a pod",
+        (gang(is_made=True), job(state="Failed"), *WAIT_FOR_IMAGE),
+        {},
+        "its RayJob failed: no reason was given: image_pull: ErrImagePull: no such image",
     ),
 ]
 
@@ -365,6 +426,22 @@ LOST = [
 def test_what_cannot_go_on_is_lost_with_the_reason(things, fields, reason):
     (lost,) = decide(world(*things, **{"nodes": NODES, **fields}))
     assert lost == Lose(lease=lost.lease, reason=reason)
+
+
+def test_a_pod_that_took_more_memory_than_it_asked_for_has_failed_and_is_not_begun_again_for_nothing():
+    ended = Trouble(kind=Kind.OUT_OF_MEMORY, said="OOMKilled (exit code 137)")
+    things = (replace(PLACED, is_made=True), replace(RUNS, phase="Failed", trouble=ended), FULL)
+    reason = "its pod ended: out_of_memory: OOMKilled (exit code 137)"
+    failed = (Lose(lease="l1", reason=reason, is_its_own=True),)
+    assert decide(world(*things, nodes=NODES)) == failed
+    assert decide(world(things[0], FULL, nodes=NODES, last_words={"u-p1": ended})) == failed, "and when it is gone"
+    assert decide(world(replace(things[0], is_told=True), *things[1:], nodes=NODES)) == ()
+
+
+def test_what_ended_a_pod_is_known_when_it_is_gone():
+    evicted = Trouble(kind=Kind.EVICTED, said="Evicted")
+    (lost,) = decide(world(PLACED, FULL, nodes=NODES, last_words={"u-p1": evicted}))
+    assert lost == Lose(lease="l1", reason="its pod ended and was deleted: evicted: Evicted")
 
 
 def test_what_has_told_its_end_is_not_lost():

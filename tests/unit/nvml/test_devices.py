@@ -16,7 +16,8 @@ LOST = "the driver lost this card"
 def test_the_stub_lays_its_structs_out_as_the_bindings_do(machine):
     structs = [
         "c_nvmlMemory_t", "c_nvmlMemory_v2_t", "c_nvmlUtilization_t", "c_nvmlProcessInfo_v3_t", "nvmlPciInfo_t",
-        "c_nvmlDeviceAttributes",
+        "c_nvmlDeviceAttributes", "c_nvmlGpuInstancePlacement_t", "c_nvmlGpuInstanceInfo_t",
+        "c_nvmlGpuInstanceProfileInfo_v2_t", "c_nvmlComputeInstanceProfileInfo_v2_t",
     ]  # fmt: skip
     sizes = machine([]).ask("sizes_of", *structs)
     assert all(ours == theirs > 0 for ours, theirs in sizes.values()), sizes

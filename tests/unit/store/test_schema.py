@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 
 from scheduler.model.errors import StoreError
 from scheduler.store import migrate, migration_sql, open_store, schema, tables
+from scheduler.store.database import Database
 
 
 def test_head_is_the_newest_revision():
@@ -73,6 +74,28 @@ def test_a_new_file_that_somebody_writes_is_waited_for(tmp_path):
         ends.start()
         open_store(f"sqlite:///{path}").close()
         ends.join()
+
+
+def test_keys_of_before_there_was_a_third_role_stay(store_url):
+    from alembic import command
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    database = Database(store_url)
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        row = "'k1', 'default', 'operator', 'abc', '\"\"', 1, 2, 3"
+        connection.execute(sa.text(f"INSERT INTO api_keys VALUES ({row})"))
+    database.close()
+    store = open_store(store_url)
+    before = store.list_keys()
+    assert [(key.id, key.role, key.expires_ms) for key in before] == [("k1", "operator", 2)]
+    _, secret = store.add_key("default", "figures")
+    assert store.find_key(secret, 5).role == "figures"
+    with pytest.raises(StoreError), store._database.write() as connection:
+        connection.execute(sa.text("UPDATE api_keys SET role = 'king'"))
+    store.close()
 
 
 def test_migrating_twice_is_harmless(store_url):

@@ -6,6 +6,9 @@ import string
 import pytest
 from starlette.testclient import TestClient
 
+from scheduler.model.lease import AttemptState
+from scheduler.model.order import LogChunk
+from scheduler.report import figures
 from scheduler.web.words import LANGUAGES, WORDS, choose
 from tests.unit.api.conftest import Installation
 
@@ -212,3 +215,67 @@ def test_every_reason_and_state_has_its_words():
     assert {f"limit_{one.value}" for one in Limit if one not in silent} <= set(WORDS)
     for state in ("active", "not_yet", "expired", "revoked", "used_up", "not_funded", "draft"):
         assert f"voucher_{state}" in WORDS
+
+
+def test_a_back_off_is_told_with_its_end_in_both_languages(reader, service):
+    job = service.submit().json()["id"]
+    service.settle()
+    service.workers.finish(f"{job}.command.0.a1", AttemptState.FAILED)
+    service.settle()
+    (wait,) = service.get(f"/jobs/{job}/explain").json()["waits"]
+    (reason,) = wait["reasons"]
+    ends = figures.instant(reason["until_ms"])
+    assert f"task 0 first, not before {ends}" in reader.get(f"/jobs/{job}").text
+    assert f"task 0 first, not before {ends}" in reader.get(f"/jobs/{job}/explain").text
+    reader.get("/zh", params={"back": "/"})
+    assert f"最先重试任务 0，不早于 {ends}" in reader.get(f"/jobs/{job}").text
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_log_is_shown_escaped_and_reached_from_its_attempt(reader, service, monkeypatch):
+    job = service.submit().json()["id"]
+    service.finish(job)
+    link = f"/jobs/{job}/log?task=command.0&amp;attempt=1"
+    assert f'href="{link}"' in reader.get(f"/jobs/{job}").text
+    hostile = LogChunk(text="<script>alert(1)</script>\n", next_offset=26, end=True)
+    monkeypatch.setattr(service.workers, "read_log", lambda *_: hostile)
+    page = reader.get(f"/jobs/{job}/log", params={"task": "command.0", "attempt": 1})
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    assert "<script>alert" not in page.text
+    assert f"shisuan logs {job}.command.0.a1" in page.text
+    assert "hx-get" not in page.text.partition('id="live"')[2].partition(">")[0], "it is over: nothing to wait for"
+
+
+def test_a_log_that_goes_on_is_asked_for_again_and_a_long_one_goes_on_by_pieces(reader, service, monkeypatch):
+    job = service.submit().json()["id"]
+    service.finish(job)
+    asked = []
+
+    def read(node, attempt, offset, limit, rank):
+        asked.append(offset)
+        return LogChunk(text="x" * limit, next_offset=offset + limit, end=False)
+
+    monkeypatch.setattr(service.workers, "read_log", read)
+    page = reader.get(f"/jobs/{job}/log").text
+    assert f'hx-get="/parts/jobs/{job}/log?task=command.0&amp;attempt=1&amp;rank=0&amp;offset=0&amp;seen=' in page
+    assert "offset=262144" in page
+    part = reader.get(f"/parts/jobs/{job}/log", params={"offset": 262_144})
+    assert asked[-1] == 262_144
+    assert "From the beginning" in part.text
+    seen = re.search(r"seen=(\w+)", part.text)[1]
+    assert reader.get(f"/parts/jobs/{job}/log", params={"offset": 262_144, "seen": seen}).status_code == 204
+
+
+def test_a_log_that_is_not_there_says_what_is(reader, service):
+    job = service.submit().json()["id"]
+    service.finish(job)
+    for query, said in (
+        ({"rank": 3}, "has rank 0 alone, not 3"),
+        ({"task": "command.0", "attempt": 9}, "has one attempt, 1: not 9"),
+        ({"task": "x.0"}, "valid: command"),
+    ):
+        assert said in reader.get(f"/jobs/{job}/log", params=query).text
+    chinese = reader.get(f"/jobs/{job}/log", headers={"accept-language": "zh"})
+    assert "日志" in chinese.text

@@ -301,16 +301,14 @@ def test_the_work_folder_is_gone_afterwards(run, home):
     assert not Path(work).exists()
 
 
-def test_a_log_is_cut_at_its_cap(run, monkeypatch):
-    from workers.process import LogWriter
-
-    monkeypatch.setattr(LogWriter.__init__, "__defaults__", (1_000,))
+def test_a_log_is_cut_at_its_limit(run):
     one, reader = run()
-    one.submit([lease(shell("yes | head -c 100000; echo 'shisuan_fail: told after the cap'"))])
+    told = "echo 'shisuan_fail: told after the cap'"
+    one.submit([lease(shell(f"yes | head -c 3000000; {told}"), log_mib=1)])
     assert reader.finished().message == "told after the cap"
-    text = one.read_log("j1.s.0.a1").text
-    assert len(text) < 1_100
-    assert text.endswith("[shisuan: the log is cut here at 1000 bytes]\n")
+    text = one.read_log("j1.s.0.a1", limit=10_000_000).text
+    assert len(text) < (1 << 20) + 100
+    assert text.endswith("\n[shisuan: the log is cut here at 1048576 bytes]\n")
 
 
 def test_orders_for_others_are_refused(run):

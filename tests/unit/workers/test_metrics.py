@@ -96,7 +96,9 @@ def test_the_newest_numbers_in_words():
 
 def test_the_agent_keeps_the_series_beside_the_runners_own_result(tmp_path):
     heard = []
-    listener = Listener(LogWriter(tmp_path / "log"), lambda _: None, heard.append, lambda step: heard.append(-step))
+    listener = Listener(
+        LogWriter(tmp_path / "log", 1_000), lambda _: None, heard.append, lambda step: heard.append(-step)
+    )
     listener.feed(b'shisuan_metric: {"step": 3, "loss": 2}\nshisuan_checkpoint: 3\nshisuan_metric: {"loss": NaN}\n')
     listener.feed(b'shisuan_metric: {"loss": NaN}\nshisuan_done: {"parameters": 7}\n')
     listener.finish()
@@ -107,6 +109,6 @@ def test_the_agent_keeps_the_series_beside_the_runners_own_result(tmp_path):
 
 
 def test_without_metrics_the_result_is_the_runners_word_for_word(tmp_path):
-    listener = Listener(LogWriter(tmp_path / "log"), lambda _: None)
+    listener = Listener(LogWriter(tmp_path / "log", 1_000), lambda _: None)
     listener.feed(b"shisuan_done: [1]\n")
     assert listener.facts() == "[1]"

@@ -1,0 +1,100 @@
+"""What the lanes may decide to write. Each is carried out by :mod:`k8s.writes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from k8s.pods import Cluster
+from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
+from scheduler.model.node import Lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeCluster:
+    """Create a pool cluster, with its Secret and NetworkPolicy."""
+
+    cluster: Cluster
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetGroups:
+    """Set the worker groups of a pool cluster, in this version of it only."""
+
+    seen: ClusterSeen
+    cluster: Cluster
+    groups: tuple[GroupSeen, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteCluster:
+    """Delete a pool cluster and what belongs to it."""
+
+    seen: ClusterSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeJob:
+    """Create the suspended RayJob of a lease, with its Secret and NetworkPolicy."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsuspend:
+    """Let a RayJob run."""
+
+    seen: JobSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteJob:
+    """Delete a RayJob and what belongs to it."""
+
+    seen: JobSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """Write on a pod which rank of which lease it carries: before its order is sent."""
+
+    pod: PodSeen
+    lease: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Take the lease off a pod."""
+
+    pod: PodSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relabel:
+    """Write on a node which lane it serves, in this version of it only."""
+
+    node: str
+    lane: Lane
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """Write our epoch on an object of an earlier leader, in this version of it only."""
+
+    seen: PodSeen | ClusterSeen | JobSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lose:
+    """A lease that can not go on."""
+
+    lease: str
+    reason: str
+    is_its_own: bool = False
+    """Its work is to blame: it failed, and is not begun again without end."""
+
+
+Write = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Adopt
+Action = Write | Lose
