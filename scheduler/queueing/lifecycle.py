@@ -192,7 +192,7 @@ def _from_ms(job: Job, step: Step, attempt: AttemptRecord, failures: int) -> int
 
     With a promised deadline that is at once: its cards are kept for it, and every minute of waiting is one it lacks.
     """
-    wait_ms = backoff_ms(step, f"{job.id}.{step.name}.{attempt.index}", failures) if job.slot is None else 0
+    wait_ms = backoff_ms(step, f"{job.id}.{step.name}.{attempt.index}", failures) if not job.is_promised else 0
     return attempt.finished_ms + wait_ms if wait_ms else 0
 
 
