@@ -144,13 +144,16 @@ class Api:
         force: bool = False,
         dry_run: bool = False,
         subresource: str = "",
+        part: str = "",
     ) -> Object:
         """Server-side apply: the fields of ``body`` are so and ours; those we applied before and are not in it go.
 
-        ``force`` takes fields from other managers. With ``only`` it never creates. Raises Stale, Contested.
+        ``part``: what of us wants them so; what others of us applied stays. ``force`` takes fields from other managers.
+        With ``only`` it never creates. Raises Stale, Contested.
         """
         path = resource.path(namespace=namespace, name=body["metadata"]["name"], subresource=subresource)
-        query = {"fieldManager": self._manager, "force": "true" if force else "", **_dry(dry_run)}
+        manager = f"{self._manager}/{part}" if part else self._manager
+        query = {"fieldManager": manager, "force": "true" if force else "", **_dry(dry_run)}
         sent = (only or Only()).within(_typed(resource, body))
         return self._json("PATCH", path, query, json.dumps(sent), content=APPLY)
 
@@ -184,8 +187,9 @@ class Api:
         """Begin the deletion; whether there was anything to delete. Raises Stale."""
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
         options |= _preconditions(only) | ({} if grace_s is None else {"gracePeriodSeconds": grace_s})
+        options |= {"dryRun": ["All"]} if dry_run else {}  # beside a body a server does not read the query
         try:
-            self._json("DELETE", resource.path(namespace=namespace, name=name), _dry(dry_run), options)
+            self._json("DELETE", resource.path(namespace=namespace, name=name), body=options)
         except Absent:
             return False
         return True

@@ -13,11 +13,11 @@ from k8s.adoption import adopted
 from k8s.lanes import Held
 from k8s.manifests import JOB, job_cluster, pool_cluster
 from k8s.seen import JobSeen, PodSeen
-from k8s.shapes import shape_of
+from k8s.shapes import Shape, shape_of
 from k8s.site import Site
 from scheduler.model.lease import AttemptState
 from scheduler.model.measured import Measured
-from scheduler.model.node import Node
+from scheduler.model.node import Health, Node
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 
 REMEMBERED = 100_000
@@ -105,9 +105,7 @@ class Book:
     def _held(self, ranks: Sequence[LeaseOrder], now_ms: int) -> Held:
         """Raises ValueError, KeyError."""
         first = ranks[0]
-        if first.card_milli:
-            raise ValueError("a part of a card cannot be had on Kubernetes: ask for a whole card or a MIG instance")
-        shapes = tuple(shape_of(one.node, one.devices, one.cpu_milli, one.memory_mib) for one in ranks)
+        shapes = tuple(_shape(one) for one in ranks)
         if first.lane == JOB:
             cluster = job_cluster(self._site, first, first.kind)
         else:
@@ -246,7 +244,7 @@ class Book:
     def bound(self, entry: Entry) -> tuple[LeaseOrder, ...]:
         """Its orders as the bridge wants them, for pods and UUIDs; empty while some pod has not joined.
 
-        Raises ValueError when a pod shows fewer cards than it was made for.
+        Raises ValueError when a pod shows other cards than it was made for, or fewer.
         """
         held, made = entry.held, []
         if not entry.orders or not held.is_placed or held.cluster.name not in self.connected:
@@ -256,10 +254,7 @@ class Book:
             facts = self.facts.get((held.cluster.name, pod.name)) if pod is not None else None
             if pod is None or facts is None:
                 return ()
-            cards = tuple(sorted(device.id for device in facts.devices))
-            if len(cards) < len(order.devices):
-                raise ValueError(f"pod {pod.name} shows {len(cards)} of {len(order.devices)} cards")
-            made.append(replace(order, node=pod.name, devices=cards[: len(order.devices)]))
+            made.append(replace(order, node=pod.name, devices=_cards(order, pod, facts)))
         return tuple(made)
 
     # ── from the bridges ─────────────────────────────────────────────────────────────────────────────────────────
@@ -368,6 +363,24 @@ class Book:
     def _spoke_ms(self, cluster: str, pod: str) -> int:
         told = self._agents.get((cluster, pod))
         return told[0] if told is not None else 0
+
+
+def _shape(one: LeaseOrder) -> Shape:
+    more = {"scratch_mib": one.scratch_mib, "card_milli": one.card_milli}
+    return shape_of(one.node, one.devices, one.cpu_milli, one.memory_mib, **more)
+
+
+def _cards(order: LeaseOrder, pod: PodSeen, facts: Node) -> tuple[str, ...]:
+    """UUIDs of an order's cards: those its pod claimed, or those that a device plugin gave it. Raises ValueError."""
+    shown = tuple(sorted(device.id for device in facts.devices if device.health is Health.OK))
+    if pod.shape.devices:
+        missing = [device for device in order.devices if device not in shown]
+        if missing:
+            raise ValueError(f"pod {pod.name} claimed {', '.join(missing)} and shows {', '.join(shown) or 'no cards'}")
+        return order.devices
+    if len(shown) < len(order.devices):
+        raise ValueError(f"pod {pod.name} shows {len(shown)} of {len(order.devices)} cards")
+    return shown[: len(order.devices)]
 
 
 def _end(order: LeaseOrder, attempt_id: str, state: AttemptState, reason: str, now_ms: int) -> Report:

@@ -9,7 +9,7 @@
         ├── NotAllowed        no or expired credentials (401), or a role without this verb (403)
         ├── Absent            no such object or kind (404)
         ├── AlreadyThere      created under a name that is taken (409)
-        ├── Stale             the object is not the one, or not in the version, that was meant (409)
+        ├── Stale             the object is not the one (409, or 422 to a patch), or not in the version, that was meant
         │   └── Contested     fields to be applied belong to another manager
         ├── HistoryGone       the version to go on from is forgotten (410): list again
         ├── BudgetSpent       an eviction that a PodDisruptionBudget forbids at present (429)
@@ -101,6 +101,9 @@ BY_REASON: Mapping[str, type[KubernetesError]] = {
 }
 """Reasons of a Status, or of its causes, that say more than the HTTP status does."""
 
+BY_FIELD: Mapping[str, type[KubernetesError]] = {"metadata.uid": Stale}
+"""Fields that only our preconditions name: a patch meant for another object is answered 422, "field is immutable"."""
+
 
 def refusal(status: int, body: bytes | Mapping[str, Any], retry_after: str = "") -> KubernetesError:
     """The error for an answer, or for the Status object in a watch. A proxy's HTML is no Status: it is cut short."""
@@ -109,6 +112,7 @@ def refusal(status: int, body: bytes | Mapping[str, Any], retry_after: str = "")
     causes = [cause for cause in details.get("causes") or () if isinstance(cause, Mapping)]
     reasons = [str(told.get("reason", "")), *(str(cause.get("reason", "")) for cause in causes)]
     named = [BY_REASON[reason] for reason in reasons if reason in BY_REASON]
+    named += [BY_FIELD[field] for field in (str(cause.get("field", "")) for cause in causes) if field in BY_FIELD]
     kind = named[-1] if named else BY_STATUS.get(status, Busy if status >= 500 else KubernetesError)
     asked = retry_after or str(details.get("retryAfterSeconds", ""))
     return kind(

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from k8s.seen import PodSeen
-from k8s.shapes import Shape, resource_of
+from k8s.shapes import SLOT, Shape, resource_of
 from scheduler.model.node import Health, Node
+from scheduler.model.units import MILLI
 
 if TYPE_CHECKING:
     from k8s.lanes import World
 
-CPU, MEMORY = "cpu", "memory"
+CPU, MEMORY, SCRATCH = "cpu", "memory", "scratch"
 
 
 def in_the_way(needs: Sequence[tuple[str, Shape]], pods: Iterable[PodSeen], world: World) -> frozenset[str]:
@@ -56,25 +57,36 @@ def _on_node(node: Node, asked: Counter[tuple[str, Shape]], pods: list[PodSeen],
     for pod in sorted(idle, key=lambda pod: (world.idle_ms.get(pod.uid, world.now_ms), pod.name)):
         short = {name for name, left in room.items() if left < 0}
         gives = _amounts(pod.shape)
-        if pod.uid in kept or not short & gives.keys() or not is_waited_for:
+        is_in_the_way = short & gives.keys() or _keeps_a_card(pod, asked, world)
+        if pod.uid in kept or not is_in_the_way or not is_waited_for:
             continue
         gone.add(pod.uid)
         room.update(gives)
     return gone
 
 
-def _room(node: Node) -> Counter[str]:
-    """What the node offers to our pods."""
-    cards = Counter(
-        resource_of(device.id)
-        for device in node.devices
-        if device.health is Health.OK and device.id.startswith("slot:")
+def _keeps_a_card(pod: PodSeen, needs: Iterable[tuple[str, Shape]], world: World) -> bool:
+    """Whether it has a part of a card of which somebody else's pod waits for a part: two tenants never share one."""
+    tenants = {one.cluster.name: one.tenant for one in world.held.values()}
+    return any(
+        tenants.get(cluster) != pod.tenant and not set(shape.devices).isdisjoint(pod.shape.devices)
+        for cluster, shape in needs
     )
-    return cards + Counter({CPU: node.cpu_milli, MEMORY: node.memory_mib})
+
+
+def _room(node: Node) -> Counter[str]:
+    """What the node offers to our pods: thousandths of cards that have names, counts of those that have none."""
+    room = Counter({CPU: node.cpu_milli, MEMORY: node.memory_mib, SCRATCH: node.scratch_mib})
+    for device in node.devices:
+        if device.health is Health.OK:
+            is_slot = device.id.startswith(f"{SLOT}:")
+            room[resource_of(device.id) if is_slot else device.id] += 1 if is_slot else MILLI
+    return room
 
 
 def _amounts(shape: Shape) -> Counter[str]:
-    told = Counter({CPU: shape.cpu_milli, MEMORY: shape.memory_mib})
-    if shape.count:
+    told = Counter({CPU: shape.cpu_milli, MEMORY: shape.memory_mib, SCRATCH: shape.scratch_mib})
+    told |= dict.fromkeys(shape.devices, shape.card_milli or MILLI)
+    if shape.count and not shape.devices:
         told[shape.resource] = shape.count
     return +told

@@ -83,7 +83,7 @@ class KubernetesExecutor:
         self._reports: deque[Report] = deque()
         self._woken = False
         self._closing = threading.Event()
-        self.inventory = Inventory(api, self._hear_nodes, now_ms=now_ms, lane=lane)
+        self.inventory = Inventory(api, self._hear_nodes, now_ms=now_ms, lane=lane, cards=site.cards)
         self._desk = Desk(site, failures, tell=self._tell, now_ms=now_ms, version_of=self.inventory.version)
         ours = f"{MANAGED_BY}={OURS},{INSTANCE}={site.instance}"
         self._informers = [

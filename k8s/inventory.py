@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from k8s.accelerators import Accelerators, shipped
 from k8s.api import Api, Object
 from k8s.informer import Informer, key_of
-from k8s.mapping import Gone, Sights, mapped
+from k8s.mapping import Cards, Gone, Sights, mapped
 from k8s.names import MANAGED, RACK
 from k8s.resource import NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Resource
 from k8s.sightings import ClaimSight, NodeSight, PodSight, SliceSight, claim_sight, node_sight, pod_sight, slice_sight
@@ -75,11 +75,12 @@ class Inventory:
         selector: str = MANAGED,
         lane: Lane = Lane.POOL,
         rack_label: str = RACK,
+        cards: Cards = Cards.AUTO,
     ) -> None:
         """``tell`` is called with a lock held and must return at once. ``selector``: the labels of managed nodes."""
         self._api, self._tell, self._now_ms = api, tell, now_ms
         self._table = table or shipped()
-        self._lane, self._rack_label = lane, rack_label
+        self._lane, self._rack_label, self._cards = lane, rack_label, cards
         self._selector = selector
         self._lock = threading.Lock()
         self._nodes: Shelf[NodeSight] = Shelf(lambda raw: node_sight(raw, self._table), lambda n: [n.name])
@@ -99,7 +100,7 @@ class Inventory:
             (NODES, self._nodes, {"labels": self._selector}),
             (PODS, self._pods, {"fields": HOLDING}),
         ]
-        if self._api.serves(RESOURCE_SLICES):
+        if self._cards is not Cards.PLUGIN and self._api.serves(RESOURCE_SLICES):
             followed += [(RESOURCE_SLICES, self._slices, {}), (RESOURCE_CLAIMS, self._claims, {})]
         self._followed = [shelf for _, shelf, _ in followed]
         for resource, shelf, where in followed:
@@ -195,7 +196,7 @@ class Inventory:
             slices=slices,
             claims=tuple(claims[key] for key in sorted(claims)),
         )
-        return mapped(sights, self._table, lane=self._lane, rack_label=self._rack_label)
+        return mapped(sights, self._table, lane=self._lane, rack_label=self._rack_label, cards=self._cards)
 
 
 class _Ear:

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from k8s import pods
-from k8s.names import CLUSTER, DOMAIN, LEASE, SHAPE, TASKS, TENANT
+from k8s import claims, pods
+from k8s.names import CLUSTER, DOMAIN, LANE, LEASE, SHAPE, TASKS, TENANT
 from k8s.pods import RAY_TOKEN_KEY, TOKEN_KEY, Body, Cluster
 from k8s.shapes import Shape
 from k8s.site import Site
@@ -113,6 +113,17 @@ def secret(site: Site, cluster: Cluster, *, bridge_token: str, ray_token: str) -
         "type": "Opaque",
         "stringData": {TOKEN_KEY: bridge_token, RAY_TOKEN_KEY: ray_token},
     }
+
+
+def claim(site: Site, cluster: Cluster, shape: Shape) -> Body:
+    """The claim, or the template of claims (each pod has its own), of the named cards of a shape."""
+    meta = _meta(site, cluster, name=pods.claim_name(site, cluster, shape))
+    if claims.is_shared(shape):
+        # Pods of several clusters of the tenant share it: it is none of theirs.
+        kept = {key: value for key, value in meta["metadata"]["labels"].items() if key not in (CLUSTER, LANE)}
+        return {"metadata": {**meta["metadata"], "labels": kept}, "spec": claims.spec(shape)}
+    born = {"labels": meta["metadata"]["labels"], "annotations": meta["metadata"]["annotations"]}
+    return {**meta, "spec": {"metadata": born, "spec": claims.spec(shape)}}
 
 
 def network_policy(site: Site, cluster: Cluster) -> Body:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import lru_cache
 
 from k8s.accelerators import Accelerator, Accelerators, Unit
@@ -19,6 +20,17 @@ from scheduler.model.node import Device, DeviceKind, Health, Lane, Node, NodeSta
 
 MOST_NAMED = 3
 """Strangers told by name in a reason."""
+
+
+class Cards(StrEnum):
+    """Where a node's cards are read from, and so how pods ask for them."""
+
+    AUTO = "auto"
+    """By name where their driver names them, else counted."""
+    PLUGIN = "plugin"
+    """What device plugins count; what a driver names is not looked at."""
+    CLAIMS = "claims"
+    """What drivers name: a plugin's count of cards that have such a driver is not looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +52,21 @@ class Gone:
     reason: str
 
 
-def mapped(sights: Sights, table: Accelerators, *, lane: Lane = Lane.POOL, rack_label: str = RACK) -> Node | Gone:
+def mapped(
+    sights: Sights,
+    table: Accelerators,
+    *,
+    lane: Lane = Lane.POOL,
+    rack_label: str = RACK,
+    cards: Cards = Cards.AUTO,
+) -> Node | Gone:
     """The node as the engine wants it. ``lane``: of nodes whose label does not say."""
     node = sights.node
     if node.ready == "Unknown":
         return Gone(reason=f"its kubelet does not answer: {node.ready_message or 'nothing was heard of it yet'}")
     labels = dict(node.labels)
     strangers = [pod.asks for pod in sights.pods if not pod.is_ours]
-    devices, vendors = devices_of(sights, table)
+    devices, vendors = devices_of(sights, table, cards)
     state, reason = _state(node)
     return Node(
         name=node.name,
@@ -85,10 +104,13 @@ def _taints(node: NodeSight) -> Iterator[str]:
 # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def devices_of(sights: Sights, table: Accelerators) -> tuple[tuple[Device, ...], frozenset[str]]:
+def devices_of(
+    sights: Sights, table: Accelerators, cards: Cards = Cards.AUTO
+) -> tuple[tuple[Device, ...], frozenset[str]]:
     """The node's devices, numbered, and the taints of their vendors."""
-    named = [device for one in newest(sights.slices) for device in one.devices]
-    drivers = {one.driver for one in sights.slices}
+    slices = sights.slices if cards is not Cards.PLUGIN else ()
+    named = [device for one in newest(slices) for device in one.devices]
+    drivers = {one.driver for one in slices} if cards is not Cards.CLAIMS else set(table.by_driver)
     ordered = sorted(named, key=lambda device: device.at)
     found = [_named(device, index, sights) for index, device in enumerate(ordered)]
     vendors = {table.by_driver[device.at[0]].taint for device in named}
@@ -152,6 +174,7 @@ def _slots(accelerator: Accelerator, units: int, first: int, sights: Sights) -> 
             memory_mib=memory_mib,
             profile=profile,
             island=island,
+            only_whole=not is_mig,
         )
         for number in range(units)
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from k8s import claims
 from k8s.names import CLUSTER, INSTANCE, LANE, MANAGED_BY, OURS, SHAPE, TENANT
 from k8s.shapes import Shape
 from k8s.site import Site
@@ -28,6 +29,7 @@ OWN_COMMAND = {"ray.io/overwrite-container-cmd": "true"}
 POD_LABEL = "shisuan-node"
 """Of a worker's Ray node: the pod's name, by which the bridge knows it. A head has none and gets no work."""
 RAY_START = f'ulimit -n 65536; eval exec "$KUBERAY_GEN_RAY_START_CMD --labels={POD_LABEL}=${POD}"'
+SCRATCH_RESOURCE = "ephemeral-storage"
 SCRATCH = "/tmp"  # noqa: S108 (inside the pod, a volume of its own)
 
 
@@ -107,16 +109,13 @@ def head(site: Site, cluster: Cluster, *, has_bridge: bool) -> Body:
 
 def worker(site: Site, cluster: Cluster, shape: Shape) -> Body:
     """A pod that one tenant's leases run in, one after the other, on the node the engine has chosen."""
-    amounts = _amounts(shape.cpu_milli, shape.memory_mib, shape.memory_mib + site.overhead_mib)
-    if not shape.memory_mib:
-        amounts = _amounts(shape.cpu_milli, 0, 0)
-    if shape.count:
-        amounts.setdefault("limits", {})[shape.resource] = str(shape.count)
+    amounts, claimed = _of_shape(site, shape), claims.is_claimed(shape)
     ray: Body = {
         "name": "ray-worker",
         "image": cluster.image,
         "command": ["sh", "-c", RAY_START],
-        "env": [*_env(site), *_bucket_env(site), *([] if shape.count else [_void()])],
+        # What is claimed comes by its driver: NVIDIA's runtime must not show all cards besides.
+        "env": [*_env(site), *_bucket_env(site), *([] if shape.count and not claimed else [_void()])],
         **({"resources": amounts} if amounts else {}),
         **_probes(RAYLET_PORT),
         **_locked_down(site),
@@ -128,10 +127,30 @@ def worker(site: Site, cluster: Cluster, shape: Shape) -> Body:
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}},
         # The engine has weighed every taint: Kubernetes' scheduler must not think again.
         "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
-        **({"runtimeClassName": site.runtime_class} if site.runtime_class and shape.count else {}),
+        **({"runtimeClassName": site.runtime_class} if site.runtime_class and shape.count and not claimed else {}),
+        **(claims.of_pod(claim_name(site, cluster, shape), shape) if claimed else {}),
     }
     annotations = {TENANT: cluster.tenant, SHAPE: shape.text(), **OWN_COMMAND}
     return {"metadata": {"labels": labels(site, cluster), "annotations": annotations}, "spec": spec}
+
+
+def claim_name(site: Site, cluster: Cluster, shape: Shape) -> str:
+    """Of the claim, or template of claims, that pods of this shape name."""
+    return claims.name_of(site.instance, cluster.tenant, cluster.name, shape)
+
+
+def _of_shape(site: Site, shape: Shape) -> Body:
+    """Exact requests keep the engine's packing true; limits leave room for Ray and the agent."""
+    over = site.overhead_mib
+    amounts = _amounts(shape.cpu_milli, shape.memory_mib, shape.memory_mib + over if shape.memory_mib else 0)
+    if shape.scratch_mib:
+        amounts.setdefault("requests", {})[SCRATCH_RESOURCE] = f"{shape.scratch_mib}Mi"
+        amounts.setdefault("limits", {})[SCRATCH_RESOURCE] = f"{shape.scratch_mib + over}Mi"
+    if claims.is_claimed(shape):
+        amounts["claims"] = [{"name": claims.NAME}]
+    elif shape.count:
+        amounts.setdefault("limits", {})[shape.resource] = str(shape.count)
+    return amounts
 
 
 def head_params(*, has_dashboard: bool) -> dict[str, str]:

@@ -43,6 +43,7 @@ ENDPOINT_SLICES = Resource(group="discovery.k8s.io", plural="endpointslices", ki
 LEASES = Resource(group="coordination.k8s.io", plural="leases", kind="Lease")
 RESOURCE_SLICES = Resource(group="resource.k8s.io", plural="resourceslices", kind="ResourceSlice", namespaced=False)
 RESOURCE_CLAIMS = Resource(group="resource.k8s.io", plural="resourceclaims", kind="ResourceClaim")
+CLAIM_TEMPLATES = Resource(group="resource.k8s.io", plural="resourceclaimtemplates", kind="ResourceClaimTemplate")
 RAY_CLUSTERS = Resource(group="ray.io", plural="rayclusters", kind="RayCluster")
 RAY_JOBS = Resource(group="ray.io", plural="rayjobs", kind="RayJob")
 DEFINITIONS = Resource(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from k8s.mapping import Cards
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
@@ -52,7 +54,8 @@ class Site:
     shards: int = 1
     """Pool clusters per trust domain; nodes are spread over them. A RayCluster holds about 200 worker groups."""
     overhead_mib: int = 1_024
-    """What Ray and the agent may use in a worker pod beyond the memory of its lease."""
+    """What Ray and the agent may use in a worker pod beyond the memory of its lease, and beyond its scratch space."""
+    cards: Cards = Cards.AUTO
     head_cpu_milli: int = 500
     head_memory_mib: int = 2_048
     head_node_selector: Mapping[str, str] = field(default_factory=dict)

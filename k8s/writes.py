@@ -6,11 +6,11 @@ epoch of its writer on the object (:mod:`k8s.fence`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k8s import manifests
+from k8s import claims, manifests
 from k8s.actions import (
     Action,
     Adopt,
@@ -30,8 +30,19 @@ from k8s.book import Entry
 from k8s.errors import Absent, AlreadyThere, KubernetesError
 from k8s.names import DEVICES, EPOCH, INSTANCE, LANE, LEASE, MANAGED_BY, OURS, RANK, TASKS
 from k8s.pods import Body, Cluster
-from k8s.resource import NETWORK_POLICIES, NODES, PODS, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
+from k8s.resource import (
+    CLAIM_TEMPLATES,
+    NETWORK_POLICIES,
+    NODES,
+    PODS,
+    RAY_CLUSTERS,
+    RAY_JOBS,
+    RESOURCE_CLAIMS,
+    SECRETS,
+    Resource,
+)
 from k8s.seen import ClusterSeen, JobSeen, PodSeen, Seen, mark_of
+from k8s.shapes import Shape
 from k8s.site import Site
 
 OF: Mapping[type[Seen], Resource] = {PodSeen: PODS, ClusterSeen: RAY_CLUSTERS, JobSeen: RAY_JOBS}
@@ -50,6 +61,10 @@ class Done:
 
 class NotOurs(KubernetesError):
     """The name is taken by an object that this installation did not make."""
+
+
+class Leaving(KubernetesError):
+    """The object is being deleted: there will be another one."""
 
 
 class Writer:
@@ -138,7 +153,7 @@ class Writer:
         uid = owner["metadata"]["uid"]
         if uid in self._complete:
             return
-        typed = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": owner["metadata"]}
+        typed = _typed(owner, resource)
         bridge_token = token or self._token(f"bridge/{cluster.name}")
         secret = manifests.secret(
             self._site, cluster, bridge_token=bridge_token, ray_token=self._token(f"ray/{cluster.name}")
@@ -153,9 +168,28 @@ class Writer:
                 continue  # the service may write Secrets, not read them; the name is derived from the owner's
         self._complete.add(uid)
 
+    def _claim(self, owner: Object, resource: Resource, cluster: Cluster, shapes: Iterable[Shape]) -> None:
+        """What pods of these shapes claim, before there are any. Raises Leaving."""
+        namespace = self._site.namespace
+        for shape in sorted(filter(claims.is_claimed, set(shapes))):
+            body = manifests.owned(manifests.claim(self._site, cluster, shape), _typed(owner, resource))
+            if claims.is_shared(shape):
+                # Each cluster is an owner beside the others: the claim goes with the last of them.
+                told = self._api.apply(RESOURCE_CLAIMS, body, namespace, part=cluster.name)
+                if "deletionTimestamp" in told["metadata"]:
+                    raise Leaving(f"ResourceClaim {told['metadata']['name']} is being deleted")
+                continue
+            try:
+                self._api.create(CLAIM_TEMPLATES, body, namespace)
+            except AlreadyThere:
+                continue  # its name follows from what is in it
+
     def _set_groups(self, action: SetGroups) -> Done:
         seen, site = action.seen, self._site
         self._equip(_owner(seen), RAY_CLUSTERS, replace(action.cluster, mark=seen.mark), "")
+        before = {group.shape: group.replicas for group in seen.groups}
+        grown = [group.shape for group in action.groups if group.replicas > before.get(group.shape, 0)]
+        self._claim(_owner(seen), RAY_CLUSTERS, action.cluster, grown)
         groups = [manifests.group(site, action.cluster, g.shape, g.replicas, g.to_delete) for g in action.groups]
         return self._patch(RAY_CLUSTERS, seen, {"spec": {"workerGroupSpecs": groups}})
 
@@ -166,7 +200,10 @@ class Writer:
             return Done()
         held, cluster = entry.held, self._marked(entry.held.cluster)
         body = manifests.ray_job(self._site, cluster, held.lease, held.tasks, held.shapes)
-        return self._make(RAY_JOBS, body, cluster, entry.orders[0].tasks[0].token)
+        done = self._make(RAY_JOBS, body, cluster, entry.orders[0].tasks[0].token)
+        ((_, made),) = done.objects
+        self._claim(made, RAY_JOBS, held.cluster, held.shapes)
+        return done
 
     def _unsuspend(self, action: Unsuspend, entry: Entry | None) -> Done:
         seen = action.seen
@@ -174,6 +211,7 @@ class Writer:
             return self._patch(RAY_JOBS, seen, {}) if seen.epoch != self.epoch else Done()
         cluster = replace(entry.held.cluster, mark=seen.mark)
         self._equip(_owner(seen), RAY_JOBS, cluster, entry.orders[0].tasks[0].token)
+        self._claim(_owner(seen), RAY_JOBS, entry.held.cluster, entry.held.shapes)
         return self._patch(RAY_JOBS, seen, {"spec": {"suspend": False}})
 
     def _delete(self, resource: Resource, seen: Seen) -> Done:
@@ -197,3 +235,7 @@ class Writer:
 
 def _owner(seen: Seen) -> Object:
     return {"metadata": {"name": seen.name, "uid": seen.uid}}
+
+
+def _typed(owner: Object, resource: Resource) -> Object:
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": owner["metadata"]}

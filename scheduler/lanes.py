@@ -11,6 +11,7 @@ from k8s.api import Api
 from k8s.door import from_kubeconfig, in_cluster
 from k8s.executor import KubernetesExecutor
 from k8s.manifests import JOB
+from k8s.mapping import Cards
 from k8s.site import Bucket, Site, Volume
 from scheduler.control import bootstrap
 from scheduler.control.clock import SystemClock
@@ -110,6 +111,7 @@ def site_of(config: KubernetesConfig) -> Site:
         bridge_ms=config.silence_limit,
         shards=config.shards,
         overhead_mib=config.overhead,
+        cards=Cards(config.cards),
         head_cpu_milli=config.head.cpu_milli,
         head_memory_mib=config.head.memory,
         head_node_selector=config.head.node_selector,

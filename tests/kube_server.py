@@ -1,7 +1,9 @@
 """A real Kubernetes API server for the contract suite: ``etcd`` and ``kube-apiserver`` on loopback, or one that runs.
 
-``KUBEBUILDER_ASSETS`` names a folder with both programs (``setup-envtest`` of controller-runtime fetches it). They run
-from a temporary folder with certificates of their own and leave nothing behind. No controllers and no kubelets run.
+``KUBEBUILDER_ASSETS`` names a folder with both programs (``setup-envtest`` of controller-runtime fetches it, and
+``tests/contract/kube/build_api_server.sh`` builds it). In place of ``kube-apiserver`` there may be
+``apiextensions-apiserver``, the part of it that serves CustomResourceDefinitions and nothing else. They run from a
+temporary folder with certificates of their own and leave nothing behind. No controllers and no kubelets run.
 """
 
 import contextlib
@@ -26,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 HOST = "127.0.0.1"
-PROGRAMS = ("etcd", "kube-apiserver")
+WHOLE, CUSTOM_ONLY = "kube-apiserver", "apiextensions-apiserver"
 READY_S = 60.0
 VALID = datetime.timedelta(days=2)
 
@@ -35,17 +37,19 @@ class NoServer(Exception):
     """Why there is no real server to test against."""
 
 
-def assets(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder with the programs. Raises NoServer."""
+def assets(environ: Mapping[str, str] = os.environ) -> tuple[Path, str]:
+    """The folder with the programs, and the name of the server in it. Raises NoServer."""
     named = environ.get("KUBEBUILDER_ASSETS", "")
     if not named:
         raise NoServer(
             "set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver, or KUBECONFIG to a test cluster's"
         )
-    missing = [name for name in PROGRAMS if not os.access(Path(named) / name, os.X_OK)]
+    there = [name for name in ("etcd", WHOLE, CUSTOM_ONLY) if os.access(Path(named) / name, os.X_OK)]
+    servers = [name for name in there if name != "etcd"]
+    missing = [*(["etcd"] if "etcd" not in there else []), *([WHOLE] if not servers else [])]
     if missing:
         raise NoServer(f"KUBEBUILDER_ASSETS={named}: no program {' and no '.join(missing)} there")
-    return Path(named)
+    return Path(named), servers[0]
 
 
 def definitions(named: str) -> list[dict[str, Any]]:
@@ -127,21 +131,42 @@ def etcd_command(programs: Path, folder: Path, client: int, peer: int) -> list[s
 def server_command(programs: Path, folder: Path, certificates: Certificates, etcd: int, port: int) -> list[str]:
     """How kube-apiserver is started. Pods need no service account: no controller makes any."""
     return [
-        str(programs / "kube-apiserver"),
-        f"--etcd-servers=http://{HOST}:{etcd}",
-        f"--bind-address={HOST}",
+        str(programs / WHOLE),
+        *_common(folder, certificates, etcd, port),
         f"--advertise-address={HOST}",
-        f"--secure-port={port}",
-        f"--cert-dir={folder / 'unused'}",
-        f"--tls-cert-file={certificates.server}",
-        f"--tls-private-key-file={certificates.server.with_suffix('.key')}",
-        f"--client-ca-file={certificates.ca}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={certificates.accounts}",
         f"--service-account-signing-key-file={certificates.accounts}",
         "--service-cluster-ip-range=10.0.0.0/24",
         "--authorization-mode=RBAC",
         "--disable-admission-plugins=ServiceAccount",
+    ]
+
+
+def custom_only_command(programs: Path, folder: Path, certificates: Certificates, etcd: int, port: int) -> list[str]:
+    """How apiextensions-apiserver is started. What it would ask a whole server, it asks itself, in vain."""
+    itself = folder / "itself"
+    itself.write_text(yaml.safe_dump(kubeconfig(f"https://{HOST}:{port}", certificates=certificates)), encoding="utf-8")
+    plugins = ("NamespaceLifecycle", *(f"{what}AdmissionWebhook" for what in ("Mutating", "Validating")))
+    return [
+        str(programs / CUSTOM_ONLY),
+        *_common(folder, certificates, etcd, port),
+        *(f"--{what}kubeconfig={itself}" for what in ("", "authentication-", "authorization-")),
+        "--authentication-skip-lookup",
+        "--enable-priority-and-fairness=false",
+        f"--disable-admission-plugins={','.join(plugins)},MutatingAdmissionPolicy,ValidatingAdmissionPolicy",
+    ]
+
+
+def _common(folder: Path, certificates: Certificates, etcd: int, port: int) -> list[str]:
+    return [
+        f"--etcd-servers=http://{HOST}:{etcd}",
+        f"--bind-address={HOST}",
+        f"--secure-port={port}",
+        f"--cert-dir={folder / 'unused'}",
+        f"--tls-cert-file={certificates.server}",
+        f"--tls-private-key-file={certificates.server.with_suffix('.key')}",
+        f"--client-ca-file={certificates.ca}",
     ]
 
 
@@ -176,18 +201,20 @@ class KubeServer:
     """Both programs, started; ``kubeconfig`` is the file to reach them with. Raises NoServer."""
 
     def __init__(self) -> None:
-        programs = assets()
+        programs, server = assets()
+        command = server_command if server == WHOLE else custom_only_command
         self.folder = Path(tempfile.mkdtemp(prefix="shisuan-kube-"))
         self._running: list[subprocess.Popen[bytes]] = []
         try:
             certificates = Certificates(self.folder / "pki")
             client, peer, port = free_ports(3)
             self._start("etcd", etcd_command(programs, self.folder, client, peer))
-            self._start("kube-apiserver", server_command(programs, self.folder, certificates, client, port))
+            self._start(server, command(programs, self.folder, certificates, client, port))
             url = f"https://{HOST}:{port}"
             self.kubeconfig = self.folder / "kubeconfig"
             self.kubeconfig.write_text(yaml.safe_dump(kubeconfig(url, certificates=certificates)), encoding="utf-8")
-            self._wait(f"{url}/readyz", certificates)
+            # Services, which only a whole server has, are what a lone one waits for before it calls itself ready.
+            self._wait(f"{url}/{'readyz' if server == WHOLE else 'livez'}", certificates)
         except BaseException:
             self.close()
             raise
@@ -220,7 +247,8 @@ class KubeServer:
                     return
             except OSError:
                 time.sleep(0.2)
-        raise NoServer(f"kube-apiserver was not ready within {READY_S:g} s: {self._log('kube-apiserver')}")
+        server = Path(self._running[-1].args[0]).name
+        raise NoServer(f"{server} was not ready within {READY_S:g} s: {self._log(server)}")
 
     def _log(self, name: str) -> str:
         text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")

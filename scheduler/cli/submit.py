@@ -168,8 +168,8 @@ def _accepted(here: Session, out: Console, job: dict[str, Any]) -> None:
 def _answer(job: dict[str, Any]) -> str:
     """What became of the deadline of a job that was just submitted."""
     chance = f"with probability {job['deadline_permille'] / 10:g} %" if job.get("deadline_permille") else ""
-    if slot := job.get("slot"):
-        return f"promised {chance}. {_kept(slot)}."
+    if job.get("slot") or job.get("kept"):
+        return f"promised {chance}. {_kept(job)}."
     likely = f"; met {chance}" if chance else ""
     return f"not promised, it runs when it can{likely}. `plan` says what would make it a promise."
 
@@ -237,8 +237,8 @@ def expected(times: list[int]) -> str:
 def _deadline(found: dict[str, Any]) -> str:
     """Yes, by then, with what probability; or no, and what would make it yes."""
     by, chance = figures.instant(found["deadline_ms"]), found["permille"] / 10
-    if slot := found["slot"]:
-        return f"Deadline {by}: yes, with probability {chance:g} %. {_kept(slot)}."
+    if found["promised"]:
+        return f"Deadline {by}: yes, with probability {chance:g} %. {_kept(found)}."
     lines = [f"Deadline {by}: no, it cannot be promised" + (f": {found['reason']}" if found["reason"] else "")]
     if found["permille"] >= 0:
         lines.append(f"  submitted all the same, it will be met with probability {chance:g} %")
@@ -246,9 +246,18 @@ def _deadline(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _kept(slot: dict[str, Any]) -> str:
-    start, end = figures.instant(slot["start_ms"]), figures.instant(slot["end_ms"])
-    return f"Kept for it: {', '.join(slot['nodes'])} from {start} to {end}"
+def _kept(promised: dict[str, Any]) -> str:
+    """Where and when time is kept for a job of one task, or for each step of a film."""
+    if slot := promised["slot"]:
+        return f"Kept for it: {', '.join(slot['nodes'])} {_span(slot)}"
+    return "Kept for it: " + "; ".join(
+        f"{kept['step']} on {figures.count(kept['places'], 'place')} of {', '.join(kept['nodes'])} {_span(kept)}"
+        for kept in promised["kept"]
+    )
+
+
+def _span(kept: dict[str, Any]) -> str:
+    return f"from {figures.instant(kept['start_ms'])} to {figures.instant(kept['end_ms'])}"
 
 
 def waits(items: list[dict[str, Any]]) -> Any:

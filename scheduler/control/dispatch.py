@@ -46,6 +46,7 @@ class Dispatch:
                 simulated=not simulated.isdisjoint(held.devices),
                 cpu_milli=held.cpu_milli,
                 memory_mib=held.memory_mib,
+                scratch_mib=held.scratch_mib,
                 card_milli=held.card_milli,
                 kind=step.kind.value,
                 lane=step.lane,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -78,7 +78,11 @@ class KubernetesConfig(Strict):
     shards: Annotated[int, Field(ge=1, le=64)] = 1
     """Pool clusters per tenant and image; one more for every two hundred nodes."""
     overhead: Memory = 1_024
-    """What Ray and the agent may use in a worker pod beyond the memory of its lease."""
+    """What Ray and the agent may use in a worker pod beyond the memory of its lease, and beyond its scratch space."""
+    cards: Literal["auto", "plugin", "claims"] = "auto"
+    """How pods ask for cards: counted by a device plugin, claimed by name from a driver of dynamic resource allocation,
+    or as each node offers them.
+    """
     head: Annotated[HeadConfig, Field(default_factory=lambda: HeadConfig.model_validate({}))]
     volumes: Annotated[list[VolumeConfig], Field(default_factory=list)]
     s3: S3Config | None = None

@@ -6,7 +6,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and typing's own only from Python 3.12
 
-from scheduler.control.deadline_shapes import DeadlineView, SlotView
+from scheduler.control.deadline_shapes import DeadlineView, KeptView, SlotView
 from scheduler.control.delivery import FeedView
 from scheduler.control.measured import MeasuredView
 
@@ -46,7 +46,9 @@ class JobView(TypedDict):
     finished_ms: int
     deadline_ms: int
     slot: SlotView | None
-    """Kept for it since its deadline was promised."""
+    """Kept for its one task or gang since its deadline was promised."""
+    kept: list[KeptView]
+    """Likewise for many tasks or several steps, by step. Without this and a slot nothing was promised."""
     deadline_permille: int
     """Thousandths of the probability, said at submission, that the deadline is met; 0: nothing was said."""
     steps: list[StepView]

@@ -158,8 +158,10 @@ def _deadline(job: Job, admission: Admission, forecast: Outlook | None) -> Deadl
     likely, sure_ms = (forecast.permille, forecast.sure_ms) if forecast is not None and expected else (-1, 0)
     return {
         "deadline_ms": job.deadline_ms,
+        "promised": admission.is_yes,
         "slot": views.slot(admission.slot),
-        "permille": admission.permille if admission.slot is not None else likely,
+        "kept": views.kept(admission.tracks),
+        "permille": admission.permille if admission.is_yes else likely,
         "sure_ms": sure_ms,
         "reason": admission.reason,
         "changes": [change.message for change in admission.changes],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.control import measured
-from scheduler.control.deadline_shapes import SlotView
+from scheduler.control.deadline_shapes import KeptView, SlotView
 from scheduler.control.observe import Progress
 from scheduler.control.shapes import (
     AttemptView,
@@ -21,7 +21,7 @@ from scheduler.control.shapes import (
     UsageView,
     WaitView,
 )
-from scheduler.model.job import JobRecord, Slot, Step, StepRecord
+from scheduler.model.job import JobRecord, Slot, Step, StepRecord, Track
 from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.money import yuan
@@ -63,6 +63,7 @@ def job(record: JobRecord, running: Running) -> JobView:
         "finished_ms": record.finished_ms,
         "deadline_ms": asked.deadline_ms,
         "slot": slot(asked.slot),
+        "kept": kept(asked.tracks),
         "deadline_permille": asked.promise_permille,
         "steps": [_step(s, p, running.get((asked.id, s.name), ())) for s, p in pairs],
         "progress_milli": done // max(1, sum(s.count for s in asked.steps)),
@@ -80,6 +81,24 @@ def slot(found: Slot | None) -> SlotView | None:
         "start_ms": found.start_ms,
         "end_ms": found.end_ms,
     }
+
+
+def kept(tracks: Sequence[Track]) -> list[KeptView]:
+    """What was promised to a film, by step in the order in which they begin."""
+    steps: dict[str, list[Track]] = {}
+    for track in sorted(tracks, key=lambda track: (track.start_ms, track.end_ms)):
+        steps.setdefault(track.step, []).append(track)
+    return [
+        {
+            "step": name,
+            "tasks": sum(track.tasks * track.copies for track in mine),
+            "places": max(sum(t.copies for t in mine if t.start_ms <= at.start_ms < t.end_ms) for at in mine),
+            "nodes": sorted({track.node for track in mine}),
+            "start_ms": mine[0].start_ms,
+            "end_ms": max(track.end_ms for track in mine),
+        }
+        for name, mine in steps.items()
+    ]
 
 
 def _step(step: Step, record: StepRecord, running: Sequence[Progress]) -> StepView:

@@ -1,35 +1,36 @@
 """Whether a deadline can be promised: yes, on these nodes from then on, with a probability; or no, and what would do.
 
-A new job gets what the next plan leaves: behind what it starts, what it keeps for those who are next, and all slots
-that were promised before. Nothing that comes later may delay a slot (:mod:`scheduler.engine.slots`), so a promise fails
-only when something runs longer than anything like it did, or a node is lost.
+A new job gets what the next plan leaves: behind what it starts, what it keeps for those who are next, and all that was
+promised before. Nothing that comes later may delay a slot (:mod:`scheduler.engine.slots`) or a film's tracks
+(:mod:`scheduler.engine.tracks`), so a promise fails only when something runs longer than anything like it did, or a
+node is lost.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from scheduler.engine import slots
+from scheduler.engine import films, slots
 from scheduler.engine.candidates import Candidate, candidate_of
-from scheduler.engine.ends import estimate_of, ran_ms, rate_of
 from scheduler.engine.plan import drafted
 from scheduler.engine.state import State
 from scheduler.engine.trial import Trial
 from scheduler.engine.what import blank, kinds
-from scheduler.model.job import JobRecord, Slot, Step
+from scheduler.model.job import Job, JobRecord, Slot, Step, Track
+from scheduler.model.node import Node
 from scheduler.model.plan import Change, ChangeKind
 from scheduler.model.policy import Policy
 from scheduler.placement.view import leasable
-from scheduler.queueing.durations import Estimate
-from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.promise import probability
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
 MINUTE_MS = 60_000
 NODES_MOST = 64
 """More nodes than this are not an answer anybody can use."""
+LATER_MINUTES = 60 * 24 * 60
+"""A deadline later by more than this, two months, is no answer either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +38,20 @@ class Admission:
     """The answer to a job with a deadline."""
 
     slot: Slot | None = None
-    """Kept for it if it is submitted so; None: no."""
+    """Kept for its one task or gang if it is submitted so."""
+    tracks: tuple[Track, ...] = ()
+    """Likewise for many tasks, or several steps. Neither: no."""
     permille: int = 0
-    """Probability, in thousandths, that it ends in time in its slot."""
+    """Probability, in thousandths, that it ends in time there."""
     reason: str = ""
     """Why nobody could promise it anything, whatever is free."""
     changes: tuple[Change, ...] = ()
     """Where the answer is no: the smallest change of each kind that makes it yes, each tried."""
+
+    @property
+    def is_yes(self) -> bool:
+        """The deadline can be promised."""
+        return self.slot is not None or bool(self.tracks)
 
 
 def admit(state: State, record: JobRecord, now_ms: int, policy: Policy, *, changes: bool = False) -> Admission:
@@ -53,21 +61,39 @@ def admit(state: State, record: JobRecord, now_ms: int, policy: Policy, *, chang
     if reason:
         return Admission(reason=reason)
     trial = drafted(state, now_ms, policy).trial
-    candidate = candidate_of(state, record, 0, now_ms, policy)
+    found = _film(trial, record) if _is_film(record.job) else _alone(trial, record)
+    return replace(found, changes=tuple(_changes(trial, record))) if changes and not found.is_yes else found
+
+
+def _alone(trial: Trial, record: JobRecord) -> Admission:
+    """One task or one gang: a slot."""
+    candidate = candidate_of(trial.state, record, 0, trial.now_ms, trial.policy)
     slot = slots.find(trial, candidate, record.job.deadline_ms)
-    if slot is not None:
-        return Admission(slot=slot, permille=state.calibration.promise(_chance(trial, candidate, slot)))
-    return Admission(changes=tuple(_changes(trial, record)) if changes else ())
+    if slot is None:
+        return Admission()
+    return Admission(slot=slot, permille=trial.state.calibration.promise(_chance(trial, candidate, slot)))
+
+
+def _film(trial: Trial, record: JobRecord) -> Admission:
+    """Many tasks, or several steps: tracks."""
+    found = films.tracks(trial, record)
+    if not found:
+        return Admission()
+    return Admission(tracks=found, permille=trial.state.calibration.promise(films.permille(trial, record, found)))
+
+
+def _is_film(job: Job) -> bool:
+    return len(job.steps) > 1 or job.steps[0].count > 1
 
 
 def _never(state: State, record: JobRecord, policy: Policy) -> str:
     job = record.job
-    if len(job.steps) > 1 or job.steps[0].count > 1:
-        return "a slot is kept for jobs of one task or one gang only"
-    if job.steps[0].resources.licences:
-        return "a slot cannot keep floating licences"
+    if _is_film(job) and any(step.ranks > 1 for step in job.steps):
+        return "time is kept for one gang, or for tasks of one or several steps, but not for several gangs or both"
+    if any(step.resources.licences for step in job.steps):
+        return "time cannot be kept for floating licences"
     if job.band or job.after or record.held:
-        return "a slot is kept only for what may start at any time: not held, after other jobs or in a price band"
+        return "time is kept only for what may start at any time: not held, after other jobs or in a price band"
     if job.tenant in policy.unfunded:
         return f"the budget of tenant {job.tenant} is used up"
     return ""
@@ -113,50 +139,73 @@ def _free_by(trial: Trial, slot: Slot, latest_ms: int) -> float:
     }
     chance = 1.0
     for key in sorted(leases):
-        estimate, did_ms, rate = _progress(trial, key)
+        estimate, did_ms, rate = trial.expected.progress(key)
         atoms = estimate.survivors(did_ms)
         allowed_ms = did_ms + (latest_ms - trial.now_ms) * rate // FULL_PERMILLE
         chance *= sum(atom <= allowed_ms for atom in atoms) / len(atoms)
     return chance
 
 
-def _progress(trial: Trial, lease_id: str) -> tuple[Estimate, int, int]:
-    """What a lease's task takes, how much of it is done, and at what rate it works."""
-    begun = trial.expected.begun(lease_id)
-    if begun is not None:
-        return begun.estimate, begun.kept_ms, FULL_PERMILLE
-    record = trial.state.leases[lease_id]
-    step, _ = find_step(trial.state.jobs[record.lease.job_id], record.lease.step)
-    estimate = estimate_of(trial.state, record.lease.job_id, record.lease.step)
-    rate = rate_of(trial.state, step, record)
-    return estimate, ran_ms(trial.state, record, trial.now_ms) * rate // FULL_PERMILLE, rate
-
-
 # ── no ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _changes(trial: Trial, record: JobRecord) -> Iterator[Change]:
-    """Later, smaller, elsewhere, more: each of them was tried."""
+    """Later, smaller, wider, elsewhere, more: each of them was tried."""
     yield from _later(trial, record)
     yield from _fewer_ranks(trial, record)
+    yield from _more_at_once(trial, record)
     yield from _other_card(trial, record)
     yield from _more_nodes(trial, record)
 
 
 def _fits(trial: Trial, record: JobRecord, step: Step) -> bool:
-    changed = replace(record, job=replace(record.job, steps=(step,)))
-    candidate = candidate_of(trial.state, changed, 0, trial.now_ms, trial.policy)
+    """Whether it would do with one of its steps changed so."""
+    steps = tuple(step if other.name == step.name else other for other in record.job.steps)
+    return _fits_so(trial, replace(record, job=replace(record.job, steps=steps)))
+
+
+def _fits_so(trial: Trial, record: JobRecord) -> bool:
+    if _is_film(record.job):
+        return bool(films.tracks(trial, record))
+    candidate = candidate_of(trial.state, record, 0, trial.now_ms, trial.policy)
     return slots.find(trial, candidate, record.job.deadline_ms) is not None
 
 
 def _later(trial: Trial, record: JobRecord) -> Iterator[Change]:
-    candidate = candidate_of(trial.state, record, 0, trial.now_ms, trial.policy)
-    slot = slots.soonest(trial, candidate)
-    if slot is not None:
-        deadline_ms = -(-slot.end_ms // MINUTE_MS) * MINUTE_MS
+    deadline_ms = _film_later(trial, record) if _is_film(record.job) else _alone_later(trial, record)
+    if deadline_ms:
         minutes = -(-(deadline_ms - record.job.deadline_ms) // MINUTE_MS)
         message = f"let it end {minutes} minutes later" if minutes > 1 else "let it end a minute later"
         yield Change(kind=ChangeKind.DEADLINE, amount=deadline_ms, message=message)
+
+
+def _alone_later(trial: Trial, record: JobRecord) -> int:
+    candidate = candidate_of(trial.state, record, 0, trial.now_ms, trial.policy)
+    slot = slots.soonest(trial, candidate)
+    return -(-slot.end_ms // MINUTE_MS) * MINUTE_MS if slot is not None else 0
+
+
+def _film_later(trial: Trial, record: JobRecord) -> int:
+    """A deadline on the minute that would do while a minute less would not; 0: none within two months."""
+    base = record.job.deadline_ms // MINUTE_MS
+    minutes = _least(
+        LATER_MINUTES,
+        lambda more: _fits_so(trial, replace(record, job=replace(record.job, deadline_ms=(base + more) * MINUTE_MS))),
+    )
+    return (base + minutes) * MINUTE_MS if minutes else 0
+
+
+def _least(most: int, is_enough: Callable[[int], bool]) -> int:
+    """A number from 1 on that is enough while the one before it is not; 0: none up to ``most`` was found."""
+    low, high = 0, 1
+    while not is_enough(high):
+        if high >= most:
+            return 0
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 def _fewer_ranks(trial: Trial, record: JobRecord) -> Iterator[Change]:
@@ -170,23 +219,47 @@ def _fewer_ranks(trial: Trial, record: JobRecord) -> Iterator[Change]:
             return
 
 
+def _more_at_once(trial: Trial, record: JobRecord) -> Iterator[Change]:
+    """A step's own limit on tasks at once."""
+    for step in record.job.steps if _is_film(record.job) else ():
+        most = step.count - step.max_parallel
+        if not step.max_parallel or most <= 0:
+            continue
+
+        def is_enough(more: int, step: Step = step) -> bool:
+            return _fits(trial, record, replace(step, max_parallel=step.max_parallel + more))
+
+        more = _least(most, is_enough)
+        if more:
+            at_once = step.max_parallel + more
+            message = f"let {at_once} tasks of step {step.name} run at once instead of {step.max_parallel}"
+            yield Change(kind=ChangeKind.PARALLEL, target=step.name, amount=at_once, message=message)
+
+
 def _other_card(trial: Trial, record: JobRecord) -> Iterator[Change]:
-    step = record.job.steps[0]
-    ask = step.resources
     models = {device.model for view in trial.state.nodes.values() for device in leasable(view.node)}
-    for model in sorted(models - set(ask.card_models)) if ask.card_models else ():
-        wider = replace(ask, card_models=tuple(sorted((*ask.card_models, model))))
-        if _fits(trial, record, replace(step, resources=wider)):
-            yield Change(kind=ChangeKind.OTHER_CARD, target=model, message=f"accept card model {model} as well")
+    for step in record.job.steps:
+        ask = step.resources
+        for model in sorted(models - set(ask.card_models)) if ask.card_models else ():
+            wider = replace(ask, card_models=tuple(sorted((*ask.card_models, model))))
+            if _fits(trial, record, replace(step, resources=wider)):
+                where = f" for step {step.name}" if len(record.job.steps) > 1 else ""
+                message = f"accept card model {model} as well{where}"
+                yield Change(kind=ChangeKind.OTHER_CARD, target=model, message=message)
 
 
 def _more_nodes(trial: Trial, record: JobRecord) -> Iterator[Change]:
     """Copies of a node there is, empty and healthy: for each kind of node the fewest that are enough."""
+    most = min(max(step.count * step.ranks for step in record.job.steps), NODES_MOST)
     for kind, name in kinds(trial.state):
-        world = State(trial.state.snapshot(), trial.state.shapes.features)
-        for count in range(1, min(record.job.steps[0].ranks, NODES_MOST) + 1):
-            world.put_node(blank(kind, f"\0new-{count}"))
-            if admit(world, record, trial.now_ms, trial.policy).slot is not None:
-                message = f"add {count} nodes like {name}" if count > 1 else f"add a node like {name}"
-                yield Change(kind=ChangeKind.ADD_NODES, target=name, amount=count, message=message)
-                break
+
+        def is_enough(count: int, kind: Node = kind) -> bool:
+            world = State(trial.state.snapshot(), trial.state.shapes.features)
+            for number in range(1, count + 1):
+                world.put_node(blank(kind, f"\0new-{number}"))
+            return admit(world, record, trial.now_ms, trial.policy).is_yes
+
+        count = _least(most, is_enough)
+        if count:
+            message = f"add {count} nodes like {name}" if count > 1 else f"add a node like {name}"
+            yield Change(kind=ChangeKind.ADD_NODES, target=name, amount=count, message=message)

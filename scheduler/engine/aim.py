@@ -81,7 +81,7 @@ def steer(candidate: Candidate, place: Place | None) -> None:
 
 def _is_steered(job: Job, step: Step) -> bool:
     whole = step.count == 1 and step.resources.cards > 0 and not step.resources.mig_profile
-    return whole and job.slot is None
+    return whole and not job.is_promised
 
 
 def _held(state: State) -> Iterator[tuple[Key, LeaseRecord]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from scheduler.engine.faults import lost, seen_again, task_ended
+from scheduler.engine.rules import since
 from scheduler.engine.state import State
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import (
@@ -44,7 +45,7 @@ from scheduler.placement.view import device_millis
 from scheduler.queueing import lifecycle, tasks
 
 WHOLE_RUNS_SINCE = 5
-"""The engine version that learns run times of whole tasks at full speed."""
+"""The engine version from which on a success teaches what its whole task takes at full speed; before, its last try."""
 
 
 def apply(state: State, event: Event) -> None:
@@ -243,11 +244,11 @@ def _attempt_finished(state: State, event: AttemptFinished) -> None:
         state.put_lease(closed)
 
 
-def _run_ms(state: State, job: JobRecord, attempt: AttemptRecord, ranks: int, models: frozenset[str]) -> int:
-    """What a success teaches; engines before version 5 recorded the length of the last attempt."""
-    if state.rules and state.rules < WHOLE_RUNS_SINCE:
-        return max(1, attempt.finished_ms - attempt.started_ms) if attempt.started_ms else 0
-    return lifecycle.whole_run_ms(job, attempt, ranks, models)
+def _run_ms(state: State, job: JobRecord, after: AttemptRecord, ranks: int, models: frozenset[str]) -> int:
+    """What a success teaches; 0: nothing, because nobody saw it start."""
+    if since(state, WHOLE_RUNS_SINCE):
+        return lifecycle.whole_run_ms(job, after, ranks, models)
+    return max(1, after.finished_ms - after.started_ms) if after.started_ms else 0
 
 
 def _engine_started(state: State, event: EngineStarted) -> None:

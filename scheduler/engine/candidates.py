@@ -51,6 +51,8 @@ class Candidate:
     """``(card model, ranks)`` where the plan steers it to."""
     slot_nodes: tuple[str, ...] = ()
     """The node of each rank, when its slot has begun."""
+    until_ms: int = 0
+    """Where it starts the room is kept so long for the tasks behind it; 0: it is not."""
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
 
@@ -115,7 +117,7 @@ class Line(Sequence[Candidate]):
         self._steps: list[tuple[Rank, JobRecord]] = []
         self._made: list[Candidate | None] = []
         self.has_special = False
-        """Some of its jobs have a slot, or others were stopped for them."""
+        """The deadlines of some of its jobs were promised, or others were stopped for them."""
 
     def add(self, rank: Rank, queued: Queued) -> None:
         """One more step; :meth:`sort` puts it in its place."""

@@ -165,13 +165,15 @@ class Engine:
 
         Without ``changes`` it takes as long as a plan, with them as some dozens.
         """
-        job = replace(job, id=self.next_job_id(), submitted_ms=now_ms, slot=None)
+        job = replace(job, id=self.next_job_id(), submitted_ms=now_ms, slot=None, tracks=())
         return admit(self._state, lifecycle.submitted(job, held=False), now_ms, policy, changes=changes)
 
     def promised(self, job: Job, now_ms: int, policy: Policy) -> Job:
-        """The job as it is to be submitted: with a slot if it has a deadline and one can be kept for it."""
+        """The job as it is to be submitted: with a slot or tracks if it has a deadline that can be promised."""
         found = self.admit(job, now_ms, policy) if job.deadline_ms else Admission()
-        return replace(job, slot=found.slot, promise_permille=found.permille) if found.slot is not None else job
+        if not found.is_yes:
+            return job
+        return replace(job, slot=found.slot, tracks=found.tracks, promise_permille=found.permille)
 
     def impossible(self, job: Job, *, recut: bool = False) -> tuple[tuple[str, Reason], ...]:
         """``(step name, reason)`` for each step that no node, even empty, healthy and uncordoned, could ever run.

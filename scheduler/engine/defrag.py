@@ -187,7 +187,7 @@ def _may_move(trial: Trial, record: LeaseRecord) -> bool:
     state, policy = trial.state, trial.policy
     record_of_job = state.jobs[record.lease.job_id]
     job, (step, _) = record_of_job.job, find_step(record_of_job, record.lease.step)
-    stays = record.stopping or record.lease.id in trial.expected.stopped or not step.preemptible or job.slot is not None
+    stays = record.stopping or record.lease.id in trial.expected.stopped or not step.preemptible or job.is_promised
     ends = record_of_job.cancelled or record_of_job.failing or spared(record_of_job, policy)
     waits = record_of_job.held or job.tenant in policy.unfunded
     waits = waits or bool(job.band and not Bands(policy.bands).is_open(job.band, trial.now_ms))

@@ -52,6 +52,8 @@ class Evictor:
         self._leavers = leavers
         self._now_ms = now_ms
         self._policy = policy
+        self.kept: set[str] = set()
+        """Leases that run on the tracks of a promised film."""
         self._tries = 0
         self._gone = set(state.stopping)
         """Leases that are stopping already, and those this plan stops."""
@@ -249,7 +251,8 @@ class Evictor:
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
             step, done = find_step(job, record.lease.step)
-            if job.job.id == candidate.job.id or lease_id in self._gone or job.job.slot is not None:
+            is_kept = job.job.slot is not None or lease_id in self.kept
+            if job.job.id == candidate.job.id or lease_id in self._gone or is_kept:
                 continue
             if promised_ms:
                 in_time = self._leavers.notice_ms(record.lease) <= promised_ms

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms
+from scheduler.engine.ends import CAREFUL_PERMILLE, LIKELY_PERMILLE, estimate_of, left_ms, ran_ms, rate_of
 from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.lease import Allocation, LeaseRecord
+from scheduler.queueing.durations import Estimate
+from scheduler.queueing.lifecycle import find_step
+from scheduler.queueing.rate import FULL_PERMILLE
 
 End = tuple[int, Allocation, str]
 """``(instant, what is given back then, lease)``"""
@@ -28,13 +31,20 @@ class Expected:
         self._begun: dict[str, Candidate] = {}
         """By lease this plan starts, whose it is."""
         self._known: dict[tuple[str, str], list[End]] = {}
+        self._kept: dict[str, int] = {}
+        """By lease, until when its room is kept for the tasks behind it."""
 
     def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
         """The plan starts a lease."""
         self._begun[lease_id] = candidate
         for allocation in allocations:
-            end = (self._now_ms + candidate.likely_ms, allocation, lease_id)
+            end = (max(self._now_ms + candidate.likely_ms, candidate.until_ms), allocation, lease_id)
             self._started.setdefault(allocation.node, []).append(end)
+
+    def keep(self, lease_id: str, until_ms: int) -> None:
+        """When a running lease ends, the next task of its step follows it in its room, and so on until an instant."""
+        self._kept[lease_id] = until_ms
+        self._known.clear()
 
     def stop(self, lease_ids: Iterable[str]) -> None:
         """The plan stops leases."""
@@ -69,17 +79,25 @@ class Expected:
         """Likewise, by the latest end that is to be expected."""
         return [(self.last_end_ms(lease_id), allocation, lease_id) for _, allocation, lease_id in self.ends(node)]
 
-    def begun(self, lease_id: str) -> Candidate | None:
-        """Whose a lease is that this plan starts; None: it runs already."""
-        return self._begun.get(lease_id)
+    def progress(self, lease_id: str) -> tuple[Estimate, int, int]:
+        """What a lease's task takes, how much of it is done, and at what rate it works."""
+        begun = self._begun.get(lease_id)
+        if begun is not None:
+            return begun.estimate, begun.kept_ms, FULL_PERMILLE
+        record = self._state.leases[lease_id]
+        step, _ = find_step(self._state.jobs[record.lease.job_id], record.lease.step)
+        estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)
+        rate = rate_of(self._state, step, record)
+        return estimate, ran_ms(self._state, record, self._now_ms) * rate // FULL_PERMILLE, rate
 
     def last_end_ms(self, lease_id: str) -> int:
         """When a lease, running or started by this plan, will have ended at the latest."""
         begun = self._begun.get(lease_id)
         if begun is not None:
-            return self._now_ms + begun.careful_ms
+            return max(self._now_ms + begun.careful_ms, begun.until_ms)
         record = self._state.leases[lease_id]
-        return self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
+        end_ms = self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
+        return max(end_ms, self._kept.get(lease_id, 0))
 
     def end_ms(self, record: LeaseRecord, for_job: str = "") -> int:
         """When a running lease will have ended, as likely as not, or when it is told to leave for a job."""
@@ -95,7 +113,7 @@ class Expected:
     def _ends_of(self, node: str, for_job: str) -> Iterator[End]:
         for lease_id in self._state.leases_of_node.get(node, ()):
             record = self._state.leases[lease_id]
-            end_ms = self.end_ms(record, for_job)
+            end_ms = max(self.end_ms(record, for_job), self._kept.get(lease_id, 0))
             for allocation in record.lease.allocations:
                 if allocation.node == node:
                     yield end_ms, allocation, lease_id

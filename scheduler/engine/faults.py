@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scheduler.engine.rules import since
 from scheduler.engine.state import State
 from scheduler.model.event import NodeLost
 from scheduler.model.job import JobRecord
@@ -67,4 +68,4 @@ def set_prices(state: State, now_ms: int, policy: Policy) -> None:
 
 
 def _counts(state: State) -> bool:
-    return state.rules == 0 or state.rules >= FAULTS_SINCE
+    return since(state, FAULTS_SINCE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
@@ -54,6 +54,22 @@ class Gaps:
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
         return best
+
+    def openings(self, asked: Stretch, name: str, by_ms: int) -> Iterator[tuple[int, int, int]]:
+        """``(start, end, copies)`` of stretches on one node that end by an instant, whatever ``asked`` says of its
+        length: for each end there may be, the longest, and how many copies fit all the time.
+        """
+        asked = replace(asked, length_ms=1)
+        starts = sorted(set(self._turns(asked, name)))
+        ends = {by_ms, *(promise.start_ms for promise in self._guard.on(name))}
+        if name in self._calendar.nodes:
+            ends |= {self._calendar.open_until_ms(name, asked.queues, start_ms) for start_ms in starts}
+        for end_ms in sorted((at for at in ends if asked.from_ms < at <= by_ms), reverse=True):
+            for start_ms in (at for at in starts if at < end_ms):
+                copies, _ = self._room(replace(asked, length_ms=end_ms - start_ms), name, start_ms)
+                if copies > 0:
+                    yield start_ms, end_ms, copies
+                    break
 
     def _earliest(self, asked: Stretch, names: Sequence[str]) -> tuple[int, tuple[Allocation, ...]] | None:
         turns = sorted({(at, name) for name in names for at in self._turns(asked, name)})

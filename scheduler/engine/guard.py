@@ -112,14 +112,14 @@ class Guard:
         self._verdicts.clear()
 
     @contextmanager
-    def without(self, promise: Promise | None) -> Iterator[None]:
-        """As if a promise had not been made; with all of them where it is None or not kept here."""
-        if promise is None or not any(kept is promise for kept in self.on(promise.allocations[0].node)):
-            yield
-            return
-        self.drop(promise)
+    def without(self, promises: Iterable[Promise]) -> Iterator[None]:
+        """As if some promises had not been made; those that are not kept here make no difference."""
+        mine = [p for p in promises if any(kept is p for kept in self.on(p.allocations[0].node))]
+        for promise in mine:
+            self.drop(promise)
         yield
-        self.add(promise)
+        for promise in mine:
+            self.add(promise)
 
     def on(self, name: str) -> Sequence[Promise]:
         """Promises on a node."""

@@ -35,6 +35,10 @@ class Headroom:
         """It has begun."""
         self._owners = [kept for kept in self._owners if kept[0] is not promise]
 
+    def replace(self, before: Promise, after: Promise) -> None:
+        """Its start is promised otherwise: elsewhere, or at another time."""
+        self._owners = [(after if promise is before else promise, owner) for promise, owner in self._owners]
+
     def allows(self, owner: Candidate) -> bool:
         """Whether the limits let a step start beside all that were promised a start before it."""
         return not self._owners or self._passes([candidate for _, candidate in self._owners], owner)

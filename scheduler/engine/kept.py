@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from scheduler.engine.guard import Promise
 from scheduler.engine.state import State
@@ -20,14 +20,24 @@ class Slots(dict[Key, Promise]):
 
     def __init__(self, state: State, quotas: Quotas) -> None:
         super().__init__()
+        self.films: dict[Key, list[Promise]] = {}
+        """By step of a film, a promise for each copy of its tracks in which nothing runs yet."""
         self._state = state
         self._quotas = quotas
+
+    def __bool__(self) -> bool:
+        return bool(len(self) or self.films)
+
+    def kept(self) -> Iterator[tuple[Key, Promise]]:
+        """Everything that is kept, slots first."""
+        yield from self.items()
+        yield from ((key, promise) for key, promises in self.films.items() for promise in promises)
 
     def block(self, queue: str, amounts: Amounts, mine: Key, last_ms: int) -> Block | None:
         """What the limits say against ``amounts`` more from now until an instant; None: nothing."""
         if not self:
             return self._quotas.block(queue, amounts, mine[0])
-        with self._quotas.as_if((), self._shares(p for key, p in self.items() if key != mine and p.start_ms < last_ms)):
+        with self._quotas.as_if((), self._shares(p for key, p in self.kept() if key != mine and p.start_ms < last_ms)):
             return self._quotas.block(queue, amounts, mine[0])
 
     def opens_ms(  # noqa: PLR0917 (all of them decide)
@@ -36,7 +46,7 @@ class Slots(dict[Key, Promise]):
         """When the limits of a queue may let it take ``amounts`` for a stretch of time: at its start, or after the next
         end of something; FOREVER_MS: never. ``last_end_ms``: by lease, when it has ended at the latest.
         """
-        others = [p for key, p in self.items() if key != mine]
+        others = [p for key, p in self.kept() if key != mine]
         with self._quotas.as_if((), self._shares(others)):
             if self._quotas.block(queue, amounts, mine[0]) is None:
                 return start_ms

@@ -39,7 +39,7 @@ class Leavers:
         A slice (or a checkpoint), and its grace, in which nothing is sure to be kept.
         """
         step = candidate.step
-        is_kept = candidate.job.slot is not None or not step.preemptible
+        is_kept = candidate.job.is_promised or not step.preemptible
         if is_kept or step.ranks > 1 or self._policy.preemption is Preemption.NEVER:
             return 0
         job = self._state.jobs.get(candidate.job.id)
@@ -97,7 +97,7 @@ class Leavers:
         step, done = find_step(job, lease.step)
         tasks = len(lease.attempts)
         can_leave = len(lease.allocations) == 1 and step.preemptible and unit_ms(step, tasks, 1) > 0
-        if not can_leave or job.job.slot is not None or spared(job, self._policy):
+        if not can_leave or job.job.is_promised or spared(job, self._policy):
             return False
         first = next(self._state.attempts_of(lease))
         expected_ms = self._estimate(record).median_ms * tasks - worked_ms(done, first.index)

@@ -18,6 +18,7 @@ from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
 from scheduler.engine.state import State
+from scheduler.engine.tracks import films
 from scheduler.engine.trial import Trial
 from scheduler.engine.wake import wake
 from scheduler.model.job import JobRecord
@@ -137,10 +138,8 @@ def _drafted(
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares)
     draft.barred, draft.delayed = barred, delayed
     draft.trial.is_strict = strict
-    # 3. Keep the slots of promised deadlines; those whose time has come start.
-    slotted = chain.from_iterable(line for line in lines.values() if line.has_special)
-    for candidate in keep(draft.trial, slotted):
-        _start(draft, candidate)
+    # 3. Keep the slots and tracks of promised deadlines; those whose time has come start.
+    _keep_promises(draft, [c for line in lines.values() if line.has_special for c in line if c.job.is_promised])
     # 4. Whoever was moved, or others were moved for, sits down on the seats that are kept for them.
     for job_id in sorted((key for key in state.seated if key in state.active), key=number_of):
         _seat(draft, state.active[job_id], entries)
@@ -179,6 +178,21 @@ def _drafted(
         del draft.left_over[unsteered:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
     return draft
+
+
+def _keep_promises(draft: Draft, promised: Sequence[Candidate]) -> None:
+    """All that is recorded is kept before anything that was lost is sought anew."""
+    found = films(draft.trial, {c.key: c for c in promised})
+    for candidate in keep(draft.trial, promised):
+        _start(draft, candidate)
+    for film in found:
+        film.make_up()
+    for film in found:
+        for copy in film.turns():
+            there = film.at(copy)
+            if _start(draft, there) is not None:
+                film.began(copy, there)
+        film.rest()
 
 
 def _seat(draft: Draft, record: JobRecord, entries: Mapping[str, Sequence[Candidate]]) -> None:

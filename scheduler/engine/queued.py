@@ -28,7 +28,7 @@ class Queued:
     is_delayed: bool
     """Some of its tasks failed and may have to wait before they are tried again: how many is asked in every plan."""
     is_special: bool
-    """It has a slot, or others were stopped for it."""
+    """Its deadline was promised, or others were stopped for it."""
     sort: Sort | None = None
     key: int = 0
     """What the record is sorted by under ``sort``."""
@@ -48,7 +48,7 @@ class Queued:
             steps=steps,
             is_conditional=record.held or bool(job.after or job.band),
             is_delayed=any(done.later for done in record.steps),
-            is_special=record.is_next or job.slot is not None,
+            is_special=record.is_next or job.is_promised,
         )
 
     def by(self, sort: Sort) -> int:

@@ -52,7 +52,7 @@ def keep(trial: Trial, candidates: Iterable[Candidate]) -> list[Candidate]:
 def steer(candidate: Candidate, slot: Slot) -> None:
     """It may run as its slot says only: on cards of that model, with so many ranks."""
     candidate.place = slot.model, slot.ranks
-    candidate.demand = _on(candidate.demand, slot.model)
+    candidate.demand = on_model(candidate.demand, slot.model)
 
 
 def find(trial: Trial, candidate: Candidate, by_ms: int) -> Slot | None:
@@ -97,7 +97,8 @@ def _sizes(step: Step) -> list[int]:
     return sorted({step.ranks, step.ranks_min, *(n for n, _ in step.scaling if step.ranks_min <= n <= step.ranks)})
 
 
-def _on(demand: Demand, model: str) -> Demand:
+def on_model(demand: Demand, model: str) -> Demand:
+    """The demand where cards of one model only will do; an empty model: as it is."""
     return replace(demand, resources=replace(demand.resources, card_models=(model,))) if model else demand
 
 
@@ -155,7 +156,7 @@ def _first(  # noqa: PLR0917 (all of them decide)
 ) -> Slot | None:
     """The first slot of one kind that ends in time and within every limit."""
     model, ranks = place
-    shapes, demand = trial.state.shapes, _on(candidate.demand, model)
+    shapes, demand = trial.state.shapes, on_model(candidate.demand, model)
     names = [name for name in shapes.possible(shapes.of(demand)) if name not in but]
     gaps = trial.starts.gaps(trial.expected.lasts)
     asked = replace(trial.starts.stretch(candidate, ranks, length), demand=demand, latest_ms=by_ms - length)

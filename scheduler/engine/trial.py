@@ -210,7 +210,7 @@ class Trial:
         if self.promises or self.slots or self.awaited:
             stay, ranks = self._stay(candidate), candidate.step.ranks
             own = self.slots.get(candidate.key) or self.promise_of(candidate)
-            with self.guard.without(own):
+            with self.guard.without((*self.slots.films.get(candidate.key, ()), *((own,) if own is not None else ()))):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
             promised |= self._wanted(stay, own) if self.is_strict else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
@@ -362,6 +362,7 @@ class Trial:
         if instead_of is not None:
             self.promises.remove(instead_of)
             self.guard.drop(instead_of)
+            self.headroom.replace(instead_of, promise)
         self.promises.append(promise)
         self.guard.add(promise)
 
@@ -391,3 +392,7 @@ class Trial:
         """The promises as actions."""
         for p in (*self.slots.values(), *self.promises):
             yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
+        for (job_id, step), tracks in self.slots.films.items():
+            for start_ms in sorted({p.start_ms for p in tracks if p.start_ms > self.now_ms}):
+                nodes = {name for p in tracks if p.start_ms == start_ms for name in p.nodes}
+                yield Reserve(job_id=job_id, step=step, nodes=tuple(sorted(nodes)), start_ms=start_ms)

@@ -72,7 +72,8 @@ class JobFields(File):
         otherwise="normal",
     )
     deadline: f.When | None = field(
-        "when it should be finished: an instant with a zone, or `+6h` from submission",
+        "when it should be finished: an instant with a zone, or `+6h` from submission; `plan` says whether that can be "
+        "promised",
         "2030-01-31T09:00:00+08:00",
         None,
         otherwise="none",

@@ -158,6 +158,22 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """A stretch of time ``[start_ms, end_ms)`` on a node in which tasks of a step run one after the other."""
+
+    step: str
+    node: str
+    model: str
+    """Card model; empty for work without cards."""
+    copies: int
+    """So many tasks side by side."""
+    tasks: int
+    """Tasks that each of them has time for, as its length was reckoned when it was promised."""
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """As submitted; never changes afterwards."""
 
@@ -182,6 +198,8 @@ class Job:
     slot, and else only expected; 0: it said nothing."""
     slot: Slot | None = None
     """The stretch of time that is kept for its one task or gang since its deadline was promised; None: it was not."""
+    tracks: tuple[Track, ...] = ()
+    """What is kept for its many tasks or several steps since its deadline was promised; with these it has no slot."""
     band: str = ""
     """Tasks start only while this price band of the calendar lasts; empty: at any time."""
     after: tuple[str, ...] = ()
@@ -190,6 +208,11 @@ class Job:
     """Idempotency key given by the client; unique per tenant."""
     source: str = ""
     """The job file as submitted."""
+
+    @property
+    def is_promised(self) -> bool:
+        """Its deadline was promised."""
+        return self.slot is not None or bool(self.tracks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

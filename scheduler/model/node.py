@@ -75,6 +75,8 @@ class Device:
     """Declared for trying out; shown as such everywhere and never billed."""
     health: Health = Health.OK
     health_reason: str = ""
+    only_whole: bool = False
+    """No part of it can be had: its runtime gives it to one process tree at a time (a device plugin of Kubernetes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,8 @@ class LeaseOrder:
     """The devices do not exist: do not put them into CUDA_VISIBLE_DEVICES."""
     cpu_milli: int = 1_000
     memory_mib: int = 0
+    scratch_mib: int = 0
+    """Space for files of its own, where the runtime can keep it from others."""
     card_milli: int = 0
     """Thousandths of ``devices[0]`` for a software fraction; 0: whole devices."""
     kind: str = ""

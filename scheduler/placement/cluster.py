@@ -304,6 +304,7 @@ def _content(node: Node, slots: list[Device]) -> tuple[object, ...]:
             device.memory_mib,
             device.profile,
             device.health.value,
+            *(("whole",) if device.only_whole else ()),
             device.id not in split,
         )
         for device in slots

@@ -94,6 +94,7 @@ def suitable(devices: Iterable[Device], ask: Resources, features: Features) -> t
         for device in devices
         if device.kind is kind
         and device.health is Health.OK
+        and not (ask.card_milli and device.only_whole)
         and (not ask.mig_profile or device.profile == ask.mig_profile)
         and (not ask.card_models or device.model in ask.card_models)
         and device.memory_mib >= ask.card_memory_mib
@@ -203,6 +204,10 @@ def _device_refusal(devices: Sequence[Device], ask: Resources, features: Feature
         need = f"needs cards with {', '.join(lacking)}"
         return Refusal(stage=7, resource="feature", need=need, have=f"{there} without it", amount=-len(lacking))
     left = tuple(d for d in left if features.get(d.model, frozenset()).issuperset(ask.features))
+    left = tuple(d for d in left if not (ask.card_milli and d.only_whole))
+    if not left:
+        have = "gives its cards away whole only (counted by a device plugin)"
+        return Refusal(stage=7, resource="card", need=f"needs {_cards(ask)}", have=have)
     if all(d.health is not Health.OK for d in left):
         why = sorted({d.health_reason for d in left if d.health_reason})
         have = f"has {len(left)} such, quarantined" + (f" ({'; '.join(why)})" if why else "")

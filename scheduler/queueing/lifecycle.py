@@ -192,7 +192,7 @@ def _from_ms(job: Job, step: Step, attempt: AttemptRecord, failures: int) -> int
 
     With a promised deadline that is at once: its cards are kept for it, and every minute of waiting is one it lacks.
     """
-    wait_ms = backoff_ms(step, f"{job.id}.{step.name}.{attempt.index}", failures) if job.slot is None else 0
+    wait_ms = backoff_ms(step, f"{job.id}.{step.name}.{attempt.index}", failures) if not job.is_promised else 0
     return attempt.finished_ms + wait_ms if wait_ms else 0
 
 
@@ -216,6 +216,11 @@ def work_kept(
     return record
 
 
+def suspected(record: JobRecord, attempt: AttemptRecord, node: str) -> JobRecord:
+    """An attempt failed on a node, and its task is tried again."""
+    return _with_step(record, attempt.step, lambda s: tasks.suspect(s, attempt.index, node))
+
+
 def whole_run_ms(record: JobRecord, attempt: AttemptRecord, ranks: int, models: frozenset[str]) -> int:
     """What the whole task of an attempt that succeeded takes at full speed, with the work of earlier attempts that its
     checkpoints kept: estimates are of that. ``ranks`` on cards of ``models`` ran it; 0: nobody saw it start.
@@ -226,11 +231,6 @@ def whole_run_ms(record: JobRecord, attempt: AttemptRecord, ranks: int, models: 
     kept_ms = tasks.worked_ms(done, attempt.index)
     own_ms = work_done(step, ranks, models, attempt.started_ms, attempt.finished_ms, resumed=kept_ms > 0)
     return max(1, kept_ms + own_ms)
-
-
-def suspected(record: JobRecord, attempt: AttemptRecord, node: str) -> JobRecord:
-    """An attempt failed on a node, and its task is tried again."""
-    return _with_step(record, attempt.step, lambda s: tasks.suspect(s, attempt.index, node))
 
 
 def service_ms(record: LeaseRecord) -> int:

@@ -247,4 +247,17 @@ def deadline_line(job: Json, t: Callable[..., str]) -> str:
     if slot := job["slot"]:
         start, end = figures.instant(slot["start_ms"]), figures.instant(slot["end_ms"])
         return t("deadline_promised", chance=chance, nodes=", ".join(slot["nodes"]), start=start, end=end)
+    if job["kept"]:
+        steps = (
+            t(
+                "deadline_kept",
+                step=kept["step"],
+                places=kept["places"],
+                nodes=", ".join(kept["nodes"]),
+                start=figures.instant(kept["start_ms"]),
+                end=figures.instant(kept["end_ms"]),
+            )
+            for kept in job["kept"]
+        )
+        return t("deadline_promised_film", chance=chance, kept=t("deadline_and").join(steps))
     return t("deadline_likely", chance=chance) if job["deadline_permille"] else t("deadline_unknown")

@@ -61,6 +61,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "The deadline is promised, with probability {chance} %: {nodes} from {start} to {end}.",
         "截止时间已承诺，概率 {chance}%：{nodes}，{start} 至 {end}。",
     ),
+    "deadline_promised_film": (
+        "The deadline is promised, with probability {chance} %: {kept}.",
+        "截止时间已承诺，概率 {chance}%：{kept}。",
+    ),
+    "deadline_kept": (
+        "step {step} in up to {places} places of {nodes} from {start} to {end}",
+        "步骤 {step} 在 {nodes} 上最多占 {places} 个位置，{start} 至 {end}",
+    ),
+    "deadline_and": ("; ", "；"),
     "deadline_likely": (
         "The deadline is not promised; it was expected to be met with probability {chance} %.",
         "截止时间未承诺；提交时预计按时完成的概率为 {chance}%。",

@@ -34,14 +34,16 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 class Park(Installation):
     """Nodes ``a`` and ``b`` with cards, ``heads`` without; ``config`` is the service's, without ``kubernetes``: that is
-    ours, with ``more``.
+    ours, with ``more``. ``nodes``: others than ``a`` and ``b``; ``things``: what the API server has besides.
     """
 
-    def __init__(self, folder, config, **more):
+    def __init__(self, folder, config, *, nodes=None, things=(), **more):
         super().__init__(folder / "home")
         self.machines = Machines(library=compile_stub(folder / "nvml"))
-        nodes = [node("heads"), *(node(name, cards=CARDS, labels=H100) for name in ("a", "b"))]
-        self.kube = KubePark(nodes=nodes, runtime=self.machines)
+        nodes = [node(name, cards=CARDS, labels=H100) for name in ("a", "b")] if nodes is None else nodes
+        self.kube = KubePark(nodes=[node("heads"), *nodes], runtime=self.machines)
+        for thing in things:
+            self.kube.double.put(thing)
         gateway = f"127.0.0.1:{free_ports(1)[0]}"
         config = {**yaml.safe_load(config), "kubernetes": {**KUBERNETES, **more, "gateway": gateway}}
         for name, content in (("config", config), ("kubeconfig", kubeconfig(self.kube.double.url))):

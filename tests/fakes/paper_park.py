@@ -11,6 +11,7 @@ from scheduler.model.node import Device, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.fakes.kuberay.conditions import is_true
+from tests.fakes.kuberay.paper import Paper
 from tests.fakes.kuberay.park import KubePark
 
 BEAT_S = 0.005
@@ -42,7 +43,7 @@ class PaperPark(KubePark):
             if meta["labels"]["ray.io/node-type"] == "head":
                 there.setdefault(cluster, {})
             else:
-                there.setdefault(cluster, {})[meta["name"]] = self._facts(meta["name"], meta["annotations"])
+                there.setdefault(cluster, {})[meta["name"]] = self._facts(meta)
         for name in self.farms.keys() - there.keys():
             del self.farms[name]
         for name, nodes in there.items():
@@ -52,10 +53,12 @@ class PaperPark(KubePark):
             farm.nodes |= nodes
         self.beats += 1
 
-    def _facts(self, name: str, told: Mapping[str, str]) -> Node:
-        shape = Shape.of_text(told[SHAPE])
-        devices = tuple(Device(id=f"GPU-{name}-{n}", model="H100", index=n) for n in range(self.cards(shape)))
-        return Node(name=name, cpu_milli=1, memory_mib=1, devices=devices)
+    def _facts(self, meta: Mapping[str, Any]) -> Node:
+        shape = Shape.of_text(meta["annotations"][SHAPE])
+        assert isinstance(self.runtime, Paper)
+        given = self.runtime.cards.get(meta["uid"], ())[: self.cards(shape)]
+        devices = tuple(Device(id=uuid, model="H100", index=n) for n, uuid in enumerate(given))
+        return Node(name=meta["name"], cpu_milli=1, memory_mib=1, devices=devices)
 
     def workers(self, lease: str = "") -> list[Mapping[str, Any]]:
         """Worker pods by name; of one lease, if it is named."""

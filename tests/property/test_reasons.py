@@ -47,8 +47,8 @@ class Room:
         good = [key for key, (device, _, _) in self.cards.items() if self._matches(device, ask)]
         if ask.card_milli:
             for key in good:
-                _, left, holder = self.cards[key]
-                if holder in ("", tenant) and left >= ask.card_milli:
+                device, left, holder = self.cards[key]
+                if holder in ("", tenant) and left >= ask.card_milli and not device.only_whole:
                     yield {key: ask.card_milli}
             return
         free = [key for key in good if self.cards[key][1] == 1_000]
@@ -126,6 +126,7 @@ def random_node(rng: random.Random, name: str) -> Node:
             rng.choice((24_000, 81_000)),
             island=rng.choice(("", f"{name}-x", f"{name}-x")),
             health=rng.choice((*[Health.OK] * 5, Health.QUARANTINED)),
+            only_whole=rng.random() < 0.2,
         )
         for i in range(rng.choice((0, 1, 2, 4)))
     )

@@ -119,10 +119,10 @@ def test_a_limit_counts_a_slot_for_who_would_still_run_then():
 
 def test_who_can_have_no_slot_is_told_why():
     park = Park(a_node("n1", cards=2, cpus=16))
-    job = a_job(1, a_known(count=2), deadline_ms=park.now_ms + 10 * MINUTE)
+    job = a_job(1, a_known(count=2, ranks=2), deadline_ms=park.now_ms + 10 * MINUTE)
     found = park.engine.admit(job, park.now_ms, park.policy, changes=True)
-    assert (found.slot, found.changes) == (None, ())
-    assert "one task or one gang" in found.reason
+    assert (found.is_yes, found.changes) == (False, ())
+    assert "not for several gangs" in found.reason
 
 
 def test_failures_and_what_must_end_before_lower_the_probability():

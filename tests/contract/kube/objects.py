@@ -15,8 +15,9 @@ def node(**labels):
     return {"metadata": {"name": f"shisuan-test-node-{next(numbers)}", "labels": labels}}
 
 
-def lease(name, holder):
-    return {"metadata": {"name": name}, "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}}
+def lease(name, holder="", *, labels=None):
+    meta = {"name": name, **({"labels": labels} if labels else {})}
+    return {"metadata": meta, "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}}
 
 
 def deployment(name, replicas=1):

@@ -7,7 +7,16 @@ import sys
 
 import pytest
 
-from tests.kube_server import Certificates, KubeServer, NoServer, assets, definitions, etcd_command, server_command
+from tests.kube_server import (
+    Certificates,
+    KubeServer,
+    NoServer,
+    assets,
+    custom_only_command,
+    definitions,
+    etcd_command,
+    server_command,
+)
 
 
 def test_a_folder_without_the_programs_is_named(tmp_path):
@@ -16,6 +25,9 @@ def test_a_folder_without_the_programs_is_named(tmp_path):
     (tmp_path / "etcd").touch(mode=0o755)
     with pytest.raises(NoServer, match="no program kube-apiserver there"):
         assets({"KUBEBUILDER_ASSETS": str(tmp_path)})
+    for server in ("apiextensions-apiserver", "kube-apiserver"):  # a whole one goes before
+        (tmp_path / server).touch(mode=0o755)
+        assert assets({"KUBEBUILDER_ASSETS": str(tmp_path)}) == (tmp_path, server)
 
 
 def test_definitions_must_be_kuberays(tmp_path):
@@ -24,15 +36,16 @@ def test_definitions_must_be_kuberays(tmp_path):
             definitions(named)
 
 
-def test_the_commands_listen_on_loopback_only(tmp_path):
+@pytest.mark.parametrize(("server", "places", "kept"), [(server_command, 6, 5), (custom_only_command, 5, 3)])
+def test_the_commands_listen_on_loopback_only(tmp_path, server, places, kept):
     certificates = Certificates(tmp_path / "pki")
-    commands = etcd_command(tmp_path, tmp_path, 1, 2) + server_command(tmp_path, tmp_path, certificates, 1, 3)
+    commands = etcd_command(tmp_path, tmp_path, 1, 2) + server(tmp_path, tmp_path, certificates, 1, 3)
     options = dict(c.removeprefix("--").split("=", 1) for c in commands if c.startswith("--") and "=" in c)
     listening = [where for what, where in options.items() if {"listen", "bind", "advertise"} & set(what.split("-"))]
-    assert len(listening) == 6
+    assert len(listening) == places
     assert all("127.0.0.1" in where for where in listening)
     files = [where for where in options.values() if where.endswith((".crt", ".key"))]
-    assert len(files) == 5
+    assert len(files) == kept
     assert all((tmp_path / f).exists() for f in files)
 
 

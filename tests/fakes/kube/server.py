@@ -274,7 +274,10 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "deletecollection":
             raise Refusal(405, "the double deletes one object at a time")
         if verb == "delete":
-            gone, at_once = verbs.delete(call, self._read(body) if body else {})
+            options = self._read(body) if body else {}
+            if options:  # beside a body the query's options are not read
+                call = replace(call, query={"dryRun": "".join(options.get("dryRun", ()))})
+            gone, at_once = verbs.delete(call, options)
             if at_once and not call.is_dry:
                 details = {**call.details, "uid": gone.obj["metadata"]["uid"]}
                 return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

@@ -451,10 +451,11 @@ class Verbs:
                 raise Refusal(409, message, details=call.details)
 
     def _check_version(self, call: Call, live: Stored, meta: Mapping[str, Any]) -> None:
-        stale = meta.get("resourceVersion") not in (None, "", str(live.version))
-        if stale or meta.get("uid", live.obj["metadata"]["uid"]) != live.obj["metadata"]["uid"]:
+        if meta.get("resourceVersion") not in (None, "", str(live.version)):
             message = "the object has been modified; please apply your changes to the latest version and try again"
             raise Refusal(409, f"Operation cannot be fulfilled on {call.spoken}: {message}", details=call.details)
+        if meta.get("uid", live.obj["metadata"]["uid"]) != live.obj["metadata"]["uid"]:
+            raise self._invalid(call, [("metadata.uid", f'Invalid value: "{meta["uid"]}": field is immutable')])
 
     def _conformed(self, call: Call, body: dict[str, Any]) -> dict[str, Any]:
         for what, is_now in (("apiVersion", call.kind.api_version), ("kind", call.kind.name)):

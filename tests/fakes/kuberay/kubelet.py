@@ -11,11 +11,14 @@ from tests.fakes.kube.server import FakeKubernetes
 from tests.fakes.kube.verbs import text_now
 from tests.fakes.kuberay import objects
 from tests.fakes.kuberay.conditions import is_true, with_condition
+from tests.fakes.kuberay.devices import Devices
 from tests.fakes.kuberay.objects import Body, Object
 
 OVER = ("Succeeded", "Failed")
 BLOCKING = ("NoSchedule", "NoExecute")
 CARDS = "nvidia.com/gpu"
+PLUGIN = "nvidia.com/"
+"""Beginning of everything that the device plugin counts: cards, and MIG instances by profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class Runtime(Protocol):
         ...
 
     def start(self, pod: Object, cards: Sequence[str]) -> None:
-        """Begin with all of its containers; ``cards``: UUIDs that the device plugin gave it."""
+        """Begin with all of its containers; ``cards``: UUIDs that the device plugin, or its claims, gave it."""
         ...
 
     def restart(self, pod: Object, container: str) -> None:
@@ -66,6 +69,7 @@ class Kubelets:
 
     def __init__(self, double: FakeKubernetes, runtime: Runtime) -> None:
         self._double, self._runtime = double, runtime
+        self._devices = Devices(double)
         self.pulled: Callable[[Object], bool] = lambda _pod: True
         """Whether the images of a pod are on its node."""
         self.pull_problem: Callable[[Object], str] = lambda _pod: ""
@@ -83,6 +87,7 @@ class Kubelets:
 
     def look(self) -> None:
         nodes = {node["metadata"]["name"]: node for node in self._double.objects("nodes")}
+        self._devices.look()
         pods = self._double.objects("pods")
         present = {pod["metadata"]["uid"] for pod in pods}
         for uid in [uid for uid in self._started if uid not in present]:
@@ -104,6 +109,7 @@ class Kubelets:
             problem = self._misfit(pod, node)
             if not problem:
                 conditions = with_condition(_conditions(pod), "PodScheduled", True, "")
+                self._devices.bind(pod, name)
                 self._put(pod, {"conditions": conditions}, nodeName=name)
                 return
             problems[problem] += 1
@@ -129,7 +135,7 @@ class Kubelets:
         for key, amount in sorted(requests(pod).items()):
             if used[key] + amount > nano((node["status"].get("allocatable") or {}).get(key, 0)):
                 return f"Insufficient {key}"
-        return ""
+        return self._devices.problem(pod, node["metadata"]["name"])
 
     # ── kubelets ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -185,12 +191,18 @@ class Kubelets:
         self._watch(shown)
 
     def _cards(self, pod: Object, node: str) -> tuple[str, ...]:
-        count = requests(pod)[CARDS] // 10**9
+        given = list(self._devices.uuids(pod))
         taken = {card for uid, cards in self._given.items() if self._started.get(uid) == node for card in cards}
-        there = self.cards.get(node) or tuple(f"GPU-{node}-{n}" for n in range(len(taken) + count))
-        free = [card for card in there if card not in taken]
-        given = self._given[pod["metadata"]["uid"]] = tuple(free[:count])
-        return given
+        for resource, amount in sorted(requests(pod).items()):
+            if not resource.startswith(PLUGIN):
+                continue
+            count, kind = amount // 10**9, resource.removeprefix(PLUGIN)
+            made = f"GPU-{node}" if resource == CARDS else f"MIG-{node}-{kind}"
+            there = self.cards.get(node) if resource == CARDS else None
+            there = there or tuple(f"{made}-{n}" for n in range(len(taken) + count))
+            given += [card for card in there if card not in taken][:count]
+        self._given[pod["metadata"]["uid"]] = tuple(given)
+        return tuple(given)
 
     def _watch(self, pod: Object) -> None:
         uid, spec = pod["metadata"]["uid"], pod["spec"]

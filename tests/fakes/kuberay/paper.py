@@ -12,7 +12,7 @@ class Paper:
 
     def __init__(self) -> None:
         self.cards: dict[str, tuple[str, ...]] = {}
-        """What the device plugin gave to a pod, by uid."""
+        """What the device plugin, or its claims, gave to a pod, by uid."""
         self._containers: dict[str, dict[str, Container]] = {}
         self._nodes: dict[str, str] = {}
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from k8s.inventory import Inventory
+from k8s.mapping import Cards
 from scheduler.model.node import NodeState
 from scheduler.model.order import ReportKind
 from tests.fakes.kube.faults import Fault
@@ -113,6 +114,16 @@ def test_claims_find_their_node_through_slices(double, inventory, desk):
     assert external(desk.take()[0]) == ["GPU-1"]
     double.remove("resourceclaims", "theirs", "default")
     assert not external(desk.take()[0])
+
+
+def test_who_wants_plugins_only_asks_for_no_devices(double, desk, api):
+    double.put(node())
+    double.put(resource_slice(devices=[gpu("gpu-0", "GPU-0")]))
+    inventory = Inventory(api, desk, now_ms=lambda: 0, cards=Cards.PLUGIN)
+    inventory.start()
+    assert len(desk.take()[0].facts.devices) == 8
+    inventory.close()
+    assert not [seen for seen in double.seen if seen.group == "resource.k8s.io"]
 
 
 def test_after_lost_history_nothing_is_told_twice(double, inventory, desk):

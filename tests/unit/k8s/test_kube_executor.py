@@ -51,7 +51,7 @@ def test_slots_become_the_uuids_that_the_pod_reports(farm, reader):
     assert pod["metadata"]["annotations"][DEVICES] == "slot:alpha:nvidia.com/gpu:1"
     (held,) = (h for f in farm.park.farms.values() for a in f.agents.values() for h in a.held.values())
     name = pod["metadata"]["name"]
-    assert (held.order.node, held.order.devices) == (name, (f"GPU-{name}-0",))
+    assert (held.order.node, held.order.devices) == (name, ("GPU-alpha-0",))
 
 
 def test_nothing_starts_on_a_pod_that_lacks_a_card(farm, reader):
@@ -65,8 +65,8 @@ def test_nothing_starts_on_a_pod_that_lacks_a_card(farm, reader):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"card_milli": 250, "devices": slots("alpha", 0)}, "ask for a whole card"),
-        ({"devices": ("GPU-1234",)}, "dynamic resource allocation"),
+        ({"card_milli": 250, "devices": slots("alpha", 0)}, "Ask for a whole card"),
+        ({"devices": ("NPU-1234",)}, "a driver that names them gives UUIDs"),
     ],
     ids=["fraction", "named"],
 )

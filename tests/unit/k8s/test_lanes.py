@@ -298,6 +298,57 @@ def test_sick_cards_are_no_room():
     assert groups_of(actions)["pool-b"] == {ONE: (0, ("w1",))}
 
 
+# ── cards that have names ────────────────────────────────────────────────────────────────────────────────────────────
+
+NAMED = Node(name="n1", cpu_milli=64_000, memory_mib=1 << 20, devices=(Device(id="GPU-0", model="H100"),))
+WHOLE = Shape(node="n1", resource="gpu.nvidia.com", count=1, devices=("GPU-0",), cpu_milli=1_000)
+PART = replace(WHOLE, card_milli=500)
+SMALL = replace(PART, card_milli=300)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "idle", "of", "goes"),
+    [
+        (WHOLE, PART, POOL, True),
+        (PART, WHOLE, POOL, True),
+        (SMALL, PART, POOL, False),
+        (replace(PART, card_milli=600), PART, POOL, True),
+        (SMALL, SMALL, OTHER, True),
+        (replace(WHOLE, devices=("GPU-1",)), WHOLE, OTHER, False),
+    ],
+    ids=["whole", "held whole", "another part", "too much of it", "another tenant's part", "another card"],
+)
+def test_an_idle_pod_goes_when_it_keeps_a_card_from_who_is_next(wanted, idle, of, goes):
+    nodes = {"n1": replace(NAMED, devices=(*NAMED.devices, Device(id="GPU-1", model="H100", index=1)))}
+    warm = pod("w1", cluster=of, shape=idle)
+    things = [held("l1", wanted), warm, cluster(GroupSeen(shape=idle, replicas=1), of=of)]
+    things += [cluster()] if of is OTHER else []
+    found = groups_of(decide(world(*things, nodes=nodes)))
+    assert found[of.name].get(idle) == (0, ("w1",)) if goes else found.get(of.name, {}).get(idle) in ((1, ()), None)
+    if not goes:
+        assert "w1" not in repr(found)
+
+
+def test_a_pod_that_waits_for_a_card_of_an_idle_tenant_gets_it():
+    """The new pod is there already, and pending: that it is what somebody waits for is not enough."""
+    mine = pod("p1", shape=SMALL, is_ready=False, phase="Pending")
+    theirs = pod("w1", cluster=OTHER, shape=SMALL)
+    groups = (cluster(GroupSeen(shape=SMALL, replicas=1)), cluster(GroupSeen(shape=SMALL, replicas=1), of=OTHER))
+    actions = decide(world(held("l1", SMALL), mine, theirs, *groups, nodes={"n1": NAMED}))
+    assert groups_of(actions) == {"pool-b": {SMALL: (0, ("w1",))}}
+    ready = replace(mine, is_ready=True, phase="Running")
+    actions = decide(world(held("l1", SMALL), ready, theirs, *groups, nodes={"n1": NAMED}))
+    assert groups_of(actions) == {}
+
+
+def test_scratch_space_of_idle_pods_is_made_room_of():
+    big = replace(CPU, scratch_mib=800)
+    nodes = {"n1": replace(node(), scratch_mib=1_000)}
+    groups = cluster(GroupSeen(shape=big, replicas=1))
+    actions = decide(world(held("l1", replace(CPU, scratch_mib=300)), pod("p1", shape=big), groups, nodes=nodes))
+    assert groups_of(actions)["pool-a"][big] == (0, ("p1",))
+
+
 # ── the job lane ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 JOB = Cluster(name="job-l5", tenant="a", lane="job", image="image")

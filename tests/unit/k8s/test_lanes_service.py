@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from k8s.mapping import Cards
 from k8s.names import LANE, LEASE
 from scheduler import lanes, wiring
 from scheduler.control import arguments
@@ -20,11 +21,15 @@ from tests.kube_executor import SITE, KubeSite, paper_node
 from tests.unit.api.conftest import TestClient
 from tests.unit.chart.conftest import CHART
 from tests.unit.control.world import new_database
-from tests.unit.k8s.raw import H100
+from tests.unit.k8s.raw import H100, gpu, resource_slice
 from workers.messages import Hello
 
 pytestmark = pytest.mark.timeout(180)
 COMMAND = "apiVersion: shisuan/v1\nkind: CommandJob\nname: c\nrun: 'true'\narray: 0-3\nresources: {cpus: 1}\n"
+FILM = (
+    "apiVersion: shisuan/v1\nkind: CommandJob\nname: f\nrun: 'true'\narray: 0-3\n"
+    "resources: {cpus: 1, accelerators: 'L4:CARDS'}\n"
+)
 TRAIN = (
     "apiVersion: shisuan/v1\nkind: TrainJob\nname: t\nmodule: this\nnum_nodes: 2\n"
     "resources: {cpus: 1, memory: 1GiB, accelerators: 'H100:2'}\n"
@@ -32,15 +37,19 @@ TRAIN = (
 
 
 class Installation:
-    """A service on a park of two nodes of the pool lane with two H100 each."""
+    """A service on a park of two nodes of the pool lane with two H100 each, and one whose two L4 have names."""
 
     def __init__(self, folder):
         nodes = [paper_node(name, cpu="64", memory="64Gi", cards=2) for name in ("alpha", "beta")]
         for node in nodes:
             node["metadata"]["labels"] |= {key: value for key, value in H100.items() if "count" not in key}
             node["metadata"]["labels"][LANE] = "pool"
+        nodes.append(paper_node("gamma", cpu="64", memory="64Gi"))
+        nodes[-1]["metadata"]["labels"][LANE] = "pool"
         site = replace(SITE, warm_ms=1, cluster_idle_ms=1)
         self.kube = KubeSite(folder, site=site, nodes=nodes)
+        cards = [gpu(f"gpu-{n}", f"GPU-{n}", product="NVIDIA L4", memory="23034Mi") for n in range(2)]
+        self.kube.park.double.put(resource_slice(on="gamma", devices=cards))
         self.home = Home.of(str(folder / "home"))
         self.home.prepare()
         self.store = open_store(new_database(self.home.path))
@@ -86,14 +95,16 @@ def park(tmp_path):
 
 
 def test_jobs_of_both_lanes_run_and_are_billed_and_the_rights_are_the_least(park):
-    park.until(lambda: len(park.get("/nodes")["nodes"]) == 2)
-    for text in (COMMAND, TRAIN):
+    park.until(lambda: len(park.get("/nodes")["nodes"]) == 3)
+    for text in (COMMAND, FILM.replace("CARDS", "1"), FILM.replace("CARDS", "0.5"), TRAIN):
         job = park.run(text)
         assert job["state"] == "succeeded", job
         assert {r["bucket"] for r in park.get(f"/usage?job={job['id']}")["records"]} <= {"starting", "held_charged"}
     double = park.kube.park.double
     lanes_now = {n["metadata"]["name"]: n["metadata"]["labels"].get(LANE) for n in double.objects("nodes")}
     assert (lanes_now["alpha"], lanes_now["beta"]) == ("job", "job"), "the training moved both"
+    held = [one["devices"] for lease in park.get("/leases")["leases"] for one in lease["allocations"]]
+    assert {device for devices in held for device in devices} >= {"GPU-0", "GPU-1"}
     leases = park.get("/leases")["leases"]
     assert all(one["closed_ms"] for one in leases)
     park.until(lambda: not double.objects("rayjobs"))
@@ -104,9 +115,17 @@ def test_jobs_of_both_lanes_run_and_are_billed_and_the_rights_are_the_least(park
     rows = [row for row in table if row["part"] in ("inventory", "lanes")]
     granted = {(row["group"], row["resource"], verb) for row in rows for verb in row["verbs"]}
     assert used <= granted
-    unused = granted - used
+    unused = granted - used - {("resource.k8s.io", "resourceclaims", "create")}  # of what is applied and not there yet
     assert unused <= {("ray.io", "rayclusters", "get"), ("ray.io", "rayjobs", "get")}, "asked for a name that is taken"
     assert not [p for p in park.kube.park.workers() if LEASE in p["metadata"]["annotations"]]
+
+
+def test_parts_of_cards_that_a_plugin_counts_are_refused_with_the_reason(park):
+    park.until(lambda: len(park.get("/nodes")["nodes"]) == 3)
+    text = FILM.replace("L4:CARDS", "H100:0.5")
+    answer = park.http.post("/v1/jobs", json={"file": text}, headers=park.headers)
+    assert answer.status_code >= 400
+    assert "whole only (counted by a device plugin)" in answer.text
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,6 +136,12 @@ LEAST = {"namespace": "park", "gateway": "shisuan.park.svc:7443", "images": {"de
 def test_the_shortest_section_is_enough():
     site = lanes.site_of(KubernetesConfig.model_validate(LEAST))
     assert (site.namespace, site.image("render"), site.warm_ms) == ("park", "pool:1", 300_000)
+    assert [
+        lanes.site_of(KubernetesConfig.model_validate(LEAST | said)).cards for said in ({}, {"cards": "claims"})
+    ] == [
+        Cards.AUTO,
+        Cards.CLAIMS,
+    ]
 
 
 WRONG = {
@@ -128,6 +153,7 @@ WRONG = {
     ),
     "no image": ({"images": {}}, "kubernetes.images", "at least 1"),
     "no lane": ({"lane": "fast"}, "kubernetes.lane", "pool"),
+    "no cards": ({"cards": "all"}, "kubernetes.cards", "'auto', 'plugin' or 'claims'"),
     "no field": ({"image": "x"}, "kubernetes", "image"),
     "no time": ({"warm": "soon"}, "kubernetes.warm", "soon"),
 }

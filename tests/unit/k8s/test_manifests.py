@@ -1,15 +1,25 @@
 """Every object of the lanes fits its schema, and says what the operator of the park relies on."""
 
+import hashlib
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from k8s import manifests, pods
-from k8s.manifests import group, job_cluster, network_policy, pool_cluster, ray_cluster, ray_job, secret
+from k8s.manifests import claim, group, job_cluster, network_policy, pool_cluster, ray_cluster, ray_job, secret
 from k8s.names import CLUSTER, MANAGED_BY, OURS
-from k8s.resource import NETWORK_POLICIES, RAY_CLUSTERS, RAY_JOBS, SECRETS, Resource
+from k8s.resource import (
+    CLAIM_TEMPLATES,
+    NETWORK_POLICIES,
+    RAY_CLUSTERS,
+    RAY_JOBS,
+    RESOURCE_CLAIMS,
+    SECRETS,
+    Resource,
+)
 from k8s.shapes import Shape, resource_of, shape_of
 from k8s.site import Bucket, Site, Volume
 from scheduler.model.order import LeaseOrder, TaskOrder
@@ -36,7 +46,10 @@ SITE = Site(
 PLAIN = Site(namespace="park", gateway="shisuan:7443", images={"default": "pool"})
 ONE = Shape(node="gpu-7", resource=GPU, count=1, cpu_milli=4_000, memory_mib=16_384)
 FOUR = Shape(node="gpu-8", resource=GPU, count=4, cpu_milli=16_000, memory_mib=65_536)
-CPU = Shape(node="gpu-7", cpu_milli=2_000, memory_mib=512)
+CPU = Shape(node="gpu-7", cpu_milli=2_000, memory_mib=512, scratch_mib=10_240)
+NAMED = Shape(node="gpu-7", resource="gpu.nvidia.com", count=2, cpu_milli=1_000, devices=("GPU-1", "GPU-2"))
+PART = replace(NAMED, count=1, devices=("GPU-1",), card_milli=250)
+INSTANCE = replace(NAMED, resource="mig.nvidia.com", count=1, devices=("MIG-1",))
 
 
 def order(**fields):
@@ -52,13 +65,16 @@ def objects(site):
     pool = pool_cluster(site, "Studio 7", "render", "gpu-7")
     job = job_cluster(site, order(), "train")
     cluster = ray_cluster(site, pool, "render")
-    groups = [group(site, pool, ONE, 2, ["p-1"]), group(site, pool, CPU, 1)]
+    groups = [group(site, pool, ONE, 2, ["p-1"]), *(group(site, pool, s, 1) for s in (CPU, NAMED, PART, INSTANCE))]
     cluster["spec"]["workerGroupSpecs"] = groups
     return [
         (RAY_CLUSTERS, cluster),
         (RAY_JOBS, ray_job(site, job, "l12", ["j17.train.0.a2"], [ONE, FOUR, FOUR])),
         (SECRETS, secret(site, pool, bridge_token="b", ray_token="r")),
         (NETWORK_POLICIES, network_policy(site, pool)),
+        (CLAIM_TEMPLATES, claim(site, pool, NAMED)),
+        (CLAIM_TEMPLATES, claim(site, pool, INSTANCE)),
+        (RESOURCE_CLAIMS, claim(site, pool, PART)),
     ]
 
 
@@ -88,7 +104,7 @@ def test_objects_fit_the_schemas_of_kubernetes_and_kuberay(site, builtin):
 def test_pod_templates_are_pods(site, builtin):
     pool = pool_cluster(site, "t1", "render", "gpu-7")
     templates = [pods.head(site, pool, has_bridge=b) for b in (True, False)]
-    templates += [pods.worker(site, pool, shape) for shape in (ONE, FOUR, CPU, Shape(node="n"))]
+    templates += [pods.worker(site, pool, shape) for shape in (ONE, FOUR, CPU, Shape(node="n"), NAMED, PART)]
     for template in templates:
         assert builtin.problems({"apiVersion": "v1", "kind": "Pod", **template}) == []
         spec = template["spec"]
@@ -113,6 +129,50 @@ def test_a_worker_is_bound_to_its_node_and_holds_its_cards():
     assert params["num-gpus"] == "4"
     assert json.loads(params["resources"].strip("'")) == {f"gpu{n}": 1 for n in range(4)}
     assert ray["command"][-1].endswith('$KUBERAY_GEN_RAY_START_CMD --labels=shisuan-node=$SHISUAN_POD"')
+
+
+def test_a_worker_claims_the_cards_that_have_names_and_sees_no_others():
+    pool = pool_cluster(SITE, "t1", "render", "gpu-7")
+    spec = pods.worker(SITE, pool, NAMED)["spec"]
+    (ray,) = spec["containers"]
+    assert ray["resources"] == {"requests": {"cpu": "1000m"}, "claims": [{"name": "cards"}]}
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in ray["env"]
+    assert "runtimeClassName" not in spec
+    (told,) = spec["resourceClaims"]
+    template = claim(SITE, pool, NAMED)
+    assert told == {"name": "cards", "resourceClaimTemplateName": template["metadata"]["name"]}
+    asked = template["spec"]["spec"]["devices"]["requests"]
+    assert [one["exactly"]["selectors"][0]["cel"]["expression"] for one in asked] == [
+        'device.driver == "gpu.nvidia.com" && "uuid" in device.attributes["gpu.nvidia.com"]'
+        f' && device.attributes["gpu.nvidia.com"].uuid == "GPU-{n}"'
+        for n in (1, 2)
+    ]
+    assert {(one["exactly"]["deviceClassName"], one["exactly"]["count"]) for one in asked} == {("gpu.nvidia.com", 1)}
+    assert template["spec"]["metadata"]["labels"][MANAGED_BY] == OURS, "else its claims would be a stranger's"
+    assert pods.worker_params(NAMED)["num-gpus"] == "2"
+    (instance,) = claim(SITE, pool, INSTANCE)["spec"]["spec"]["devices"]["requests"]
+    assert instance["exactly"]["deviceClassName"] == "mig.nvidia.com"
+    assert 'attributes["gpu.nvidia.com"].uuid == "MIG-1"' in instance["exactly"]["selectors"][0]["cel"]["expression"]
+
+
+def test_parts_of_a_card_share_the_claim_of_their_tenant():
+    site = replace(SITE, images={"render": "a", "transcode": "b"})
+    one, two = (pool_cluster(site, "t1", kind, "gpu-7") for kind in ("render", "transcode"))
+    other = pool_cluster(site, "t2", "render", "gpu-7")
+    small = replace(PART, card_milli=100, cpu_milli=1)
+    names = [claim(site, c, s)["metadata"]["name"] for c, s in ((one, PART), (two, small), (other, PART))]
+    assert names[0] == names[1] != names[2]
+    assert claim(site, one, PART) == claim(site, two, small), "two clusters may apply it without a conflict"
+    (told,) = pods.worker(site, two, small)["spec"]["resourceClaims"]
+    assert told == {"name": "cards", "resourceClaimName": names[0]}
+
+
+def test_scratch_is_asked_for_where_it_is_leased():
+    pool = pool_cluster(SITE, "t1", "render", "gpu-7")
+    (ray,) = pods.worker(SITE, pool, CPU)["spec"]["containers"]
+    assert ray["resources"]["requests"]["ephemeral-storage"] == "10240Mi"
+    assert ray["resources"]["limits"]["ephemeral-storage"] == f"{10_240 + SITE.overhead_mib}Mi"
+    assert "ephemeral-storage" not in yaml.safe_dump(pods.worker(SITE, pool, ONE))
 
 
 def test_a_worker_without_cards_sees_none():
@@ -236,15 +296,36 @@ def test_shapes_come_from_slots():
     assert shape_of("gpu-7", slots, 1, 2) == Shape(node="gpu-7", resource=GPU, count=2, cpu_milli=1, memory_mib=2)
     assert shape_of("n", [], 1, 2) == Shape(node="n", cpu_milli=1, memory_mib=2)
     assert resource_of("slot:n:nvidia.com/mig-1g.10gb:0") == "nvidia.com/mig-1g.10gb"
-    assert Shape.of_text(ONE.text()) == ONE
+    for shape in (ONE, CPU, NAMED, PART):
+        assert Shape.of_text(shape.text()) == shape
+    named = shape_of("gpu-7", ["GPU-2", "GPU-1"], 1_000, 0)
+    assert named == NAMED
+    assert shape_of("gpu-7", ["GPU-1"], 1_000, 0, card_milli=250) == PART
     with pytest.raises(ValueError, match="not a shape"):
         Shape.of_text('{"mode": 1}')
 
 
-@pytest.mark.parametrize("device", ["GPU-1234", "slot:n", "slot:n:nvidia.com/gpu:x"])
+@pytest.mark.parametrize("device", ["NPU-1234", "slot:n", "slot:n:nvidia.com/gpu:x"])
 def test_a_device_that_is_no_slot_is_refused(device):
     with pytest.raises(ValueError, match="slot:NODE:RESOURCE:N"):
         shape_of("n", [device], 0, 0)
+
+
+def test_a_shape_of_an_earlier_version_keeps_its_name():
+    """Its pods run: KubeRay would end them with the group."""
+    text = '{"count": 1, "cpu_milli": 4000, "memory_mib": 16384, "node": "gpu-7", "resource": "nvidia.com/gpu"}'
+    assert Shape.of_text(text) == ONE
+    assert (ONE.text(), ONE.group) == (text, f"g{hashlib.sha256(text.encode()).hexdigest()[:12]}")
+
+
+def test_more_than_a_claim_holds_is_refused():
+    with pytest.raises(ValueError, match="32 is the most"):
+        shape_of("n", [f"MIG-{n}" for n in range(33)], 0, 0)
+
+
+def test_a_part_of_a_counted_card_is_refused():
+    with pytest.raises(ValueError, match="whole card or a MIG instance"):
+        shape_of("n", [f"slot:n:{GPU}:0"], 0, 0, card_milli=500)
 
 
 def test_one_pod_holds_one_kind_of_device():

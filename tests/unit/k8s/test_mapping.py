@@ -3,7 +3,7 @@
 import pytest
 
 from k8s.accelerators import shipped
-from k8s.mapping import Gone, Sights, mapped
+from k8s.mapping import Cards, Gone, Sights, mapped
 from k8s.quantity import nano
 from k8s.sightings import claim_sight, node_sight, pod_sight, requests, slice_sight
 from scheduler.model.node import DeviceKind, Health, Lane, NodeState
@@ -216,6 +216,27 @@ def test_devices_of_slices_have_their_uuids_and_replace_what_is_counted():
         1: ("quarantined", "tainted by its driver: gpu.nvidia.com/xid"),
         2: ("external", "held by default/theirs"),
     }
+
+
+@pytest.mark.parametrize(
+    ("cards", "slices", "ids"),
+    [
+        (Cards.AUTO, True, ["GPU-0", "slot:n1:huawei.com/npu:0"]),
+        (Cards.AUTO, False, ["slot:n1:huawei.com/npu:0", slot(0), slot(1)]),
+        (Cards.PLUGIN, True, ["slot:n1:huawei.com/npu:0", slot(0), slot(1)]),
+        (Cards.CLAIMS, True, ["GPU-0", "slot:n1:huawei.com/npu:0"]),
+        (Cards.CLAIMS, False, ["slot:n1:huawei.com/npu:0"]),
+    ],
+)
+def test_an_installation_says_whose_word_counts(cards, slices, ids):
+    there = node(resources={"nvidia.com/gpu": "2", "huawei.com/npu": "1"})
+    told = [resource_slice(devices=[gpu("gpu-0", "GPU-0")])] if slices else []
+    assert sorted(d.id for d in seen(there, slices=told, cards=cards).devices) == ids
+
+
+def test_only_named_cards_can_be_had_in_parts():
+    counted, named = seen(node(cards=1)), seen(node(), slices=[resource_slice(devices=[gpu("gpu-0", "GPU-0")])])
+    assert [d.only_whole for d in (*counted.devices, *named.devices)] == [True, False]
 
 
 def test_only_the_newest_generation_of_a_pool_counts():

@@ -100,6 +100,18 @@ def test_a_fraction_never_shares_a_card_with_another_tenant():
     assert found.have == "has at most 0 of a card free for this tenant"
 
 
+def test_a_card_that_is_given_away_whole_takes_no_parts_and_says_so():
+    whole, shared = a_card("n1", only_whole=True), a_card("n1", 1)
+    part = ask("t", card_milli=300, cpu_milli=100)
+    assert [fits(a_node(devices=d), part) for d in ((whole,), (shared,), (whole, shared))] == [0, 3, 3]
+    assert fits(a_node(devices=(whole, shared)), ask(cards=1)) == 2
+    for others in ((), (a_card("n1", 1, health=Health.QUARANTINED),)):
+        found = refusal(NodeView.empty(a_node(devices=(whole, *others))), part, FEATURES)
+        assert (found.resource, found.need) == ("card", "needs 0.3 of a card")
+        assert found.health == bool(others)
+    assert "whole only" in refusal(NodeView.empty(a_node(devices=(whole,))), part, FEATURES).have
+
+
 def test_a_node_that_shrank_under_its_leases_takes_nothing():
     view = NodeView.empty(a_node(cpus=1)).take(Allocation(node="n1", cpu_milli=4_000), "t")
     assert capacity(view, ask(), FEATURES) == 0

@@ -156,6 +156,26 @@ def test_the_job_page_shows_the_whole_story(reader, service):
         assert words in text, words
 
 
+def test_the_page_says_what_is_kept_for_a_film_in_both_languages(reader, service):
+    film = (
+        "apiVersion: shisuan/v1\nkind: Pipeline\nname: film\ndeadline: +600h\nsteps:\n"
+        "  - {name: render, kind: command, run: 'true', array: 24, expected: 2m}\n"
+        "  - {name: check, kind: command, run: 'true', needs: render}\n"
+    )
+    planned = service.post("/plan", {"file": film}).json()["deadline"]
+    assert planned["promised"]
+    job = service.submit(film).json()
+    assert [(kept["step"], kept["nodes"] != [], kept["places"] > 0) for kept in job["kept"]] == [
+        ("render", True, True),
+        ("check", True, True),
+    ]
+    assert [kept["step"] for kept in planned["kept"]] == ["render", "check"]
+    text = reader.get(f"/jobs/{job['id']}").text
+    assert f"step render in up to {job['kept'][0]['places']} places of {job['kept'][0]['nodes'][0]}" in text
+    reader.get("/zh", params={"back": "/"})
+    assert "步骤 render 在 " in reader.get(f"/jobs/{job['id']}").text
+
+
 def test_the_page_says_why_a_job_waits_and_what_would_start_it(reader, service):
     wide = 'apiVersion: shisuan/v1\nkind: CommandJob\nname: long\ndeadline: +6h\nrun: "true"\n'
     first = service.submit(wide).json()
