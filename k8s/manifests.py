@@ -132,7 +132,7 @@ def network_policy(site: Site, cluster: Cluster) -> Body:
     operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}
     service = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "control-plane"}}}
     return {
-        **_meta(site, cluster, name=cluster.policy),
+        **_meta(site, cluster, name=cluster.own),
         "spec": {
             "podSelector": own["podSelector"],
             "policyTypes": ["Ingress", "Egress"],

@@ -52,8 +52,8 @@ class Cluster:
         return "-".join(filter(None, (f"{self.name}-tokens", self.mark)))
 
     @property
-    def policy(self) -> str:
-        """Name of its NetworkPolicy."""
+    def own(self) -> str:
+        """Name of its NetworkPolicy, and how those of its templates of claims begin."""
         return "-".join(filter(None, (self.name, self.mark)))
 
 
@@ -136,7 +136,7 @@ def worker(site: Site, cluster: Cluster, shape: Shape) -> Body:
 
 def claim_name(site: Site, cluster: Cluster, shape: Shape) -> str:
     """Of the claim, or template of claims, that pods of this shape name."""
-    return claims.name_of(site.instance, cluster.tenant, cluster.name, shape)
+    return claims.name_of(site.instance, cluster.tenant, cluster.own, shape)
 
 
 def _of_shape(site: Site, shape: Shape) -> Body:

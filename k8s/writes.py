@@ -186,11 +186,12 @@ class Writer:
 
     def _set_groups(self, action: SetGroups) -> Done:
         seen, site = action.seen, self._site
-        self._equip(_owner(seen), RAY_CLUSTERS, replace(action.cluster, mark=seen.mark), "")
+        cluster = replace(action.cluster, mark=seen.mark)
+        self._equip(_owner(seen), RAY_CLUSTERS, cluster, "")
         before = {group.shape: group.replicas for group in seen.groups}
         grown = [group.shape for group in action.groups if group.replicas > before.get(group.shape, 0)]
-        self._claim(_owner(seen), RAY_CLUSTERS, action.cluster, grown)
-        groups = [manifests.group(site, action.cluster, g.shape, g.replicas, g.to_delete) for g in action.groups]
+        self._claim(_owner(seen), RAY_CLUSTERS, cluster, grown)
+        groups = [manifests.group(site, cluster, g.shape, g.replicas, g.to_delete) for g in action.groups]
         return self._patch(RAY_CLUSTERS, seen, {"spec": {"workerGroupSpecs": groups}})
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +203,7 @@ class Writer:
         body = manifests.ray_job(self._site, cluster, held.lease, held.tasks, held.shapes)
         done = self._make(RAY_JOBS, body, cluster, entry.orders[0].tasks[0].token)
         ((_, made),) = done.objects
-        self._claim(made, RAY_JOBS, held.cluster, held.shapes)
+        self._claim(made, RAY_JOBS, replace(cluster, mark=mark_of(made)), held.shapes)
         return done
 
     def _unsuspend(self, action: Unsuspend, entry: Entry | None) -> Done:
@@ -211,7 +212,7 @@ class Writer:
             return self._patch(RAY_JOBS, seen, {}) if seen.epoch != self.epoch else Done()
         cluster = replace(entry.held.cluster, mark=seen.mark)
         self._equip(_owner(seen), RAY_JOBS, cluster, entry.orders[0].tasks[0].token)
-        self._claim(_owner(seen), RAY_JOBS, entry.held.cluster, entry.held.shapes)
+        self._claim(_owner(seen), RAY_JOBS, cluster, entry.held.shapes)
         return self._patch(RAY_JOBS, seen, {"spec": {"suspend": False}})
 
     def _delete(self, resource: Resource, seen: Seen) -> Done:

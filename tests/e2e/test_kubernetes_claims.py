@@ -15,14 +15,14 @@ from tests.unit.k8s.raw import gpu, resource_slice
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 CARD = "GPU-6f3c0a4e-0000-4000-8000-000000000001"
-CARD_MICRO_YUAN = 7
-"""Per millisecond: what the price below comes to without a rest."""
+CARD_MICRO_YUAN = 8
+"""Per millisecond: what the price below comes to without a rest, for half a card too."""
 CONFIG = """
 tenants: [{name: studio, roots: [ROOT]}]
 rates:
   - id: r1
     valid_from: 2026-01-01
-    prices: [{sku: card, model: H100-SXM-80GB, yuan_per_hour: 25.2}]
+    prices: [{sku: card, model: H100-SXM-80GB, yuan_per_hour: 28.8}]
 """
 FRAMES = """
 apiVersion: shisuan/v1

@@ -112,6 +112,26 @@ def test_what_is_claimed_goes_with_its_cluster(farm):
         until(lambda kind=kind: not objects(farm, kind), f"the end of {kind}")
 
 
+def test_a_template_of_a_cluster_that_is_gone_is_not_taken_for_the_next_ones(farm):
+    """The API server will collect it, and who took it for the next one's would make none."""
+    farm.site = replace(farm.site, warm_ms=1, cluster_idle_ms=1)
+    reader = farm.reader()
+    begun = begin(reader, "GPU-0")
+    started(reader, begun)
+    (left,) = objects(farm, "resourceclaimtemplates").values()
+    stop(reader, begun)
+    for kind in ("rayclusters", "resourceclaimtemplates"):
+        until(lambda kind=kind: not objects(farm, kind), f"the end of {kind}")
+    farm.park.double.verbs._collect_orphan = lambda *_: None  # the collector takes its time
+    farm.park.double.put({**left, "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate"})
+    started(reader, begin(reader, "GPU-0"))
+    (cluster,) = objects(farm, "rayclusters").values()
+    (group,) = [group for group in cluster["spec"]["workerGroupSpecs"] if group["replicas"]]
+    (claim,) = group["template"]["spec"]["resourceClaims"]
+    used = objects(farm, "resourceclaimtemplates")[claim["resourceClaimTemplateName"]]
+    assert used["metadata"]["ownerReferences"][0]["uid"] == cluster["metadata"]["uid"]
+
+
 def test_a_ray_job_claims_the_cards_of_its_ranks(farm, reader):
     orders = [lease(900, "sleep", "1000", lane="job", kind="train", devices=("GPU-1",))]
     reader.executor.start(orders)
