@@ -25,9 +25,10 @@ from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
 STAY_LEAST_MS = 60_000
-STAY_RESTARTS = 5
+STAY_RESTARTS = {Objective.COMPLETION: 5, Objective.MAKESPAN: 45}
 """A lease is left alone until it has run so many times as long as its restart takes. So no more than a sixth of the
-time is lost to restarts, however often the best plan changes: else gangs of like size can change places for ever."""
+time is lost to restarts, however often the best plan changes: else gangs of like size can change places for ever. An
+earlier last end waits for nobody: what is worth moving for it still is when that takes hours (BENCHMARKS.md)."""
 Key = tuple[str, str]
 """``(job, step)``"""
 
@@ -56,14 +57,17 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     supply = _supply(state, held)
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
-    items += [_running_item(state, key, record, models, now_ms) for key, record in running.items()]
+    settled_ms = {key: _settled_ms(state, key, record, policy.objective) for key, record in running.items()}
+    for key, record in running.items():
+        item = _running_item(state, key, record, models, now_ms)
+        items.append(replace(item, stays=now_ms < settled_ms[key]))
     items += [_stopping_item(state, *each, models, now_ms) for each in held.items() if _comes_back(state, *each)]
     found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
     keys = {_text(key): key for key in (*waiting, *held)}
     places = {keys[text]: place for text, place in found.places.items()}
     moved = ((key, r) for key, r in running.items() if _moves(state, key, r, places.get(key)))
     stops = tuple(_stop(state, key, record, places.get(key)) for key, record in moved)
-    marks = [found.wake_ms, *(_settled_ms(state, key, record) for key, record in running.items() if waiting)]
+    marks = [found.wake_ms, *(settled_ms.values() if waiting else ())]
     wake_ms = min((mark for mark in marks if now_ms < mark < NEVER_MS), default=0)
     return Aim(places=places, steered=frozenset(keys.values()), stops=stops, wake_ms=wake_ms)
 
@@ -145,22 +149,21 @@ def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str]
     ran_ms += done.served_ms // step.ranks
     known = step.run_ms_expected or done.run_count
     index_ms = 0 if known else gittins.index_ms(estimate_of(state, *key).atoms, ran_ms)
-    stays = now_ms < _settled_ms(state, key, record)
-    item = replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms, stays=stays)
+    item = replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms)
     return _of_job(item, job.job)
 
 
-def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
+def _settled_ms(state: State, key: Key, record: LeaseRecord, objective: Objective) -> int:
     """From when on a lease may be stopped for the objective."""
     step, _ = find_step(state.jobs[key[0]], key[1])
-    return record.lease.granted_ms + max(STAY_LEAST_MS, STAY_RESTARTS * step.restart_ms)
+    return record.lease.granted_ms + max(STAY_LEAST_MS, STAY_RESTARTS[objective] * step.restart_ms)
 
 
 def _stopping_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
     """As it will wait once it has stopped."""
     step, done = find_step(state.jobs[key[0]], key[1])
     item = _running_item(state, key, replace(record, stopping=False), models, now_ms)  # the rest, not of its grace
-    return replace(item, running=done.goes_on, lose_ms=step.restart_ms, stays=False)
+    return replace(item, running=done.goes_on, lose_ms=step.restart_ms)
 
 
 def _place(state: State, record: LeaseRecord) -> Place:
