@@ -7,17 +7,11 @@ import time
 import pytest
 import yaml
 
-from k8s.api import Api
-from k8s.backoff import Backoff
-from k8s.book import Entry
-from k8s.door import from_kubeconfig
-from k8s.errors import NotAllowed, Stale
-from k8s.inventory import Inventory
-from k8s.lanes import (
+from k8s.actions import (
+    Adopt,
     Assign,
     DeleteCluster,
     DeleteJob,
-    Held,
     MakeCluster,
     MakeJob,
     Relabel,
@@ -25,6 +19,13 @@ from k8s.lanes import (
     SetGroups,
     Unsuspend,
 )
+from k8s.api import Api
+from k8s.backoff import Backoff
+from k8s.book import Entry
+from k8s.door import from_kubeconfig
+from k8s.errors import NotAllowed, Stale
+from k8s.inventory import Inventory
+from k8s.lanes import Held
 from k8s.leader import Elector, Timing
 from k8s.names import DEVICES, LANE, LEASE, MANAGED
 from k8s.pods import Cluster
@@ -211,11 +212,17 @@ def test_the_account_may_do_all_that_the_pool_lane_writes(writer, api, at_rest):
     assert (told[LEASE], told[DEVICES]) == ("l1", order.devices[0])
     (free,) = writer.carry_out(Release(pod=pod_seen(carrier[1])), None).objects
     assert LEASE not in free[1]["metadata"]["annotations"]
-    writer.carry_out(Relabel(node=node, lane=Lane.JOB), None)
+    version = api.get(NODES, node)["metadata"]["resourceVersion"]
+    writer.carry_out(Relabel(node=node, lane=Lane.JOB, version=version), None)
+    with pytest.raises(Stale):
+        writer.carry_out(Relabel(node=node, lane=Lane.POOL, version=version), None)
     assert api.get(NODES, node)["metadata"]["labels"][LANE] == "job"
     owned = [o for kind in (SECRETS, NETWORK_POLICIES) for o in next(api.pages(kind, PARK)).items]
     assert [o["metadata"]["ownerReferences"][0]["uid"] for o in owned] == [made[1]["metadata"]["uid"]] * 2
-    writer.carry_out(DeleteCluster(seen=seen), None)
+    with pytest.raises(Stale):
+        writer.carry_out(DeleteCluster(seen=seen), None)
+    (adopted,) = writer.carry_out(Adopt(seen=cluster_seen(grown[1])), None).objects  # as a new leader does
+    writer.carry_out(DeleteCluster(seen=cluster_seen(adopted[1])), None)
     assert not next(api.pages(RAY_CLUSTERS, PARK)).items
 
 
