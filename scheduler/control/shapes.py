@@ -210,6 +210,20 @@ class DeviceView(TypedDict):
     lease_id: str
 
 
+class CutView(TypedDict):
+    """The last time a card, or all cards of a node, were cut into other MIG instances, or are being cut now."""
+
+    card: str
+    """Empty: all cards of the node."""
+    layout: str
+    """Profiles with their first memory slices, or the name of the node's layout."""
+    since_ms: int
+    ended_ms: int
+    """0: it is under way."""
+    problem: str
+    """Why it failed; empty: it did not."""
+
+
 class NodeView(TypedDict):
     """A machine, and what is free of it now."""
 
@@ -232,6 +246,11 @@ class NodeView(TypedDict):
     """The latest fault, in a sentence."""
     fault_ms: int
     """Its instant; 0: none."""
+    layout: str
+    """In which of ``layouts`` its cards are; empty: in none, or nobody knows."""
+    layouts: list[str]
+    """Into which its runtime can cut all its cards at once, by name."""
+    cuts: list[CutView]
     devices: list[DeviceView]
 
 

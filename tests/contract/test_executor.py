@@ -9,7 +9,7 @@ import pytest
 from scheduler.model.errors import NotFound
 from scheduler.model.layout import after_cut, layout_of
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Device, Lane, MigPlace
+from scheduler.model.node import CardCut, Device, Lane, MigPlace
 from scheduler.model.order import LeaseOrder, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.farm import NODES, Reader, gang, lease, task
@@ -160,7 +160,7 @@ def test_a_moved_node_says_its_new_lane(site, own):
 def cut_as(reader, *places):
     """Ask for it, until the node says something of it."""
     layout = tuple(MigPlace(start=at, profile=profile) for at, profile in places)
-    reader.executor.recut({"beta": {CARD: layout}})
+    reader.executor.recut({"beta": (CardCut(card=CARD, layout=layout, since_ms=1),)})
     facts = reader.until(lambda r: r.kind is ReportKind.NODE and r.node == "beta").facts
     return layout, layout_of(facts.devices, CARD), facts
 
