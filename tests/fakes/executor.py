@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.errors import NotFound
-from scheduler.model.layout import after_cut
+from scheduler.model.layout import after_cut, laid_out
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import CardCut, Lane, Layout, MigPlace, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind, TaskOrder
@@ -96,6 +96,8 @@ class FakeFarm:
         self.agents: dict[tuple[str, str], FakeAgent] = {}
         self.gangs: dict[str, Gang] = {}
         self.run = run
+        self.refused: set[str] = set()
+        """Layouts of whole nodes that cannot be had."""
         self._numbers = itertools.count(1)
         self._ends: list[tuple[int, int, FakeAgent, tuple[str, int], Run]] = []
 
@@ -266,8 +268,17 @@ class FakeExecutor:
 
     def recut(self, cuts: Mapping[str, Sequence[CardCut]]) -> None:
         for name in sorted(name for name in cuts.keys() & self.farm.nodes.keys() if cuts[name]):
-            said = [replace(cut, problem=why) for cut in cuts[name] if (why := self._cut(name, cut.card, cut.layout))]
+            said = [replace(cut, problem=why) for cut in cuts[name] if (why := self._lay_out(name, cut))]
             self._say(ReportKind.NODE, node=name, facts=replace(self.farm.nodes[name], cuts=tuple(said)))
+
+    def _lay_out(self, name: str, cut: CardCut) -> str:
+        """Why not; empty: it is so."""
+        if not cut.name:
+            return self._cut(name, cut.card, cut.layout)
+        if cut.name in self.farm.refused:
+            return f"{cut.name} cannot be had"
+        self.farm.nodes[name] = laid_out(self.farm.nodes[name], cut.name)
+        return ""
 
     def _cut(self, name: str, card: str, layout: Layout) -> str:
         """Why not; empty: it is so."""

@@ -1,5 +1,6 @@
 """The whole control plane on nodes that the GPU Operator cuts: jobs wait, a node drains, is cut anew, and they run."""
 
+import html
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from scheduler import wiring
 from scheduler.control.settings import Home, Settings
 from scheduler.model.policy import Policy
 from scheduler.store import open_store
-from scheduler.web.words import WORDS
+from scheduler.web.words import LANGUAGES, WORDS
 from tests.fakes.kuberay.mig_manager import CUT, PENDING
 from tests.kube_executor import SITE, KubeSite
 from tests.mig_park import FILE, SMALL, WHOLE, asked, configs, mig_node
@@ -19,13 +20,13 @@ from tests.unit.control.world import new_database
 pytestmark = pytest.mark.timeout(180)
 POLICY = Policy(recut_every_ms=60_000)
 JOB = (
-    "apiVersion: shisuan/v1\nkind: CommandJob\nname: {name}\nrun: 'sleep {s}'\narray: 0-{last}\n"
-    "resources: {{cpus: 1, accelerators: '{cards}'}}\nestimate: {estimate}\n"
+    "apiVersion: shisuan/v1\nkind: CommandJob\nname: {name}\nrun: [sleep, '{s}']\narray: 0-{last}\n"
+    "resources: {{cpus: 1, accelerators: '{cards}'}}\nexpected: {expected}\n"
 )
 
 
-def job(cards, *, tasks=1, s=0, estimate="2h"):
-    return JOB.format(name="j", cards=cards, last=tasks - 1, s=s, estimate=estimate)
+def job(cards, *, tasks=1, s=0, expected="2h"):
+    return JOB.format(name="j", cards=cards, last=tasks - 1, s=s, expected=expected)
 
 
 class Installation:
@@ -44,7 +45,7 @@ class Installation:
         self.store = open_store(new_database(self.home.path))
         self.executor = self.kube.connect()
         self.app, self.cycle, self.thread = wiring.build(self._settings, self.store, self.executor)
-        self.cycle.call(lambda *_: setattr(self.cycle, "policy", self.policy))
+        self.cycle.policy = self.policy
         self.http = TestClient(self.app, client=("127.0.0.1", 5000), raise_server_exceptions=False)
         self.headers = {"Authorization": f"Bearer {self.home.key.read_text().strip()}"}
 
@@ -96,10 +97,10 @@ def site(tmp_path):
 
 def test_a_node_drains_is_cut_and_the_jobs_run_on_its_instances(site):
     """Half of it is held, and work that would hold it for longer comes behind: it is kept for who is next."""
-    first = site.submit(job("H100:1", s=100, estimate="1h"))
+    first = site.submit(job("H100:1", s=20, expected="1h"))
     site.until(lambda: site.state(first) == "running")
     small = site.submit(job("1g.10gb:1", tasks=4))
-    late = site.submit(job("H100:1", s=1_000, estimate="3h"))
+    late = site.submit(job("H100:1", s=1_000, expected="3h"))
     (wait,) = site.until(lambda: site.get(f"/jobs/{small}/explain")["waits"])
     assert f"node alpha is to be put into layout {SMALL}, which has MIG profile 1g.10gb" in str(wait["reasons"])
     assert site.state(late) == "waiting"
@@ -120,11 +121,13 @@ def test_a_failed_cut_leaves_the_node_usable_and_the_operator_is_told_in_both_la
     whole = site.submit(job("H100:2"))
     site.until(lambda: site.state(whole) == "succeeded")
     assert site.state(small) == "waiting"
-    for language, at in (("en", 0), ("zh", 1)):
-        page = site.http.get(f"/?lang={language}", headers=site.headers).text
-        words = WORDS["cut_failed"][at].partition("{card}")[0]
-        assert words in page, language
-        assert WORDS["all_cards"][at] in page
+    reader = TestClient(site.app)
+    reader.post("/sign-in", data={"key": site.home.key.read_text().strip(), "back": "/"})
+    for at, language in enumerate(LANGUAGES):
+        page = html.unescape(reader.get("/", headers={"accept-language": language}).text)
+        told = WORDS["cut_failed"][at].partition("{since}")[0].format(card=WORDS["all_cards"][at], layout=SMALL)
+        assert told in page, language
+        assert cut["problem"] in page
 
 
 def test_another_leader_goes_on_with_a_cut_that_is_under_way(site):
