@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.control import measured
 from scheduler.control.deadline_shapes import KeptView, SlotView
+from scheduler.control.node_shapes import CutView, DeviceView, NodeView
 from scheduler.control.observe import Progress
 from scheduler.control.shapes import (
     AttemptView,
-    CutView,
-    DeviceView,
     JobView,
     KeyView,
     LeaseView,
-    NodeView,
     QueueView,
     ReasonView,
     StepView,

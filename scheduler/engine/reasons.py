@@ -76,12 +76,12 @@ def _being_laid_out(trial: Trial, candidate: Candidate, profile: str) -> Iterato
             since_s = next((trial.now_ms - cut.since_ms) // 1_000 for cut in node.cuts if cut.name == layout)
             message = f"node {name} is being put into layout {layout}, which has {what}, since {since_s} s"
             yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
-    for name, action in sorted(trial.layouts.items()):
+    for name, action in sorted(trial.laid.now.items()):
         if action.for_job == candidate.job.id:
             message = f"node {name} is to be put into layout {action.name}, which has {what}, now"
             yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
-    if candidate.key in trial.draining:
-        name, layout, ready_ms = trial.draining[candidate.key]
+    if candidate.key in trial.laid.draining:
+        name, layout, ready_ms = trial.laid.draining[candidate.key]
         in_s = max(0, ready_ms - trial.now_ms) // 1_000
         message = f"node {name} is to be put into layout {layout}, which has {what}, when it is empty: in {in_s} s"
         yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)

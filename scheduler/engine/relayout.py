@@ -56,7 +56,7 @@ def relayouts(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Recut, ...]
                 if tasks > 0:
                     _take(trial, candidate, offer)
                     tasks -= offer.copies
-    return tuple(trial.layouts[name] for name in sorted(trial.layouts))
+    return tuple(trial.laid.now[name] for name in sorted(trial.laid.now))
 
 
 def drain(trial: Trial, candidate: Candidate) -> None:
@@ -83,7 +83,7 @@ def drain(trial: Trial, candidate: Candidate) -> None:
     if _is_idle(trial, best.node):
         _take(trial, candidate, best)
     else:
-        trial.draining[candidate.key] = (best.node, best.name, ready_ms)
+        trial.laid.draining[candidate.key] = (best.node, best.name, ready_ms)
 
 
 def could_lay_out(node: Node, demand: Demand, features: Features) -> bool:
@@ -146,7 +146,7 @@ def _coming(trial: Trial) -> Counter[str]:
         node = trial.state.nodes[name].node
         if under_way := layout_under_way(node):
             found.update(_devices(node, under_way))
-    for name, action in sorted(trial.layouts.items()):
+    for name, action in sorted(trial.laid.now.items()):
         found.update(_devices(trial.state.nodes[name].node, action.name))
     return found
 
@@ -165,12 +165,12 @@ def _offers(trial: Trial, candidate: Candidate, tasks: int, *, idle: bool = Fals
     cost, features = cost_ms(trial, whole=True), trial.state.shapes.features
     known: dict[Hashable, LayoutOffer | None] = {}
     found: list[LayoutOffer] = []
-    taken = trial.guard.nodes | trial.moves.keys() | trial.layouts.keys() | _resting(trial)
+    taken = trial.guard.nodes | trial.moves.keys() | trial.laid.now.keys() | _resting(trial)
     for name in sorted(trial.state.laid - taken):
         if idle and not _is_idle(trial, name):
             continue
         node = trial.state.nodes[name].node
-        kind = trial.kinds.get(name) or trial.kinds.setdefault(name, _kind(node))
+        kind = trial.laid.kinds.get(name) or trial.laid.kinds.setdefault(name, _kind(node))
         if kind not in known:
             known[kind] = best_offer(node, candidate.demand, features, tasks)
         offer = known[kind]
@@ -207,7 +207,7 @@ def _is_idle(trial: Trial, node: str) -> bool:
 
 
 def _take(trial: Trial, candidate: Candidate, offer: LayoutOffer) -> None:
-    trial.layouts[offer.node] = Recut(
+    trial.laid.now[offer.node] = Recut(
         node=offer.node,
         card="",
         layout=(),

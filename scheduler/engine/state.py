@@ -40,8 +40,7 @@ class State:
     """Nodes with faults, forgotten or not."""
     cut: set[str]
     """Nodes with cards that were cut anew, or are being cut."""
-    laid: set[str]
-    """Nodes that can be put into layouts as a whole."""
+    laid: set[str]  # nodes that can be put into layouts as a whole
     rules: int = 0
     """The engine version whose facts are applied; 0: this one."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
@@ -13,6 +13,7 @@ from scheduler.engine.expected import Expected
 from scheduler.engine.guard import Guard, Promise, Stay
 from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
+from scheduler.engine.laid import Laid
 from scheduler.engine.leave import LEAST_MS, Leavers
 from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason
 from scheduler.engine.starts import Starts
@@ -51,12 +52,7 @@ class Trial:
         """Nodes that are to move to another lane now."""
         self.recuts: list[Recut] = []
         """Cards that are to be cut now."""
-        self.layouts: dict[str, Recut] = {}
-        """Nodes that are to be put into another layout now."""
-        self.kinds: dict[str, Hashable] = {}
-        """Of nodes that can be put into layouts, once asked for."""
-        self.draining: dict[tuple[str, str], tuple[str, str, int]] = {}
-        """By step for which a node drains: the node, the layout that it is to be put into, and when it is empty."""
+        self.laid = Laid()
         self.lanes_kept: set[Lane] = set()
         """Lanes in which gangs wait: no node leaves them for single tasks."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}
