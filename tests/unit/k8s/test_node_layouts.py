@@ -14,7 +14,7 @@ from tests.farm import Reader, lease
 from tests.kube_executor import SITE, KubeSite
 from tests.mig_park import FILE, HALVES, SMALL, WHOLE, asked, configs, mig_node
 from tests.unit.k8s.paper import numbers, objects, slots, until
-from tests.unit.k8s.raw import pod
+from tests.unit.k8s.raw import gpu, pod, resource_slice
 from tests.unit.k8s.test_sleeping_leader import Sleeper, successor
 
 pytestmark = pytest.mark.timeout(120)
@@ -129,6 +129,8 @@ def test_what_failed_can_be_tried_again_under_the_same_name(farm, reader):
     reader.executor.recut({"alpha": (replace(CUT_77, since_ms=99),)})
     facts(reader, lambda node: node.layout == SMALL)
     assert asked(farm.park, "alpha") == (SMALL, "success", f"{SMALL}@99")
+    said = [cut for r in reader.heard if r.kind is ReportKind.NODE for cut in r.facts.cuts]
+    assert {cut.since_ms for cut in said} == {77}, "the failure of before is not one of this"
 
 
 def test_a_node_takes_no_work_until_its_devices_are_told(farm, reader):
@@ -239,3 +241,19 @@ def test_a_label_that_says_so_already_is_changed_all_the_same(farm, reader):
     farm.park.mig.fails.clear()
     reader.executor.recut({"alpha": (CUT_77,)})
     facts(reader, lambda node: node.layout == SMALL)
+
+
+def test_a_driver_that_names_devices_tells_of_them_anew(tmp_path):
+    node = mig_node("alpha", cards=0, **{"nvidia.com/gpu.count": "2"})
+    farm = KubeSite(tmp_path, site=replace(SITE, mig_configs=configs()), nodes=[node], mig_configs=FILE)
+    farm.park.double.put(resource_slice(on="alpha", devices=[gpu(f"gpu-{n}", f"GPU-{n}") for n in range(2)]))
+    reader = Reader(farm.connect())
+    try:
+        facts(reader, lambda node: node.layout == WHOLE)
+        reader.executor.recut({"alpha": (CUT_77,)})
+        made = facts(reader, lambda node: node.layout == SMALL)
+        assert {device.id.partition("-")[0] for device in made.devices} == {"MIG"}
+        assert run(reader, lease(next(numbers), "true", devices=(made.devices[5].id,))).state == "succeeded"
+    finally:
+        reader.executor.close()
+        farm.remove()
