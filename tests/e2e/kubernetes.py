@@ -65,17 +65,20 @@ class Park(Installation):
         self._service = subprocess.Popen(self._command, env=self.env, cwd="/", stdout=subprocess.DEVNULL)
         wait_for("the service", lambda: self.instance["pid"] == self._service.pid, deadline_s=60)
 
-    def replace(self):
-        """The service is killed and another one begins: what runs keeps running."""
+    def kill(self):
+        """The service is gone: what runs keeps running."""
         self._service.kill()
         self._service.wait()
+
+    def replace(self):
+        """The service is killed and another one begins."""
+        self.kill()
         self.up()
 
     def __exit__(self, *_):
         try:
             if self._service is not None:
-                self._service.kill()
-                self._service.wait()
+                self.kill()
         finally:
             self.kube.close()
 
