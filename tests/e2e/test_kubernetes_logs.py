@@ -5,7 +5,7 @@ import pytest
 from tests.e2e.kubernetes import Park
 from tests.objects_server import KEYS, Bucket
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bucket", "namespace": "park"}, "stringData": KEYS}
 JOB = """
