@@ -31,6 +31,7 @@ rates:
       - {sku: card, model: H100-SXM-80GB, yuan_per_hour: 25.2}
       - {sku: vcpu, yuan_per_hour: 7.2}
       - {sku: memory, yuan_per_hour: 57.6}
+logs: {limit: 1MiB, keep_days: 30}
 """
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bucket", "namespace": "park"}, "stringData": KEYS}
 SCRIPT = """
@@ -80,6 +81,17 @@ resolution: 32x18
 samples: 1
 device: cpu
 resources: {cpus: 1, memory: 512MiB, accelerators: H100:1}
+retries: 0
+"""
+FAILS = """
+apiVersion: shisuan/v1
+kind: CommandJob
+name: NAME
+resources: {cpus: 1, memory: 512MiB, accelerators: H100:1}
+run: |
+  echo "it begins"
+  echo "and fails"
+  exit 3
 retries: 0
 """
 HEADS = Path(__file__).parents[2] / "examples" / "scenes" / "heads.py"
@@ -224,9 +236,10 @@ def published(stock, folder):
     return {name: text for name, text in found.items() if not name.startswith("checkpoints/")}
 
 
-def logs_in(bucket, job):
-    """What was brought of its attempts' logs."""
-    return list(bucket.texts(f"far-lab/.shisuan/logs/{job}@").values())
+def said_in(bucket, tenant, job):
+    """Lines of its own that were brought, of all its logs."""
+    logs = bucket.texts(f"far-{tenant}/.shisuan/logs/{job}@").values()
+    return sorted(line for log in logs for line in log.splitlines(keepends=True) if line.startswith(("begun", "frame")))
 
 
 def placed(server, bucket, *folders):
@@ -269,7 +282,8 @@ def test_a_node_is_lost_in_both_lanes_while_no_service_is_there(park, bucket, ob
     (lease,) = park.api("GET", "/leases", params={"job": training})["leases"]
     ranks = [held["node"] for held in lease["allocations"]]
     # Two seconds after a line was printed at the latest it is where the node's end does not matter.
-    park.until(lambda: ["begun: " in text for text in logs_in(bucket, training)] == [True, True])
+    park.until(lambda: said_in(bucket, "lab", training) == ["begun: 0\n", "begun: 1\n"])
+    park.until(lambda: said_in(bucket, "studio", frames) == [f"frame {n}\n" for n in range(4)])
     before = states(park, frames)
     assert {node for _, node in before.values()} == {dies, stays}
     park.kill()
@@ -279,6 +293,9 @@ def test_a_node_is_lost_in_both_lanes_while_no_service_is_there(park, bucket, ob
     was = log_of(park, training, task="train.0", attempt=1, rank=ranks.index(dies))
     assert f"begun: {ranks.index(dies)}\n" in was["text"]
     assert (was["end"], was["state"]) == (True, "lost")
+    for index in [name.split(".")[1] for name, (_, node) in before.items() if node == dies]:
+        was = log_of(park, frames, task=f"command.{index}", attempt=1)
+        assert (was["text"], was["end"], was["state"]) == (f"frame {index}\n", True, "lost")
     jobs = [ended(park, training), ended(park, frames)]
     for job, first in ((training, {"train.0.a1": ("running", dies)}), (frames, before)):
         after = states(park, job)
@@ -315,3 +332,18 @@ def test_blender_renders_a_film_in_the_bucket_on_pool_pods(park, bucket, objects
     assert first != second, "the camera flies"
     invariants.check_leases(park, job)
     check_bill(park, job["id"])
+
+
+def test_a_log_outlives_its_pod(park, bucket):
+    job = submit(park, bucket, "studio", FAILS, NAME="fails")
+    park.until(lambda: park.job(job)["state"] == "failed")
+    whole = "it begins\nand fails\n"
+    assert log_of(park, job)["text"] == whole, "told before the end was"
+    for pod in park.kube.pods(node_type="worker"):
+        park.kube.double.remove("pods", pod["metadata"]["name"], "park")
+    shown = park.run("logs", job)
+    assert shown.stdout == whole
+    assert f"==> {job}.command.0.a{len(park.attempts(job))} failed: exit code 3 <==" in shown.stderr
+    before = bucket.texts("far-studio/.shisuan/logs/")
+    assert "0 files" in park.run("prune", "--keep-days", "1", "--dry-run").stdout
+    assert bucket.texts("far-studio/.shisuan/logs/") == before
