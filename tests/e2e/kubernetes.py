@@ -65,7 +65,11 @@ class Park(Installation):
     def up(self):
         """The service's own process."""
         self._service = subprocess.Popen(self._command, env=self.env, cwd="/", stdout=subprocess.DEVNULL)
-        wait_for("the service", lambda: self.instance["pid"] == self._service.pid, deadline_s=DEADLINE_S)
+        wait_for("the service", self._serves, deadline_s=DEADLINE_S)
+
+    def _serves(self):
+        assert self._service.poll() is None, f"the service ended\n{self.log_tail()}"
+        return self.instance["pid"] == self._service.pid
 
     def kill(self):
         """The service is gone: what runs keeps running."""
