@@ -268,7 +268,7 @@ def _is_over_for(trial: Trial, candidate: Candidate) -> bool:
         trial.search.is_hopeless(candidate.demand, step.ranks, step.together)
         and trial.evictor.is_full
         and not trial.needs_promise(candidate)
-        and not trial.evictor.may_try(candidate)
+        and trial.evictor.has_given_up(candidate)
     )
 
 

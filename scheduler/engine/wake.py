@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 
 from scheduler.engine.trial import Trial
 from scheduler.model.plan import Plan, Reserve
-from scheduler.model.policy import Preemption
+from scheduler.model.policy import Preemption, Sort
 from scheduler.queueing.calendar import Bands, windows
 
 LOOK_AGAIN_MS = 60_000
-"""With preemption by order, standings change as time passes: look again after a minute."""
+"""With preemption by order, standings may change as time passes: look again after a minute."""
+CHANGING = frozenset({Sort.EXPECTED, Sort.SERVED})
+"""Orders in which what runs may fall behind: it is served more, or runs for longer than it was expected to."""
 HORIZON_MS = 7 * 24 * 3_600_000
 
 
@@ -29,7 +31,7 @@ def _instants(trial: Trial, plan: Plan, due_ms: Iterable[int], banned: bool) -> 
     yield from (seat.until_ms for seat in trial.awaited)
     yield from (action.start_ms for action in plan.actions if isinstance(action, Reserve))
     yield from trial.calls_ms
-    if policy.preemption is Preemption.ALWAYS:
+    if policy.preemption is Preemption.ALWAYS and policy.sort in CHANGING:
         yield now_ms + LOOK_AGAIN_MS
     if banned:
         bands = Bands(policy.bands)
