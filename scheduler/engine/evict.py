@@ -91,7 +91,7 @@ class Evictor:
         self.kept: set[str] = set()
         """Leases that run on the tracks of a promised film."""
         self._tries = 0
-        self._standings = Standings(state, now_ms, policy)
+        self.standings = Standings(state, now_ms, policy)
         self._gone = set(state.stopping)
         """Leases that are stopping already, and those this plan stops."""
         self._expected: list[Share] = []
@@ -151,7 +151,7 @@ class Evictor:
                 chosen = self._cheapest(candidate, room, FOREVER_MS)
             if not chosen or self._taken_by_others(candidate, chosen):
                 if not promised:
-                    self._hopeless[kind_of(candidate)] = self._standings.behind(candidate)
+                    self._hopeless[kind_of(candidate)] = self.standings.behind(candidate)
                 return ()
         stops = self._stops(candidate, chosen)
         self._claim(candidate, names)
@@ -268,11 +268,11 @@ class Evictor:
         if policy.preemption is Preemption.NEVER or not self._state.leases or self._tries >= TRIES:
             return False
         hopeless = self._hopeless.get(kind_of(candidate))
-        if hopeless is not None and self._standings.behind(candidate) >= hopeless:
+        if hopeless is not None and self.standings.behind(candidate) >= hopeless:
             return False
         return (
             candidate.job.priority - self._lowest_priority >= policy.preempt_gap
-            or self._standings.is_ahead(candidate)
+            or self.standings.is_ahead(candidate)
             or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
 
@@ -309,7 +309,7 @@ class Evictor:
         queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
         reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
         why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)
-        return None if why is Ground.AHEAD and not self._standings.is_ahead_of(candidate, record) else why
+        return None if why is Ground.AHEAD and not self.standings.is_ahead_of(candidate, record) else why
 
     def _victim(self, record: LeaseRecord, job: JobRecord, step: Step) -> Victim:
         entitled = self._quotas.borrowed(record.lease.queue) == NONE

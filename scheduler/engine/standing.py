@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.ends import estimate_of, left_ms, rate_of
+from scheduler.engine.ends import estimate_of, left_ms, outlived_ms, rate_of
 from scheduler.engine.state import State
 from scheduler.model.job import Job, Step
 from scheduler.model.lease import LeaseRecord
-from scheduler.model.policy import Policy, Preemption
+from scheduler.model.policy import Policy, Preemption, Sort
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.precedence import Standing, behind, least_behind
 from scheduler.queueing.rate import FULL_PERMILLE
+
+CHANGING = frozenset({Sort.EXPECTED, Sort.SERVED})
+"""Orders in which what runs may fall behind: it is served more, or runs for longer than it was expected to."""
 
 
 class Standings:
@@ -39,6 +44,36 @@ class Standings:
         """Likewise, of any lease of its queue: those that are being stopped too, which may be for the candidate."""
         furthest = self._furthest_back.get(candidate.queue) if self._counts else None
         return furthest is not None and furthest > least_behind(self._sort, _waiting(candidate))
+
+    def change_ms(self, waiting: Iterable[Candidate]) -> int:
+        """The next instant at which time alone may bring somebody who waits ahead of a lease; 0: it never will."""
+        if not self._counts or self._sort not in CHANGING:
+            return 0
+        leases = self._state.leases.values()
+        if self._sort is Sort.EXPECTED:
+            return min((at for record in leases if (at := self._outlived_ms(record))), default=0)
+        marks: dict[str, list[int]] = {}
+        for candidate in waiting:
+            marks.setdefault(candidate.queue, []).append(least_behind(self._sort, _waiting(candidate)))
+        for behind_them in marks.values():
+            behind_them.sort()
+        return min((at for record in leases if (at := self._passes_ms(record, marks))), default=0)
+
+    def _outlived_ms(self, record: LeaseRecord) -> int:
+        estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)
+        return outlived_ms(self._state, record, self._now_ms, estimate)
+
+    def _passes_ms(self, record: LeaseRecord, marks: Mapping[str, list[int]]) -> int:
+        """When a lease, which is served on all its cards, falls behind the next of the ``marks`` of its queue."""
+        job = self._state.jobs[record.lease.job_id]
+        step, _ = find_step(job, record.lease.step)
+        ahead, back = marks.get(job.job.queue, []), self._back_of(record)
+        at = bisect_left(ahead, back)
+        return (
+            self._now_ms + (ahead[at] - back) // (_weight(step) * len(record.lease.allocations)) + 1
+            if at < len(ahead)
+            else 0
+        )
 
     @cached_property
     def _furthest_back(self) -> dict[str, int]:
@@ -76,10 +111,14 @@ def _waiting(candidate: Candidate) -> Standing:
 
 def _standing(step: Step, job: Job, served_ms: int, remaining_ms: int) -> Standing:
     """``served_ms``: summed over ranks."""
-    cards = step.resources.card_milli or step.resources.cards * 1_000 or step.resources.cpu_milli // 100
     return Standing(
-        cards=max(1, cards * step.ranks),
+        cards=_weight(step) * step.ranks,
         served_ms=served_ms // max(step.ranks, 1),
         remaining_ms=remaining_ms,
         deadline_ms=job.deadline_ms,
     )
+
+
+def _weight(step: Step) -> int:
+    """Card thousandths of a rank; without cards, its processors stand for them."""
+    return max(step.resources.card_milli or step.resources.cards * 1_000 or step.resources.cpu_milli // 100, 1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.model.event import JobHeld, JobReleased, LeaseStopping
+from scheduler.model.plan import Preempt
 from scheduler.model.policy import Backfill, Policy, Preemption, Sort
 from scheduler.simulation.loop import Simulation
 from tests.builders import a_node
@@ -68,3 +69,26 @@ def test_a_plan_is_made_anew_when_the_last_one_said_so_not_when_each_before_it_d
     minutes = {f"j{number}": 10 for number in range(1, 11)}
     _, _, plans = played(a_scenario(nodes, jobs, minutes, ordered(sort), stop_ms=0))
     assert sum(plans.values()) <= most, "one a minute while somebody waits in an order that time changes, else none"
+
+
+@pytest.mark.parametrize("sort", [Sort.EXPECTED, Sort.SERVED])
+def test_until_a_plan_is_to_be_made_anew_none_would_do_anything(sort):
+    nodes, jobs, minutes = a_mixed_park(3)
+    rng = random.Random(3)
+    minutes = {job: m * rng.choice((0.2, 1, 3)) for job, m in minutes.items()}
+    policy, looked = ordered(sort), Counter()
+
+    def watch(engine, plan):
+        if plan.actions or not plan.waits:
+            return
+        for part in (0.3, 0.6, 0.99):
+            at_ms = round(plan.now_ms + part * ((plan.wake_ms or plan.now_ms + 180 * MINUTE) - plan.now_ms))
+            stops = [a for a in engine.plan(at_ms, policy).actions if isinstance(a, Preempt)]
+            if at_ms >= plan.now_ms + MINUTE:
+                looked[bool(plan.wake_ms)] += 1
+                assert not stops, (
+                    f"at {plan.now_ms / MINUTE:.1f}, wake {plan.wake_ms / MINUTE:.1f}, {at_ms / MINUTE:.1f}"
+                )
+
+    Simulation(a_scenario(nodes, jobs, minutes, policy, stop_ms=0), watch=watch).run()
+    assert sum(looked.values()) >= 10
