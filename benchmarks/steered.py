@@ -71,6 +71,8 @@ class Case:
             if dated or name != "edf":
                 anchors[name] = (self.measure(self.run(policy)),)
         value = self.measure(self.run(ours(self.objective)))
+        if not self.known:
+            anchors["ours_told"] = (self.measure(replace(self, known=True).run(ours(self.objective))),)
         return Figure(name=self.figure, runs=(value,), bound=self.bound, least=self.least, anchors=anchors)
 
 
