@@ -92,6 +92,15 @@ def numbered(jobs: Iterable[Job]) -> tuple[Job, ...]:
     return tuple(replace(job, id=f"j{number}") for number, job in enumerate(ranked, start=1))
 
 
+def later(trace: Trace, ms: int) -> Trace:
+    """The same, so much later. To the engine an instant of 0 is none: what starts then was never seen to start."""
+    jobs = tuple(
+        replace(job, submitted_ms=job.submitted_ms + ms, deadline_ms=job.deadline_ms and job.deadline_ms + ms)
+        for job in trace.jobs
+    )
+    return replace(trace, jobs=jobs)
+
+
 def with_step(jobs: Iterable[Job], change: Callable[[Job, Step], Step]) -> tuple[Job, ...]:
     """The jobs with each step replaced: estimates, checkpoints, elasticity."""
     return tuple(replace(job, steps=tuple(change(job, step) for step in job.steps)) for job in jobs)

@@ -25,10 +25,9 @@ from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
 STAY_LEAST_MS = 60_000
-STAY_RESTARTS = {Objective.COMPLETION: 5, Objective.MAKESPAN: 45}
+STAY_RESTARTS = 5
 """A lease is left alone until it has run so many times as long as its restart takes. So no more than a sixth of the
-time is lost to restarts, however often the best plan changes: else gangs of like size can change places for ever. An
-earlier last end waits for nobody: what is worth moving for it still is when that takes hours (BENCHMARKS.md)."""
+time is lost to restarts, however often the best plan changes: else gangs of like size can change places for ever."""
 Key = tuple[str, str]
 """``(job, step)``"""
 
@@ -57,7 +56,7 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     supply = _supply(state, held)
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
-    settled_ms = {key: _settled_ms(state, key, record, policy.objective) for key, record in running.items()}
+    settled_ms = {key: _settled_ms(state, key, record) for key, record in running.items()}
     for key, record in running.items():
         item = _running_item(state, key, record, models, now_ms)
         items.append(replace(item, stays=now_ms < settled_ms[key]))
@@ -153,10 +152,10 @@ def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str]
     return _of_job(item, job.job)
 
 
-def _settled_ms(state: State, key: Key, record: LeaseRecord, objective: Objective) -> int:
+def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
     """From when on a lease may be stopped for the objective."""
     step, _ = find_step(state.jobs[key[0]], key[1])
-    return record.lease.granted_ms + max(STAY_LEAST_MS, STAY_RESTARTS[objective] * step.restart_ms)
+    return record.lease.granted_ms + max(STAY_LEAST_MS, STAY_RESTARTS * step.restart_ms)
 
 
 def _stopping_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:

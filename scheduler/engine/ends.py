@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from scheduler.engine.state import State
@@ -49,6 +50,26 @@ def _grace_left(record: LeaseRecord, step: Step, now_ms: int) -> int:
     """What is left of the grace of a lease that is being stopped; what has outlasted it is about to go."""
     left = (record.stopping_ms or now_ms) + step.grace_ms - now_ms
     return left if left >= 0 else OVERDUE_MS
+
+
+def outlived_ms(state: State, record: LeaseRecord, now_ms: int, estimate: Estimate) -> int:
+    """The next instant at which what is left of an open lease grows because it has not ended yet.
+
+    It outlives one of the values of its ``estimate`` then; beyond all of them it does so always: in the next
+    millisecond. 0: nothing of it is open.
+    """
+    attempt = next(_open(state, record), None)
+    if attempt is None:
+        return 0
+    step, done = find_step(state.jobs[record.lease.job_id], record.lease.step)
+    run_ms = max(now_ms - (attempt.started_ms or record.lease.granted_ms), 0)
+    worked, rate = worked_ms(done, attempt.index), rate_of(state, step, record)
+    restart = step.restart_ms if worked else 0
+    did = worked + max(run_ms - restart, 0) * rate // FULL_PERMILLE
+    longer = bisect_right(estimate.atoms, did)
+    if longer == len(estimate.atoms):
+        return now_ms + 1
+    return now_ms + max(restart - run_ms, 0) - (did - estimate.atoms[longer]) * FULL_PERMILLE // rate
 
 
 def ran_ms(state: State, record: LeaseRecord, now_ms: int) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.leave import Leavers
+from scheduler.engine.standing import Standings
 from scheduler.engine.state import State
-from scheduler.model.job import Job, JobRecord, Step, StepRecord
+from scheduler.model.job import JobRecord, Step
 from scheduler.model.lease import Allocation, LeaseRecord, number_of
 from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
@@ -21,7 +22,6 @@ from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import FOREVER_MS, Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
-from scheduler.queueing.precedence import Standing, ahead
 from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
 from scheduler.queueing.quota import Quotas, Share
 from scheduler.queueing.rank import weight_milli
@@ -30,6 +30,42 @@ TRIES = 32
 """Searches for victims per plan: each looks at every lease on the nodes in question."""
 AHEAD_MAX = 64
 """Steps ahead that are looked at: behind more of them nobody is stopped, because one of those may take the room."""
+
+
+class Room:
+    """How much room there would be on some nodes if leases ended. What is asked of a node is worked out once: hundreds
+    of sets of leases are tried, and most of them differ on few nodes.
+    """
+
+    def __init__(
+        self, leases: Mapping[str, LeaseRecord], now: dict[str, int], on: Callable[[str, frozenset[str]], int]
+    ) -> None:
+        self._leases = leases
+        self._now = now
+        self._total = sum(now.values())
+        self._on = on
+        self._known: dict[tuple[str, frozenset[str]], int] = {}
+
+    @property
+    def names(self) -> Collection[str]:
+        """The nodes."""
+        return self._now.keys()
+
+    def copies(self, ended: frozenset[str]) -> int:
+        """Copies that fit on all nodes together once these leases have ended."""
+        by_node: dict[str, set[str]] = {}
+        for key in ended:
+            for allocation in self._leases[key].lease.allocations:
+                by_node.setdefault(allocation.node, set()).add(key)
+        return self._total + sum(self._gain(name, frozenset(keys)) for name, keys in by_node.items())
+
+    def _gain(self, name: str, ended: frozenset[str]) -> int:
+        if name not in self._now:
+            return 0
+        known = self._known.get((name, ended))
+        if known is None:
+            known = self._known[name, ended] = self._on(name, ended) - self._now[name]
+        return known
 
 
 class Evictor:
@@ -55,12 +91,14 @@ class Evictor:
         self.kept: set[str] = set()
         """Leases that run on the tracks of a promised film."""
         self._tries = 0
+        self.standings = Standings(state, now_ms, policy)
         self._gone = set(state.stopping)
         """Leases that are stopping already, and those this plan stops."""
         self._expected: list[Share] = []
         """Of those for whom they stop: it counts as theirs when others ask."""
-        self._hopeless: set[tuple[object, ...]] = set()
-        """Kinds of candidate for whom nobody can be stopped in this plan."""
+        self._hopeless: dict[tuple[object, ...], int] = {}
+        """By kind of candidate for whom nobody can be stopped in this plan, how far back the first of them was: those
+        further back may stop no more than that one."""
         self._claims: dict[str, list[tuple[Allocation, str]]] = {}
         """By node, where those will start, each with its tenant."""
         self._passed: list[tuple[Candidate, bool]] = []
@@ -87,7 +125,7 @@ class Evictor:
         """Whether what is stopping already makes room on ``names``; that room is then the candidate's."""
         self._tries += 1
         with self._as_expected():
-            fits = self._fits(candidate, names, frozenset())
+            fits = self._fits(candidate, self._room(candidate, names), frozenset())
         if fits and self._gone:
             self._claim(candidate, names)
         return fits
@@ -105,14 +143,15 @@ class Evictor:
         it can be, just those who were ``presumed`` to leave, and nobody who needs longer than that to go.
         """
         promised = promised_ms > 0
+        room = self._room(candidate, names)
         with self._as_expected():
-            chosen = self._all_of(candidate, names, promised_ms, presumed) if presumed else ()
-            chosen = chosen or self._cheapest(candidate, names, promised_ms)
+            chosen = self._all_of(candidate, room, promised_ms, presumed) if presumed else ()
+            chosen = chosen or self._cheapest(candidate, room, promised_ms)
             if not chosen and promised:
-                chosen = self._cheapest(candidate, names, FOREVER_MS)
+                chosen = self._cheapest(candidate, room, FOREVER_MS)
             if not chosen or self._taken_by_others(candidate, chosen):
                 if not promised:
-                    self._hopeless.add(kind_of(candidate))
+                    self._hopeless[kind_of(candidate)] = self.standings.behind(candidate)
                 return ()
         stops = self._stops(candidate, chosen)
         self._claim(candidate, names)
@@ -161,25 +200,23 @@ class Evictor:
             if not left:
                 return
 
-    def _all_of(
-        self, candidate: Candidate, names: Sequence[str], promised_ms: int, presumed: Collection[str]
-    ) -> tuple[str, ...]:
+    def _all_of(self, candidate: Candidate, room: Room, promised_ms: int, presumed: Collection[str]) -> tuple[str, ...]:
         """These, cheap or not, if that is enough and they leave for it."""
-        possible = self._possible(candidate, frozenset(names), promised_ms)
+        possible = self._possible(candidate, room.names, promised_ms)
         leases = frozenset(victim.lease_id for victim, _ in possible if victim.lease_id in presumed)
-        enough = leases and self._fits(candidate, names, leases) and self._stays_above(leases)
+        enough = leases and self._fits(candidate, room, leases) and self._stays_above(leases)
         return tuple(sorted(leases, key=number_of)) if enough else ()
 
-    def _cheapest(self, candidate: Candidate, names: Sequence[str], promised_ms: int) -> tuple[str, ...]:
+    def _cheapest(self, candidate: Candidate, room: Room, promised_ms: int) -> tuple[str, ...]:
         found: list[Victim] = []
         reclaimed: dict[str, tuple[str, Amounts]] = {}
-        for victim, why in self._possible(candidate, frozenset(names), promised_ms):
+        for victim, why in self._possible(candidate, room.names, promised_ms):
             found.append(victim)
             if why is Ground.GUARANTEE:
                 reclaimed[victim.lease_id] = self._share(victim.lease_id)[:2]
 
         def fits(leases: frozenset[str]) -> bool:
-            return self._fits(candidate, names, leases)
+            return self._fits(candidate, room, leases)
 
         def allowed(leases: frozenset[str]) -> bool:
             if promised_ms:
@@ -207,9 +244,9 @@ class Evictor:
     def _kind_of(self, lease_id: str) -> str:
         return self._state.jobs[self._state.leases[lease_id].lease.job_id].job.kind
 
-    def _fits(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> bool:
-        """Room on ``names`` and quota for the candidate once ``leases`` and what is stopping have ended."""
-        if self._copies(candidate, names, leases) < candidate.step.ranks:
+    def _fits(self, candidate: Candidate, room: Room, leases: frozenset[str]) -> bool:
+        """Room and quota for the candidate once ``leases`` and what is stopping have ended."""
+        if room.copies(leases) < candidate.step.ranks:
             return False
         with self._quotas.as_if([self._share(key) for key in leases], ()):
             return self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id) is None
@@ -230,27 +267,33 @@ class Evictor:
         policy = self._policy
         if policy.preemption is Preemption.NEVER or not self._state.leases or self._tries >= TRIES:
             return False
-        if policy.preemption is Preemption.ALWAYS:
-            return True
-        return kind_of(candidate) not in self._hopeless and (
+        hopeless = self._hopeless.get(kind_of(candidate))
+        if hopeless is not None and self.standings.behind(candidate) >= hopeless:
+            return False
+        return (
             candidate.job.priority - self._lowest_priority >= policy.preempt_gap
+            or self.standings.is_ahead(candidate)
             or self._quotas.entitled(candidate.queue, candidate.amounts)
         )
+
+    def has_given_up(self, candidate: Candidate) -> bool:
+        """Neither the candidate nor anybody of its kind who comes after it may stop anybody in this plan."""
+        by_order = self._policy.preemption is Preemption.ALWAYS and self._tries < TRIES
+        return not by_order and not self.may_try(candidate)
 
     @cached_property
     def _lowest_priority(self) -> int:
         return min((self._state.jobs[job_id].job.priority for job_id in self._state.leases_of_job), default=100)
 
     def _possible(
-        self, candidate: Candidate, nodes: frozenset[str], promised_ms: int
+        self, candidate: Candidate, nodes: Collection[str], promised_ms: int
     ) -> Iterator[tuple[Victim, Ground]]:
-        mine = _standing(candidate.step, candidate.job, candidate.record, candidate.estimate.median_ms, 0)
         for lease_id in sorted(
             {key for name in nodes for key in self._state.leases_of_node.get(name, ())}, key=number_of
         ):
             record = self._state.leases[lease_id]
             job = self._state.jobs[record.lease.job_id]
-            step, done = find_step(job, record.lease.step)
+            step, _ = find_step(job, record.lease.step)
             is_kept = job.job.slot is not None or lease_id in self.kept
             if job.job.id == candidate.job.id or lease_id in self._gone or is_kept:
                 continue
@@ -258,22 +301,15 @@ class Evictor:
                 in_time = self._leavers.notice_ms(record.lease) <= promised_ms
                 why = Ground.PROMISE if in_time and self._leavers.leaves_for(record, candidate.job.id) else None
             else:
-                why = self._may_stop(candidate, mine, record, job, step, done)
+                why = self._may_stop(candidate, record, job, step)
             if why is not None:
                 yield self._victim(record, job, step), why
 
-    def _may_stop(  # noqa: PLR0917 (all of them decide)
-        self, candidate: Candidate, mine: Standing, record: LeaseRecord, job: JobRecord, step: Step, done: StepRecord
-    ) -> Ground | None:
+    def _may_stop(self, candidate: Candidate, record: LeaseRecord, job: JobRecord, step: Step) -> Ground | None:
         queue, holds = candidate.queue, amounts_of(step.resources, len(record.lease.allocations))
         reclaims = self._quotas.may_reclaim(queue, candidate.amounts, job.job.queue, holds)
         why = ground(self._policy, step, job, record, priority=candidate.job.priority, queue=queue, reclaims=reclaims)
-        if why is not Ground.AHEAD:
-            return why
-        ran_ms = self._now_ms - record.lease.granted_ms
-        median_ms = self._state.durations.estimate(job.job, step, done).median_ms
-        standing = _standing(step, job.job, done, median_ms, ran_ms)
-        return Ground.AHEAD if ahead(self._policy.sort, mine, standing) else None
+        return None if why is Ground.AHEAD and not self.standings.is_ahead_of(candidate, record) else why
 
     def _victim(self, record: LeaseRecord, job: JobRecord, step: Step) -> Victim:
         entitled = self._quotas.borrowed(record.lease.queue) == NONE
@@ -285,17 +321,18 @@ class Evictor:
             lease_id=record.lease.id, cost=cost, freed=freed, nodes=tuple(sorted({a.node for a in allocations}))
         )
 
-    def _copies(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> int:
-        """Copies that would fit on ``names`` once ``leases`` and what is stopping have ended."""
+    def _room(self, candidate: Candidate, names: Iterable[str]) -> Room:
+        """Copies that would fit on ``names`` once leases and what is stopping have ended."""
         demand, features = candidate.demand, self._state.shapes.features
-        changed = {a.node for key in self._gone | leases for a in self._state.leases[key].lease.allocations}
+        changed = {a.node for key in self._gone for a in self._state.leases[key].lease.allocations}
         changed |= self._claims.keys()
-        return sum(
-            capacity(self._after(name, leases), demand, features)
-            if name in changed
-            else self._search.copies_on(demand, name)
-            for name in names
-        )
+
+        def on(name: str, leases: frozenset[str]) -> int:
+            if leases or name in changed:
+                return capacity(self._after(name, leases), demand, features)
+            return self._search.copies_on(demand, name)
+
+        return Room(self._state.leases, {name: on(name, frozenset()) for name in names}, on)
 
     def _after(self, name: str, leases: frozenset[str]) -> NodeView:
         """A node once ``leases`` and what is stopping have ended and those they stop for have started."""
@@ -312,15 +349,5 @@ class Evictor:
 
 
 def kind_of(candidate: Candidate) -> tuple[object, ...]:
-    """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
+    """Candidates of one kind may stop the same leases for the same room, but for their place in the order."""
     return candidate.queue, candidate.demand, candidate.step.ranks, candidate.job.priority, candidate.step.together
-
-
-def _standing(step: Step, job: Job, done: StepRecord, median_ms: int, ran_ms: int) -> Standing:
-    cards = step.resources.card_milli or step.resources.cards * 1_000 or step.resources.cpu_milli // 100
-    return Standing(
-        cards=max(1, cards * step.ranks),
-        served_ms=done.served_ms // max(step.ranks, 1) + ran_ms,
-        remaining_ms=max(0, median_ms - ran_ms),
-        deadline_ms=job.deadline_ms,
-    )

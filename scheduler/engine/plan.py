@@ -22,7 +22,7 @@ from scheduler.engine.slots import keep
 from scheduler.engine.state import State
 from scheduler.engine.tracks import films
 from scheduler.engine.trial import Trial
-from scheduler.engine.wake import wake
+from scheduler.engine.wake import overtaken_ms, wake
 from scheduler.model.job import JobRecord
 from scheduler.model.lease import Lease, number_of
 from scheduler.model.plan import Action, Keep, Plan, Preempt, ReasonKind, Start, Stop, Wait
@@ -97,7 +97,8 @@ def make_plan(
         return replace(plan, wake_ms=cut_ms)
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
     due_ms = ends_ms(chain(draft.barred, draft.delayed.values()))
-    return replace(plan, wake_ms=wake(draft.trial, plan, (draft.steer_ms, due_ms, cut_ms), banned=banned))
+    due = (draft.steer_ms, due_ms, cut_ms, overtaken_ms(draft.trial, draft.left_over))
+    return replace(plan, wake_ms=wake(draft.trial, plan, due, banned=banned))
 
 
 def drafted(
@@ -272,7 +273,7 @@ def _is_over_for(trial: Trial, candidate: Candidate) -> bool:
         trial.search.is_hopeless(candidate.demand, step.ranks, step.together)
         and trial.evictor.is_full
         and not trial.needs_promise(candidate)
-        and not trial.evictor.may_try(candidate)
+        and trial.evictor.has_given_up(candidate)
     )
 
 

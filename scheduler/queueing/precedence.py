@@ -15,6 +15,10 @@ LEAST_GAIN_MS = 600_000
 """Nothing is stopped for a gain of less than ten minutes of the whole gang: a stop costs about one."""
 
 
+NEVER_MS = 1 << 62
+"""Behind every deadline."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """One task, waiting or running."""
@@ -22,19 +26,25 @@ class Standing:
     cards: int
     """Card thousandths of all its ranks; at least 1."""
     served_ms: int
-    """How long it has run so far, over all attempts."""
+    """How long it has run so far, over all attempts, as if with all its ranks."""
     remaining_ms: int
-    """Expected."""
+    """Expected, with all its ranks on the fastest cards it may use."""
     deadline_ms: int
     """0: none."""
 
 
-def ahead(sort: Sort, mine: Standing, theirs: Standing) -> bool:
-    """Whether ``mine``, waiting, is so far ahead of ``theirs``, running, that stopping it gains."""
+def behind(sort: Sort, task: Standing) -> int:
+    """How far back a task is in the order: who has less is ahead. 0: the order moves nobody ahead."""
     if sort is Sort.SERVED:
-        return theirs.served_ms * theirs.cards > MARGIN * mine.served_ms * mine.cards + LEAST_GAIN_MS * mine.cards
+        return task.served_ms * task.cards
     if sort is Sort.EXPECTED:
-        return theirs.remaining_ms * theirs.cards > MARGIN * mine.remaining_ms * mine.cards + LEAST_GAIN_MS * mine.cards
+        return task.remaining_ms * task.cards
     if sort is Sort.DEADLINE:
-        return mine.deadline_ms > 0 and (not theirs.deadline_ms or theirs.deadline_ms > mine.deadline_ms)
-    return False
+        return task.deadline_ms or NEVER_MS
+    return 0
+
+
+def least_behind(sort: Sort, mine: Standing) -> int:
+    """How far back a running task is, at least, that ``mine`` may stop: it must be further back than this."""
+    own = behind(sort, mine)
+    return own if sort is Sort.DEADLINE else MARGIN * own + LEAST_GAIN_MS * mine.cards

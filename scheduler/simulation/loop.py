@@ -81,6 +81,8 @@ class Simulation:
         self._planned_ms = -1
         self._fruitless = 0
         self._ticks: set[int] = set()
+        self._wake_ms = 0
+        """When the last plan wants to be made anew; 0: never. Each plan says so anew, as in the service's cycle."""
 
     def run(self) -> Run:
         """To the end of the scenario."""
@@ -364,7 +366,9 @@ class Simulation:
         """Plan again when the plan says so, unless nothing else happens and nothing came of it for long."""
         idle = not plan.actions and not self._heap
         self._fruitless = self._fruitless + 1 if idle else 0
-        if plan.wake_ms > self.now_ms and self._scenario.wakes and self._fruitless < FRUITLESS_MAX:
+        wakes = plan.wake_ms > self.now_ms and self._scenario.wakes and self._fruitless < FRUITLESS_MAX
+        self._wake_ms = plan.wake_ms if wakes else 0
+        if wakes:
             self._tick_at(plan.wake_ms)
 
     def _tick_at(self, at_ms: int) -> None:
@@ -374,7 +378,8 @@ class Simulation:
 
     def _ticked(self, at_ms: int) -> None:
         self._ticks.discard(at_ms)
-        self._stale = True
+        if at_ms == self._wake_ms:
+            self._stale = True
 
 
 def _ranked(rank: int, usual: Rank) -> int:

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from scheduler.engine.evict import Evictor
 from scheduler.model.job import JobState
 from scheduler.model.lease import AttemptState
 from scheduler.model.plan import Preempt
@@ -118,6 +119,18 @@ def test_a_step_that_may_not_be_stopped_is_not():
     park.cycle()
     park.submit(a_job(2, a_step(cards=1, cpus=0), queue="film"))
     assert stopped(park.cycle()) == []
+
+
+def test_what_a_node_has_room_for_is_worked_out_once_for_the_same_ends_on_it(monkeypatch):
+    park = a_park(Queue(name="film", guaranteed=cards(32)), Queue(name="ai"), nodes=4)
+    fill(park, 1, "ai", 32)
+    asked, after = Counter(), Evictor._after
+    monkeypatch.setattr(Evictor, "_after", lambda self, *what: asked.update([what]) or after(self, *what))
+    park.submit(a_job(2, a_step(cards=1, ranks=16, cpus=0), queue="film"))
+    assert len(stopped(park.cycle())) == 16
+    sets = {what: times for what, times in asked.items() if what[1]}
+    assert len(sets) > 20, "the cheapest set is sought among many"
+    assert set(sets.values()) == {1}
 
 
 @pytest.mark.parametrize("seed", range(12))

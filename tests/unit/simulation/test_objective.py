@@ -73,7 +73,7 @@ def test_gangs_of_like_size_do_not_change_places_for_ever(objective, seed):
     ends = [(*granted[e.lease_id], e) for e in events if isinstance(e, LeaseStopping)]
     stops = [(job, began, e.at_ms) for job, began, e in ends if e.for_job == job]  # others make room for who is next
     assert stops, "nothing was moved: the park is too large to say anything"
-    least = max(STAY_LEAST_MS, STAY_RESTARTS[objective] * RESTART)
+    least = max(STAY_LEAST_MS, STAY_RESTARTS * RESTART)
     assert all(stopped - began >= least for _, began, stopped in stops)
     by_job = [sorted(s for j, _, s in stops if j == job.id) for job in jobs]
     assert all(later - earlier >= least for times in by_job for earlier, later in pairwise(times))
