@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
+from scheduler.engine.guard import Promise
 from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
@@ -91,6 +92,16 @@ class Evictor:
         if fits and self._gone:
             self._claim(candidate, names)
         return fits
+
+    @contextmanager
+    def beside(self, promises: Iterable[Promise]) -> Iterator[None]:
+        """As if these had started already: who is promised a start ahead of them takes no room of theirs."""
+        theirs = [(place, promise.tenant) for promise in promises for place in promise.allocations]
+        for claim in theirs:
+            self._claims.setdefault(claim[0].node, []).append(claim)
+        yield
+        for claim in theirs:
+            self._claims[claim[0].node].remove(claim)
 
     def expect(self, ending: frozenset[str]) -> None:
         """These leases will have ended by themselves when what this plan stops is gone."""

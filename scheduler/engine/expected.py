@@ -33,6 +33,8 @@ class Expected:
         self._known: dict[tuple[str, str], list[End]] = {}
         self._kept: dict[str, int] = {}
         """By lease, until when its room is kept for the tasks behind it."""
+        self._calls: dict[str, int] = {}
+        """By job for which others may be told to leave in this plan, the start that was promised to it before."""
 
     def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
         """The plan starts a lease."""
@@ -45,6 +47,16 @@ class Expected:
         """When a running lease ends, the next task of its step follows it in its room, and so on until an instant."""
         self._kept[lease_id] = until_ms
         self._known.clear()
+
+    def call_by(self, job_id: str, start_ms: int) -> None:
+        """A job was promised this start before: what leaves for it can be gone by then, if it is just told in time."""
+        self._calls[job_id] = min(start_ms, self._calls.get(job_id, start_ms))
+        self._known.clear()
+
+    def called(self, job_id: str) -> None:
+        """Nobody more is told to leave for a job in this plan: what was not told now is gone a millisecond later."""
+        if self._calls.pop(job_id, None) is not None:
+            self._known.clear()
 
     def stop(self, lease_ids: Iterable[str]) -> None:
         """The plan stops leases."""
@@ -106,8 +118,9 @@ class Expected:
             return stop_ms
         left = self._left_ms(record, LIKELY_PERMILLE)
         if for_job and self._leavers.leaves(record, for_job):
+            notice_ms = self._leavers.notice_ms(record.lease)
             # One more, so that who was stopped already is counted on first.
-            left = min(left, self._leavers.notice_ms(record.lease) + 1)
+            left = min(left, notice_ms + (self._calls.get(for_job) != self._now_ms + notice_ms))
         return self._now_ms + left
 
     def _ends_of(self, node: str, for_job: str) -> Iterator[End]:

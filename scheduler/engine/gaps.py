@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from scheduler.engine.guard import Guard, seated
+from scheduler.engine.guard import Guard, Promise, seated
 from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
+from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.fit import Demand, Features, capacity
 from scheduler.placement.future import groups
 from scheduler.placement.view import NodeView
@@ -105,13 +106,46 @@ class Gaps:
         view = self._guard.views[name]
         if name in self._calendar.nodes and self._calendar.closed(name, asked.queues, start_ms, end_ms) is not None:
             return 0, view
-        for until_ms, allocation, _ in self._ends(name):
-            if until_ms <= start_ms:
-                view = view.give_back(allocation)
-        for promise in sorted(self._guard.on(name), key=lambda p: (p.start_ms, p.job_id, p.step)):
-            if promise.start_ms < end_ms and promise.end_ms > start_ms:
-                begun = promise.begun(name, view, self._features)
-                if begun is None:
-                    return 0, view
-                view = begun
+        ends = self._ends(name)
+        promises = [p for p in self._guard.on(name) if p.start_ms < end_ms and p.end_ms > start_ms]
+        promises.sort(key=lambda p: (p.start_ms, p.job_id, p.step))
+        # What ends within the stretch is in nobody's way who is promised a start after that.
+        over = [until_ms for until_ms, _, _ in (*ends, *((p.end_ms, None, "") for p in promises)) if until_ms > start_ms]
+        first_ms = min(over, default=end_ms)
+        turns = [start_ms, *sorted({p.start_ms for p in promises if p.start_ms >= first_ms})]
+        views: list[NodeView] = []
+        for at_ms, next_ms in pairwise((*turns, end_ms)):
+            there = self._at(name, at_ms, [p for p in promises if p.start_ms < next_ms and p.end_ms > at_ms])
+            if there is None:
+                return 0, view
+            views.append(there)
+        view = least(views)
         return capacity(view, asked.demand, self._features), view
+
+    def _at(self, name: str, at_ms: int, promises: Iterable[Promise]) -> NodeView | None:
+        """A node at an instant, with these starts begun; None: they do not fit there."""
+        view: NodeView | None = self._guard.views[name]
+        for until_ms, allocation, _ in self._ends(name):
+            if view is not None and until_ms <= at_ms:
+                view = view.give_back(allocation)
+        for promise in promises:
+            view = promise.begun(name, view, self._features) if view is not None else None
+        return view
+
+
+def least(views: Sequence[NodeView]) -> NodeView:
+    """What is free on one node in all of these states of it."""
+    first, *others = views
+    if not others:
+        return first
+    held: dict[str, tuple[int, str]] = {}
+    for device, (milli, tenant) in (item for view in views for item in view.held.items()):
+        most, whose = held.get(device, (0, tenant))
+        held[device] = (max(most, milli), tenant) if whose == tenant else (WHOLE_CARD_MILLI, "")
+    return replace(
+        first,
+        cpu_milli=min(view.cpu_milli for view in views),
+        memory_mib=min(view.memory_mib for view in views),
+        scratch_mib=min(view.scratch_mib for view in views),
+        held=held,
+    )

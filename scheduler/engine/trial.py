@@ -66,8 +66,6 @@ class Trial:
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
-        self.is_strict = False
-        """What starts ahead of its turn ends before, or is where nobody could be who was promised a start."""
         self.in_turn = False
         """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
         self._seated = 0
@@ -85,7 +83,7 @@ class Trial:
         candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
-        self._set_chunk(candidate)
+        self.set_chunk(candidate)
         candidate.blocked = self._needed_ahead(candidate)
         if candidate.blocked is not None:
             return None
@@ -131,8 +129,8 @@ class Trial:
         block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)
         return quota_reason(block) if block is not None else None
 
-    def _set_chunk(self, candidate: Candidate) -> None:
-        """How many tasks one lease carries, which says how long it lasts."""
+    def set_chunk(self, candidate: Candidate) -> None:
+        """How many tasks one lease carries, which says how long it lasts: before anybody asks for that."""
         if not candidate.chunk:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
@@ -153,7 +151,8 @@ class Trial:
         step, job = candidate.step, candidate.job
         if candidate.slot_nodes:
             return self._sit(candidate)
-        if self.in_turn and seat is None and (self.promises or self._seated < self.promises_max):
+        turn = self.in_turn and (self.promises or self._seated < self.promises_max)
+        if seat is None and (turn or candidate.key in self.starts.recorded):
             return self._in_turn(candidate)
         barred = self.barred(candidate)
         if seat is not None:
@@ -212,13 +211,7 @@ class Trial:
             own = self.slots.get(candidate.key) or self.promise_of(candidate)
             with self.guard.without((*self.slots.films.get(candidate.key, ()), *((own,) if own is not None else ()))):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
-            promised |= self._wanted(stay, own) if self.is_strict else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
-
-    def _wanted(self, stay: Stay, own: Promise | None) -> frozenset[str]:
-        """Nodes where a promised start could be, wherever it is, that the stay would outlast the time until."""
-        late = ((p, c) for p, c in self.headroom.owners if p is not own and p.start_ms < stay.end_ms)
-        return frozenset(name for _, candidate in late for name in self._possible(candidate))
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
@@ -281,11 +274,14 @@ class Trial:
         if not (may_stop or promised):
             self.evictor.passed(candidate)
             return ()
+        self.set_chunk(candidate)
         names = self._possible(candidate)
-        expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
-        nodes = self._promise(candidate, names) if promised or expected else ()
-        if nodes and not expected:
-            expected, stops = self._call_in(candidate, nodes)
+        ahead = candidate.key not in self.starts.recorded
+        with self.evictor.beside(() if ahead else self.starts.others(candidate)):
+            expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
+            nodes = self._promise(candidate, names) if promised or expected else ()
+            if nodes and not expected:
+                expected, stops = self._call_in(candidate, nodes)
         if not expected:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
@@ -365,6 +361,8 @@ class Trial:
             self.headroom.replace(instead_of, promise)
         self.promises.append(promise)
         self.guard.add(promise)
+        self.starts.recorded.pop((promise.job_id, promise.step), None)
+        self.expected.called(promise.job_id)
 
     def promise_of(self, candidate: Candidate) -> Promise | None:
         """What was promised to the candidate in this plan."""
@@ -372,6 +370,7 @@ class Trial:
 
     def fulfil(self, candidate: Candidate) -> None:
         """It starts: what was promised to it is kept no longer."""
+        self.starts.recorded.pop(candidate.key, None)
         promise = self.promise_of(candidate)
         if promise is not None:
             self.promises.remove(promise)
@@ -379,9 +378,13 @@ class Trial:
             self.headroom.drop(promise)
 
     def holds(self) -> bool:
-        """Whether the next plan would promise nobody a later start, if everything goes on as expected."""
-        kept = [(promise, candidate, self._possible(candidate)) for promise, candidate in self.headroom.owners]
-        return self.starts.hold(kept)
+        """Whether everybody can start as promised beside what this plan starts; their places are then those they find."""
+        kept = [(p, candidate, self._possible(candidate)) for p, candidate in self.headroom.owners if not p.is_drain]
+        found = self.starts.hold(kept)
+        for (promise, _, _), after in zip(kept, found, strict=False):
+            self.promises[self.promises.index(promise)] = after
+            self.headroom.replace(promise, after)
+        return len(found) == len(kept)
 
     def keep_slot(self, promise: Promise) -> None:
         """A slot is kept before anything else."""
