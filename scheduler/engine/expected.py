@@ -65,6 +65,11 @@ class Expected:
         if len(self.stopped) > before:
             self._known.clear()
 
+    def stopped_ms(self) -> int:
+        """When all that is being stopped, or that this plan stops, has ended."""
+        stopping = (self._state.leases[key] for key in self.stopped.union(self._state.stopping))
+        return max((self.end_ms(record) for record in stopping), default=self._now_ms)
+
     def starts_on(self, node: str) -> bool:
         """Whether this plan starts something on a node."""
         return node in self._started

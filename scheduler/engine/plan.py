@@ -13,7 +13,7 @@ from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
 from scheduler.engine.faults import set_prices
-from scheduler.engine.promised import keep_starts, recall
+from scheduler.engine.promised import keep_starts, recall, reserves
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
 from scheduler.engine.seats import guard, sit
@@ -87,7 +87,7 @@ def make_plan(
     kept = keep_starts(draft.trial, is_full=is_full)
     # 11. Say why everything else waits.
     actions: tuple[Action, ...] = (
-        *_stops(state), *draft.preempts, *draft.starts, *draft.trial.reserves(), *kept, *moves,
+        *_stops(state), *draft.preempts, *draft.starts, *reserves(draft.trial), *kept, *moves,
     )  # fmt: skip
     plan = Plan(now_ms=now_ms, actions=actions, waits=tuple(_waits(draft)) if waits else ())
     # 12. Say when something may change without an event.

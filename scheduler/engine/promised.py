@@ -15,7 +15,7 @@ from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
 from scheduler.model.job import KeptStart
 from scheduler.model.lease import Allocation, number_of
-from scheduler.model.plan import KeepStarts
+from scheduler.model.plan import KeepStarts, Reserve
 
 
 def recall(trial: Trial, entries: Mapping[str, Iterable[Candidate]]) -> None:
@@ -75,3 +75,13 @@ def keep_starts(trial: Trial, *, is_full: bool) -> Iterator[KeepStarts]:
 def _kept(promise: Promise) -> tuple[str, str, KeptStart]:
     places = tuple((allocation.node, allocation.devices) for allocation in promise.allocations)
     return promise.job_id, promise.step, KeptStart(start_ms=promise.start_ms, places=places)
+
+
+def reserves(trial: Trial) -> Iterator[Reserve]:
+    """Slots, promised starts and tracks as actions."""
+    for p in (*trial.slots.values(), *trial.promises):
+        yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
+    for (job_id, step), tracks in trial.slots.films.items():
+        for start_ms in sorted({p.start_ms for p in tracks if p.start_ms > trial.now_ms}):
+            nodes = {name for p in tracks if p.start_ms == start_ms for name in p.nodes}
+            yield Reserve(job_id=job_id, step=step, nodes=tuple(sorted(nodes)), start_ms=start_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from scheduler.engine.candidates import Candidate
@@ -36,8 +37,10 @@ class Starts:
         self.recorded: dict[Key, Promise] = {}
         """What the last plan promised to steps that this one has not come to yet, where it was recorded."""
 
-    def promise(self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool) -> Promise | None:
-        """A start to promise on some of ``names``; None: it would never fit there.
+    def promise(
+        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int = 0
+    ) -> Promise | None:
+        """A start to promise on some of ``names``, not before an instant; None: it would never fit there.
 
         ``leave``: its job when what leaves for that is told in time, else empty. ``gaps``: it may lie between other
         promised starts.
@@ -50,12 +53,12 @@ class Starts:
         own, others = self.recorded.get(candidate.key), self.others(candidate)
         if own is not None or others:
             with self._guard.beside(others):
-                found = self._anew(candidate, names, leave, gaps=gaps)
+                found = self._anew(candidate, names, leave, gaps=gaps, from_ms=from_ms)
             if found is not None and found.start_ms <= (self._now_ms if own is None else own.start_ms):
                 return found
         if own is not None:
             self.recorded.clear()
-        return self._anew(candidate, names, leave, gaps=gaps)
+        return self._anew(candidate, names, leave, gaps=gaps, from_ms=from_ms)
 
     def others(self, candidate: Candidate) -> list[Promise]:
         """What was promised before to steps that this plan has not come to yet, and begins before the candidate, if it
@@ -64,12 +67,14 @@ class Starts:
         own = self.recorded.get(candidate.key)
         return [p for p in self.recorded.values() if p is not own and (own is None or p.start_ms < own.end_ms)]
 
-    def _anew(self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool) -> Promise | None:
-        found = self._find(candidate, names, leave, gaps=gaps)
+    def _anew(
+        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int = 0
+    ) -> Promise | None:
+        found = self._find(candidate, names, leave, gaps=gaps, from_ms=from_ms)
         if found is None:
             return None
         if leave and self._leavers.lead_ms({allocation.node for allocation in found[1]}, leave) is not None:
-            alone = self._find(candidate, names, "", gaps=gaps)
+            alone = self._find(candidate, names, "", gaps=gaps, from_ms=from_ms)
             if alone is not None and alone[0] <= found[0]:
                 found = alone  # as soon, and nobody has to leave
         start_ms, allocations = found
@@ -113,21 +118,24 @@ class Starts:
             latest_ms=latest_ms,
         )
 
-    def gaps(self, ends: Held) -> Gaps:
+    def gaps(self, ends: Held, *, exact: bool = False) -> Gaps:
         """What is free when, if what is held ends as ``ends`` says."""
-        return Gaps(self._guard, ends, self._calendar, self._state.shapes.features)
+        return Gaps(self._guard, ends, self._calendar, self._state.shapes.features, exact=exact)
 
-    def _find(self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool) -> Place | None:
-        step = candidate.step
+    def _find(
+        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int
+    ) -> Place | None:
+        step, from_ms = candidate.step, max(from_ms, self._now_ms)
         if gaps:
             ends = partial(self._expected.ends, for_job=leave)
-            return self.gaps(ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
+            asked = replace(self.stretch(candidate, step.ranks, candidate.run_ms), from_ms=from_ms)
+            return self.gaps(ends, exact=True).earliest(asked, names)
         return self._guard.earliest(
             candidate.demand,
             step.ranks,
             candidate.job.tenant,
             names,
-            self._now_ms,
+            from_ms,
             together=step.together,
             leave=leave,
         )

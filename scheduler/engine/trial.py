@@ -14,13 +14,13 @@ from scheduler.engine.guard import Guard, Promise, Stay
 from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
 from scheduler.engine.leave import LEAST_MS, Leavers
-from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason
+from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason, slot_reason
 from scheduler.engine.starts import Starts
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.node import Lane
-from scheduler.model.plan import Preempt, Reason, ReasonKind, Recut, Reserve
+from scheduler.model.plan import Preempt, Reason, ReasonKind, Recut
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, capacity
@@ -134,7 +134,7 @@ class Trial:
         if not candidate.chunk:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
-            candidate.chunk = chunk_size(candidate.step, candidate.record, self.policy, slots)
+            candidate.carry(chunk_size(candidate.step, candidate.record, self.policy, slots))
 
     def _stay(self, candidate: Candidate) -> Stay:
         """Until when a lease of the candidate would be there."""
@@ -259,7 +259,7 @@ class Trial:
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
         if candidate.key in self.slots:
-            candidate.blocked = candidate.blocked or self._until_slot(candidate)
+            candidate.blocked = candidate.blocked or slot_reason(self.slots[candidate.key], self.now_ms)
             return ()
         if self.promise_of(candidate) is not None:
             return ()
@@ -268,7 +268,7 @@ class Trial:
             return ()
         candidate.blocked = candidate.blocked or self.limit(candidate)
         quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
-        if candidate.blocked is not None and not quota:
+        if candidate.blocked is not None and (not quota or self._waits_for_slots(candidate)):
             return ()
         promised = self.needs_promise(candidate) and not quota and len(self.promises) < self.promises_max
         if not (may_stop or promised):
@@ -278,14 +278,22 @@ class Trial:
         names = self._possible(candidate)
         ahead = candidate.key not in self.starts.recorded
         with self.evictor.beside(() if ahead else self.starts.others(candidate)):
-            expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
-            nodes = self._promise(candidate, names) if promised or expected else ()
+            now = [name for name in names if name not in self.closed(candidate)] if may_stop else ()
+            expected, stops = self._stop_for(candidate, now) if may_stop else (False, ())
+            # Who is at a limit starts when those have ended whose stop lets it.
+            from_ms = self.expected.stopped_ms() if quota else self.now_ms
+            nodes = self._promise(candidate, names, from_ms) if promised or expected else ()
             if nodes and not expected:
                 expected, stops = self._call_in(candidate, nodes)
         if not expected:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
         return stops
+
+    def _waits_for_slots(self, candidate: Candidate) -> bool:
+        """It is at a limit only because of slots that begin while it would run: nobody's stop helps it."""
+        least = candidate.amounts_on(candidate.step.ranks_min or candidate.step.ranks)
+        return bool(self.slots) and self.quotas.block(candidate.queue, least, candidate.job.id) is None
 
     def needs_promise(self, candidate: Candidate) -> bool:
         """One task of a shape that others of its shape hold needs none: the next of those to end makes room for it, and
@@ -332,21 +340,13 @@ class Trial:
         return candidate.job.id if is_first else ""
 
     def _possible(self, candidate: Candidate) -> list[str]:
-        """Nodes where a copy would fit if they were empty and nobody had reserved them."""
-        shape = self.state.shapes.of(candidate.demand)
-        closed = self.closed(candidate)
-        return [name for name in self.state.shapes.possible(shape) if name not in closed]
+        """Nodes where a copy would fit if they were empty."""
+        return list(self.state.shapes.possible(self.state.shapes.of(candidate.demand)))
 
-    def _until_slot(self, candidate: Candidate) -> Reason:
-        slot = self.slots[candidate.key]
-        in_s = max(0, slot.start_ms - self.now_ms) // 1000
-        message = f"its slot begins in {in_s} s on {', '.join(slot.nodes)}, which keeps its deadline"
-        return Reason(kind=ReasonKind.RESERVATION, resource=candidate.job.id, message=message)
-
-    def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
-        """The nodes of the start that is promised; none when there never will be one."""
-        gaps = bool(self.slots) or self.promises_max > 1
-        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps)
+    def _promise(self, candidate: Candidate, names: Sequence[str], from_ms: int) -> tuple[str, ...]:
+        """The nodes of the start that is promised, not before an instant; none when there never will be one."""
+        gaps = bool(self.slots or self.calendar.nodes) or self.promises_max > 1
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps, from_ms=from_ms)
         if promise is None or not self.headroom.allows(candidate):
             return ()
         self.keep(promise)
@@ -390,12 +390,3 @@ class Trial:
         """A slot is kept before anything else."""
         self.slots[promise.job_id, promise.step] = promise
         self.guard.add(promise)
-
-    def reserves(self) -> Iterator[Reserve]:
-        """The promises as actions."""
-        for p in (*self.slots.values(), *self.promises):
-            yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
-        for (job_id, step), tracks in self.slots.films.items():
-            for start_ms in sorted({p.start_ms for p in tracks if p.start_ms > self.now_ms}):
-                nodes = {name for p in tracks if p.start_ms == start_ms for name in p.nodes}
-                yield Reserve(job_id=job_id, step=step, nodes=tuple(sorted(nodes)), start_ms=start_ms)
