@@ -8,6 +8,7 @@ from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.guard import Promise
+from scheduler.engine.kept import Slots
 from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
@@ -41,6 +42,7 @@ class Evictor:
         state: State,
         search: Search,
         quotas: Quotas,
+        slots: Slots,
         floors: Floors,
         leavers: Leavers,
         now_ms: int,
@@ -49,6 +51,7 @@ class Evictor:
         self._state = state
         self._search = search
         self._quotas = quotas
+        self._slots = slots
         self._floors = floors
         self._leavers = leavers
         self._now_ms = now_ms
@@ -222,8 +225,9 @@ class Evictor:
         """Room on ``names`` and quota for the candidate once ``leases`` and what is stopping have ended."""
         if self._copies(candidate, names, leases) < candidate.step.ranks:
             return False
+        last_ms = self._now_ms + candidate.careful_ms if self._slots else 0
         with self._quotas.as_if([self._share(key) for key in leases], ()):
-            return self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id) is None
+            return self._slots.block(candidate.queue, candidate.amounts, candidate.key, last_ms) is None
 
     @contextmanager
     def _as_expected(self) -> Iterator[None]:

@@ -137,8 +137,8 @@ class Expected:
                     yield end_ms, allocation, lease_id
 
     def _stop_ms(self, record: LeaseRecord) -> int:
-        """When a lease that this plan stops is gone; 0: it does not stop it."""
-        return self._now_ms + self._state.grace_ms(record.lease) if record.lease.id in self.stopped else 0
+        """When a lease that this plan stops is gone, which is never now; 0: it does not stop it."""
+        return self._now_ms + max(self._state.grace_ms(record.lease), 1) if record.lease.id in self.stopped else 0
 
     def _left_ms(self, record: LeaseRecord, permille: int) -> int:
         estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)

@@ -40,7 +40,7 @@ class Stretch:
 class Gaps:
     """The park as it will be if everything goes on as expected."""
 
-    def __init__(  # noqa: PLR0917 (the parts of one trial)
+    def __init__(
         self, guard: Guard, ends: Held, calendar: Calendar, features: Features, *, exact: bool = False
     ) -> None:
         """``ends``: when what is held on a node is given back at the latest.
@@ -128,14 +128,14 @@ class Gaps:
             views.append(there)
         view = least(views)
         copies = capacity(view, asked.demand, self._features)
-        while slots and 0 < copies:
+        while slots and copies > 0:
             copies = min(copies, asked.ranks)
             if self._leaves_slots(asked, name, copies, view, [*others, *slots]):
                 break
             copies -= 1
         return copies, view
 
-    def _leaves_slots(  # noqa: PLR0917 (all of them decide)
+    def _leaves_slots(
         self, asked: Stretch, name: str, copies: int, view: NodeView, promises: Sequence[Promise]
     ) -> bool:
         """Whether so many copies on a node, as they find it, leave room for the slots: those take any cards."""

@@ -85,7 +85,8 @@ class Starts:
             demand=candidate.demand,
             allocations=allocations,
             start_ms=start_ms,
-            end_ms=start_ms + candidate.run_ms,
+            # One more, because in the plan that calls others away it is later by that (``Expected.end_ms``).
+            end_ms=start_ms + candidate.run_ms + 1,
             is_first=bool(leave),
         )
 

@@ -58,9 +58,9 @@ class Trial:
         """Seats that are kept and not free yet."""
         self.starts = Starts(state, self.guard, self.expected, self.leavers, self.calendar, now_ms)
         self.headroom = Headroom(quotas, self.seats)
-        self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
-        self.promises: list[Promise] = []
         self.slots = Slots(state, quotas)
+        self.evictor = Evictor(state, self.search, quotas, self.slots, self.floors, self.leavers, now_ms, policy)
+        self.promises: list[Promise] = []
         self.calls_ms: list[int] = []
         """When those are to be told that leave for promised starts."""
         self.promises_max = policy.promises_max
@@ -268,7 +268,7 @@ class Trial:
             return ()
         candidate.blocked = candidate.blocked or self.limit(candidate)
         quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
-        if candidate.blocked is not None and (not quota or self._waits_for_slots(candidate)):
+        if candidate.blocked is not None and not quota:
             return ()
         promised = self.needs_promise(candidate) and not quota and len(self.promises) < self.promises_max
         if not (may_stop or promised):
@@ -289,11 +289,6 @@ class Trial:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
         return stops
-
-    def _waits_for_slots(self, candidate: Candidate) -> bool:
-        """It is at a limit only because of slots that begin while it would run: nobody's stop helps it."""
-        least = candidate.amounts_on(candidate.step.ranks_min or candidate.step.ranks)
-        return bool(self.slots) and self.quotas.block(candidate.queue, least, candidate.job.id) is None
 
     def needs_promise(self, candidate: Candidate) -> bool:
         """One task of a shape that others of its shape hold needs none: the next of those to end makes room for it, and
@@ -378,7 +373,7 @@ class Trial:
             self.headroom.drop(promise)
 
     def holds(self) -> bool:
-        """Whether everybody can start as promised beside what this plan starts; their places are then those they find."""
+        """Whether everybody can start as promised beside what this plan starts; the places are then those found."""
         kept = [(p, candidate, self._possible(candidate)) for p, candidate in self.headroom.owners if not p.is_drain]
         found = self.starts.hold(kept)
         for (promise, _, _), after in zip(kept, found, strict=False):

@@ -19,7 +19,7 @@ from scheduler.model.job import Job, JobKind, Seat, Step, Together
 from scheduler.model.lease import Lease
 from scheduler.model.plan import Plan, Preempt, Start
 from scheduler.model.policy import Backfill, Floor, Policy
-from scheduler.model.queue import Queue, Reservation, ReservationKind
+from scheduler.model.queue import UNLIMITED, Queue, Reservation, ReservationKind
 from scheduler.model.snapshot import Snapshot
 from scheduler.simulation.loop import Simulation
 from scheduler.simulation.scenario import Scenario
@@ -156,7 +156,7 @@ class World:
         kind = JobKind.TRANSCODE if draw.random() < 0.2 else job.kind
         priority = 80 if draw.random() < 0.05 else job.priority
         deadline_ms = 0
-        if draw.random() < 0.12:
+        if draw.random() < 0.12 and all(queue.limit == UNLIMITED for queue in self.queues):
             deadline_ms = job.submitted_ms + draw.choice((3, 6, 12)) * self.work_ms[job.id] + 120 * S
         return replace(job, steps=(step,), kind=kind, priority=priority, deadline_ms=deadline_ms)
 
@@ -221,6 +221,8 @@ class Spied(Trial):
     """Notes the order in which a plan starts and promises; decides nothing."""
 
     log: list[Did]
+    asking: Key | None = None
+    """The step for which others may be stopped."""
 
     def __init__(self, *given: object) -> None:
         Spied.log = []
@@ -239,7 +241,10 @@ class Spied(Trial):
 
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         self.log.append(Did("pass", candidate.key))
-        return super().pass_over(candidate)
+        Spied.asking = candidate.key
+        stops = super().pass_over(candidate)
+        Spied.asking = None
+        return stops
 
 
 @dataclass(slots=True)
@@ -280,6 +285,8 @@ def reached(kept: Kept, log: tuple[Did, ...]) -> Reached | None:
         at = order.index(did.key)
         if did.what == "start":
             started.add(did.key)
+        elif did.start_ms > kept.ahead[did.key][0] + ALLOWANCE_MS:
+            return None  # it is late, which is held against its own promise
         else:
             ahead[did.key] = did.start_ms, did.nodes
     return Reached(None, ahead)
@@ -352,7 +359,15 @@ def taken_by_others(evictor: Evictor, candidate: Candidate, chosen: Sequence[str
     return found
 
 
-TAKEN = Evictor._taken_by_others
+def stays_above(evictor: Evictor, leases: frozenset[str]) -> bool:
+    """Likewise: what leaves for a promised start is not told, because a floor or a guarantee would be short then."""
+    found = STAYS(evictor, leases)
+    if not found and Spied.asking is not None:
+        Spied.log.append(Did("taken", Spied.asking))
+    return found
+
+
+TAKEN, STAYS = Evictor._taken_by_others, Evictor._stays_above
 
 
 @contextmanager
@@ -361,6 +376,7 @@ def spying() -> Iterator[None]:
     with (
         patch("scheduler.engine.plan.Trial", Spied),
         patch.object(Evictor, "_taken_by_others", taken_by_others),
+        patch.object(Evictor, "_stays_above", stays_above),
     ):
         yield
 
