@@ -17,7 +17,7 @@ from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
 from scheduler.model.queue import Amounts
 from scheduler.placement.fit import capacity
-from scheduler.placement.future import allocate
+from scheduler.placement.future import allocate, most
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import FOREVER_MS, Floors
@@ -301,16 +301,17 @@ class Evictor:
         )
 
     def _copies(self, candidate: Candidate, names: Sequence[str], leases: frozenset[str]) -> int:
-        """Copies that would fit on ``names`` once ``leases`` and what is stopping have ended."""
+        """Copies that would fit on ``names``, near enough, once ``leases`` and what is stopping have ended."""
         demand, features = candidate.demand, self._state.shapes.features
         changed = {a.node for key in self._gone | leases for a in self._state.leases[key].lease.allocations}
         changed |= self._claims.keys()
-        return sum(
-            capacity(self._after(name, leases), demand, features)
+        copies = {
+            name: capacity(self._after(name, leases), demand, features)
             if name in changed
             else self._search.copies_on(demand, name)
             for name in names
-        )
+        }
+        return most(copies, self._search.nodes, candidate.step.together)
 
     def _after(self, name: str, leases: frozenset[str]) -> NodeView:
         """A node once ``leases`` and what is stopping have ended and those they stop for have started."""

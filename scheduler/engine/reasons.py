@@ -98,7 +98,8 @@ def _turn(trial: Trial) -> Reason:
 
 
 def _kept(trial: Trial, candidate: Candidate, barred: Collection[str]) -> Reason:
-    promises = trial.guard.delayed(name for name in barred if trial.search.copies_on(candidate.demand, name) > 0)
+    names = [name for name in barred if trial.search.copies_on(candidate.demand, name) > 0]
+    promises = [p for p in trial.guard.delayed(names) if (p.job_id, p.step) != candidate.key]
     if promises:
         first = promises[0]
         in_s = max(0, first.start_ms - trial.now_ms) // 1000

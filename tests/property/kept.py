@@ -151,8 +151,6 @@ class World:
             step = replace(step, ranks_min=2, scaling=flat)
         if step.count > 1 and not step.chunk and draw.random() < 0.4:
             step = replace(step, max_parallel=1)
-        if step.checkpoint_ms and draw.random() < 0.5:
-            step = replace(step, restart_ms=2 * S)
         kind = JobKind.TRANSCODE if draw.random() < 0.2 else job.kind
         priority = 80 if draw.random() < 0.05 else job.priority
         deadline_ms = 0
