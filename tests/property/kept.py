@@ -268,7 +268,7 @@ class Reached:
 
 def reached(kept: Kept, log: tuple[Did, ...]) -> Reached | None:
     """None: the promise is void, because something else than backfill happened ahead of it."""
-    if any(did.key == kept.key and did.what == "taken" for did in log):
+    if any(did.what == "taken" and (did.key == kept.key or did.key in kept.ahead) for did in log):
         return None
     order, at, started, ahead = list(kept.ahead), 0, set[Key](), Ahead()
     for did in log:
@@ -337,7 +337,8 @@ class Witness:
         taken = {did.key for did in log if did.what == "taken"}
         for did in log:
             if did.what == "promise":
-                if did.key not in taken.union(self.bound) and not (ahead and self.first_only):
+                unsure = did.key in taken or not taken.isdisjoint(ahead)
+                if not unsure and did.key not in self.bound and not (ahead and self.first_only):
                     self.bound[did.key] = Kept(did.key, plan.now_ms, did.start_ms, dict(ahead))
                     self.made += 1
                     alone = not any(other.what == "start" for other in log[: log.index(did)])
