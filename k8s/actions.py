@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from k8s.pods import Cluster
 from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
+from k8s.sightings import NodeSight
 from scheduler.model.node import Lane
 
 
@@ -80,6 +81,30 @@ class Relabel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayOut:
+    """Ask the GPU Operator to put a node into a layout, in this version of the node only."""
+
+    node: NodeSight
+    name: str
+    since_ms: int
+    """When that was decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBack:
+    """Unsay what the GPU Operator was asked and has not begun, in this version of the node only."""
+
+    node: NodeSight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldNode:
+    """Write our epoch on a node that is to be cut, in this version only: what an earlier leader decided is void."""
+
+    node: NodeSight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt:
     """Write our epoch on an object of an earlier leader, in this version of it only."""
 
@@ -96,5 +121,18 @@ class Lose:
     """Its work is to blame: it failed, and is not begun again without end."""
 
 
-Write = MakeCluster | SetGroups | DeleteCluster | MakeJob | Unsuspend | DeleteJob | Assign | Release | Relabel | Adopt
+OnNode = LayOut | TakeBack | HoldNode
+Write = (
+    MakeCluster
+    | SetGroups
+    | DeleteCluster
+    | MakeJob
+    | Unsuspend
+    | DeleteJob
+    | Assign
+    | Release
+    | Relabel
+    | Adopt
+    | OnNode
+)
 Action = Write | Lose

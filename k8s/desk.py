@@ -4,23 +4,37 @@ it. No I/O but through the lines; whoever calls holds the executor's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from k8s.actions import Action, Assign, Lose, MakeCluster, MakeJob, Relabel, SetGroups, Unsuspend
+from k8s.actions import (
+    Action,
+    Assign,
+    HoldNode,
+    LayOut,
+    Lose,
+    MakeCluster,
+    MakeJob,
+    Relabel,
+    SetGroups,
+    TakeBack,
+    Unsuspend,
+)
 from k8s.api import Object
 from k8s.book import Book, Entry
 from k8s.errors import KubernetesError, Malformed
 from k8s.failures import Failures, key
+from k8s.inventory import Inventory
 from k8s.lanes import World, decide
 from k8s.losses import hint
 from k8s.resource import PODS, Resource
 from k8s.seen import JobSeen
+from k8s.sightings import NodeSight
 from k8s.site import Site
 from k8s.views import Views
 from k8s.writes import Done
-from scheduler.model.node import Lane, Node
+from scheduler.model.node import CardCut, Lane, Node
 from scheduler.model.order import GANG_INCOMPLETE, LeaseOrder, LogChunk, Report, ReportKind
 
 UNHEARD_MS = 60_000
@@ -62,7 +76,7 @@ class Lines(Protocol):
 
 
 class Desk:
-    """``tell`` takes reports for the control plane; ``version_of`` gives that of a Node object, empty if unknown."""
+    """``tell`` takes reports for the control plane; ``park`` knows the nodes."""
 
     def __init__(
         self,
@@ -71,9 +85,9 @@ class Desk:
         *,
         tell: Callable[[Sequence[Report]], None],
         now_ms: Callable[[], int],
-        version_of: Callable[[str], str],
+        park: Inventory,
     ) -> None:
-        self._site, self._tell, self._now_ms, self._version_of = site, tell, now_ms, version_of
+        self._site, self._tell, self._now_ms, self._park = site, tell, now_ms, park
         self.failures = failures
         self.lines: Lines | None = None
         self.book = Book(site)
@@ -84,11 +98,19 @@ class Desk:
         """Nodes whose inventory is to be told."""
         self.moves: dict[str, Lane] = {}
         """Nodes that are to serve another lane, until that is written."""
+        self.cuts: dict[str, CardCut | None] = {}
+        """Nodes whose cards are to be cut anew; None: no more."""
+        self._written: dict[str, str] = {}
+        """Version in which we left a node that has not come back to us yet: nothing is decided about it meanwhile."""
+        self._given_up: set[str] = set()
+        """Nodes that are to be told again, because plans count on nothing of them until then."""
         self.epoch = 0
         """Under which everything is decided; set before the first decision."""
         self._labelled: set[str] = set()
         """Nodes whose lane we wrote."""
         self._nodes: dict[str, Node] = {}
+        self._gone: dict[str, Report] = {}
+        """Nodes that do not answer, as the inventory said."""
         self._condemned: set[str] = set()
         """Uids of pods that must go."""
         self._ray_lost_ms: dict[str, int] = {}
@@ -109,6 +131,9 @@ class Desk:
         self._tell([self._report(ReportKind.RUNTIME_UP)])
         now_ms, nodes = self._now_ms(), sorted(self._nodes.items())
         self._tell([Report(kind=ReportKind.NODE, at_ms=now_ms, node=name, facts=node) for name, node in nodes])
+        for name in self._gone:  # it may have gone while no service was there, with leases that were adopted
+            self.book.node_gone(name)
+        self._tell([report for _, report in sorted(self._gone.items())])
         self.speak |= self._nodes.keys()
         early, self._early = self._early, []
         for cluster, reports in early:
@@ -150,8 +175,10 @@ class Desk:
         for report in reports:
             if report.kind is ReportKind.NODE and report.facts is not None:
                 self._nodes[report.node] = report.facts
+                self._gone.pop(report.node, None)
             elif report.kind is ReportKind.NODE_GONE:
                 self._nodes.pop(report.node, None)
+                self._gone[report.node] = report
                 self.book.node_gone(report.node)
         if self.is_up:
             self._tell(reports)
@@ -207,10 +234,22 @@ class Desk:
             last_words=self.views.last_words(taken),
             heads=self.views.heads,
             moves=dict(self.moves),
-            versions={node: version for node in self.moves if (version := self._version_of(node))},
+            versions={node: version for node in self.moves if (version := self._park.version(node))},
+            cuts=dict(self.cuts),
+            sights=self._sights(),
             labelled=frozenset(self._labelled),
             epoch=self.epoch,
         )
+
+    def _sights(self) -> dict[str, NodeSight]:
+        """Nodes that are to be cut, or were, as far as what we wrote on them is seen."""
+        found = {name: sight for name in self.cuts if (sight := self._park.sight(name)) is not None}
+        for name in self._written.keys() & found.keys():
+            if int(found[name].version) < int(self._written[name]):
+                del found[name]
+            else:
+                del self._written[name]
+        return found
 
     def _lose(self, action: Lose) -> None:
         held = self.book.entries[action.lease].held
@@ -237,10 +276,12 @@ class Desk:
         for resource, name in done.gone:
             self.gone(resource, name)
         match action:
-            case Relabel(node=node, lane=lane):
-                self._labelled.add(node)
-                if self.moves.get(node) is lane:
-                    del self.moves[node]  # whoever labels it otherwise from now on means it
+            case Relabel(node=name, lane=lane):
+                self._labelled.add(name)
+                if self.moves.get(name) is lane:
+                    del self.moves[name]  # whoever labels it otherwise from now on means it
+            case LayOut(node=node) | TakeBack(node=node) | HoldNode(node=node):
+                self._written[node.name] = done.version
             case MakeJob(lease=lease) | Unsuspend(seen=JobSeen(lease=lease)) if done.objects:
                 self.book.made(lease)
             case Assign(lease=lease, rank=rank, pod=pod) if done.objects:
@@ -285,8 +326,25 @@ class Desk:
             if is_late and not entry.orders and not self.book.is_known(lease):
                 self._lose(Lose(lease=lease, reason=entry.stop))  # its pod was never given it, or nobody can say
 
+    def recut(self, cuts: Mapping[str, Sequence[CardCut]]) -> None:
+        """The control plane says how nodes are to be cut: as a whole, because single cards are the GPU Operator's."""
+        for name, asked in cuts.items():
+            known = self.cuts.get(name)
+            self.cuts[name] = next((cut for cut in asked if cut.name), None)
+            if known is not None and self.cuts[name] is None:
+                self._given_up.add(name)
+
+    def _tell_given_up(self) -> None:
+        """As they are now, once what we wrote there last is seen: devices of before would be given away."""
+        for name in sorted(self._given_up & self._sights().keys()):
+            self._given_up.discard(name)
+            node = self._park.node(name)  # it is told when it answers again, else
+            if node is not None:
+                self._tell([Report(kind=ReportKind.NODE, at_ms=self._now_ms(), node=name, facts=node)])
+
     def tell_inventories(self) -> None:
         """Of the nodes where something changed."""
         if self.is_up:
+            self._tell_given_up()
             nodes, self.speak = sorted(self.speak & self._nodes.keys()), set()
             self._tell([self.book.inventory(node) for node in nodes])

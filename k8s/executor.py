@@ -3,8 +3,9 @@
 What is to be done follows from the open leases, the objects seen and the clock (:mod:`k8s.lanes`); this file looks,
 writes, and speaks with the bridges. The service may rely on the rules of ``workers/runtime.py``:
 
-* RUNTIME_UP comes when everything there is was seen; every node follows, then an INVENTORY of each: the leases that are
-  written on our objects are in it whether their bridge is there yet or not, and what nobody holds open is stopped.
+* RUNTIME_UP comes when everything there is was seen; every node follows, those that do not answer as NODE_GONE, then
+  an INVENTORY of each: the leases that are written on our objects are in it whether their bridge is there yet or not,
+  and what nobody holds open is stopped.
 * An order is on its way until its agent has it: pods that end, do not start or lose their head, and objects that
   vanish, have its attempts reported LOST without a cursor. A bridge that comes back is given again what may not have
   arrived.
@@ -35,7 +36,7 @@ from k8s.resource import PODS, RAY_CLUSTERS, RAY_JOBS, Resource
 from k8s.site import Site
 from k8s.writes import Writer
 from scheduler.model.errors import ExecutorError, NotFound
-from scheduler.model.node import Lane, Layout
+from scheduler.model.node import CardCut, Lane
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 
 _log = logging.getLogger(__name__)
@@ -83,8 +84,10 @@ class KubernetesExecutor:
         self._reports: deque[Report] = deque()
         self._woken = False
         self._closing = threading.Event()
-        self.inventory = Inventory(api, self._hear_nodes, now_ms=now_ms, lane=lane, cards=site.cards)
-        self._desk = Desk(site, failures, tell=self._tell, now_ms=now_ms, version_of=self.inventory.version)
+        self.inventory = Inventory(
+            api, self._hear_nodes, now_ms=now_ms, lane=lane, cards=site.cards, configs=site.mig_configs
+        )
+        self._desk = Desk(site, failures, tell=self._tell, now_ms=now_ms, park=self.inventory)
         ours = f"{MANAGED_BY}={OURS},{INSTANCE}={site.instance}"
         self._informers = [
             Informer(api, resource, _Ear(self, resource), namespace=site.namespace, labels=ours)
@@ -123,9 +126,9 @@ class KubernetesExecutor:
             self._desk.moves |= lanes
         self._look()
 
-    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
-        """Not carried out: the inventory does not say where instances lie, so no plan asks for it."""
-        _log.warning("cards of %s are not cut anew: on Kubernetes that is the GPU Operator's", sorted(layouts))
+    def recut(self, cuts: Mapping[str, Sequence[CardCut]]) -> None:
+        """See the port: a node's label says into which of its layouts the GPU Operator is to put it."""
+        self._post(lambda: self._desk.recut(cuts))  # in order with what is written
 
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port."""

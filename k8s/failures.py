@@ -11,12 +11,15 @@ from k8s.actions import (
     Assign,
     DeleteCluster,
     DeleteJob,
+    HoldNode,
+    LayOut,
     Lose,
     MakeCluster,
     MakeJob,
     Relabel,
     Release,
     SetGroups,
+    TakeBack,
     Unsuspend,
 )
 from k8s.backoff import Backoff
@@ -72,6 +75,8 @@ def key(action: Action) -> str:
             return f"{kind} {lease}"
         case Relabel(node=node):
             return f"{kind} {node}"
+        case LayOut(node=node) | TakeBack(node=node) | HoldNode(node=node):
+            return f"{kind} {node.name}"
         case Assign(pod=pod) | Release(pod=pod):
             return f"{kind} {pod.name}"
         case Adopt(seen=seen):

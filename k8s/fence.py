@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from k8s.actions import Adopt, Assign, MakeCluster, MakeJob, Relabel, Release, Write
+from k8s.actions import Adopt, Assign, HoldNode, LayOut, MakeCluster, MakeJob, Relabel, Release, TakeBack, Write
 from k8s.manifests import JOB
 from k8s.seen import PodSeen
 
@@ -42,7 +42,7 @@ def _uid(action: Write) -> str:
     match action:
         case Assign(pod=pod) | Release(pod=pod):
             return pod.uid
-        case MakeCluster() | MakeJob() | Relabel():
+        case MakeCluster() | MakeJob() | Relabel() | LayOut() | TakeBack() | HoldNode():
             return ""
     return action.seen.uid
 

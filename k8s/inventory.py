@@ -11,6 +11,7 @@ from k8s.accelerators import Accelerators, shipped
 from k8s.api import Api, Object
 from k8s.informer import Informer, key_of
 from k8s.mapping import Cards, Gone, Sights, mapped
+from k8s.mig import Config
 from k8s.names import MANAGED, RACK
 from k8s.resource import NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Resource
 from k8s.sightings import ClaimSight, NodeSight, PodSight, SliceSight, claim_sight, node_sight, pod_sight, slice_sight
@@ -40,6 +41,10 @@ class Shelf(Generic[S]):
         """Note an object, or (None) that it is gone; the places where something changed."""
         before, after = self._by_key.get(key), self._read(obj) if obj is not None else None
         if before == after:
+            if after is not None:  # the newer one: what is not compared, its version, may have changed
+                self._by_key[key] = after
+                for place in self._places(after):
+                    self._by_place[place][key] = after
             return set()
         touched: set[Place] = set()
         if before is not None:
@@ -76,11 +81,12 @@ class Inventory:
         lane: Lane = Lane.POOL,
         rack_label: str = RACK,
         cards: Cards = Cards.AUTO,
+        configs: tuple[Config, ...] = (),
     ) -> None:
         """``tell`` is called with a lock held and must return at once. ``selector``: the labels of managed nodes."""
         self._api, self._tell, self._now_ms = api, tell, now_ms
         self._table = table or shipped()
-        self._lane, self._rack_label, self._cards = lane, rack_label, cards
+        self._lane, self._rack_label, self._cards, self._configs = lane, rack_label, cards, configs
         self._selector = selector
         self._lock = threading.Lock()
         self._nodes: Shelf[NodeSight] = Shelf(lambda raw: node_sight(raw, self._table), lambda n: [n.name])
@@ -123,6 +129,11 @@ class Inventory:
         informer = self._informers.get(NODES.plural)
         return informer.version(node) if informer is not None else ""
 
+    def sight(self, node: str) -> NodeSight | None:
+        """The Node object, as it was seen last; None: it is not there."""
+        with self._lock:
+            return next(iter(self._nodes.at(node)), None)
+
     @property
     def is_alive(self) -> bool:
         """Whether everything is still followed."""
@@ -138,6 +149,12 @@ class Inventory:
     def problem(self) -> str:
         """Why it may be behind; empty: it is not."""
         return "; ".join(one.problem for one in self._informers.values() if one.problem)
+
+    def node(self, name: str) -> Node | None:
+        """As it was told; None: it does not answer."""
+        with self._lock:
+            told = self._told.get(name)
+            return told if isinstance(told, Node) else None
 
     def nodes(self) -> tuple[Node, ...]:
         """Those that answer, by name, as told."""
@@ -196,7 +213,8 @@ class Inventory:
             slices=slices,
             claims=tuple(claims[key] for key in sorted(claims)),
         )
-        return mapped(sights, self._table, lane=self._lane, rack_label=self._rack_label, cards=self._cards)
+        more = {"lane": self._lane, "rack_label": self._rack_label, "cards": self._cards, "configs": self._configs}
+        return mapped(sights, self._table, **more)
 
 
 class _Ear:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from k8s import recuts
 from k8s.actions import (
     Action,
     Assign,
@@ -29,9 +30,10 @@ from k8s.manifests import JOB, POOL
 from k8s.pods import Cluster
 from k8s.seen import ClusterSeen, GroupSeen, JobSeen, PodSeen
 from k8s.shapes import Shape
+from k8s.sightings import NodeSight
 from k8s.site import Site
 from k8s.trouble import Trouble
-from scheduler.model.node import Lane, Node
+from scheduler.model.node import CardCut, Lane, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,10 @@ class World:
     """Nodes that are to serve another lane."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of those nodes."""
+    cuts: Mapping[str, CardCut | None] = field(default_factory=dict)
+    """Nodes whose cards are to be cut anew; None: no more."""
+    sights: Mapping[str, NodeSight] = field(default_factory=dict)
+    """Of those nodes."""
     labelled: frozenset[str] = frozenset()
     """Nodes whose lane this leader wrote."""
     epoch: int = 0
@@ -107,8 +113,10 @@ def decide(world: World) -> tuple[Action, ...]:
     if lost:
         return lost  # the book changes: decide again without them
     evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
+    evicted |= recuts.in_the_way(world)
     taken = _taken(world)
-    wanted = (*_relabels(world), *_pods(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
+    on_nodes = (*_relabels(world), *recuts.on_nodes(world))
+    wanted = (*on_nodes, *_pods(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
     return tuple(fenced(wanted, world))
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
+from k8s import mig
 from k8s.accelerators import Accelerator, Accelerators, Unit
 from k8s.names import CORDON_TAINT, HIDDEN, LANE, RACK, TOLERATED, TROUBLE
 from k8s.sightings import ClaimSight, DeviceSight, NodeSight, PodSight, SliceSight
 from scheduler.model import catalogue
 from scheduler.model.node import Device, DeviceKind, Health, Lane, Node, NodeState
 
+MODEL, MEMORY = "nvidia.com/gpu.product", "nvidia.com/gpu.memory"
 MOST_NAMED = 3
 """Strangers told by name in a reason."""
 
@@ -59,6 +61,7 @@ def mapped(
     lane: Lane = Lane.POOL,
     rack_label: str = RACK,
     cards: Cards = Cards.AUTO,
+    configs: tuple[mig.Config, ...] = (),
 ) -> Node | Gone:
     """The node as the engine wants it. ``lane``: of nodes whose label does not say."""
     node = sights.node
@@ -67,19 +70,24 @@ def mapped(
     labels = dict(node.labels)
     strangers = [pod.asks for pod in sights.pods if not pod.is_ours]
     devices, vendors = devices_of(sights, table, cards)
+    model = _model(labels.get(MODEL, ""), _whole(labels.get(MEMORY, "")))
+    laid = mig.laid(node, devices, model, configs, is_named=any(one.driver in table.by_driver for one in sights.slices))
     state, reason = _state(node)
     return Node(
         name=node.name,
         cpu_milli=max(0, node.usable.cpu_milli - sum(asks.cpu_milli for asks in strangers)),
         memory_mib=max(0, node.usable.memory_mib - sum(asks.memory_mib for asks in strangers)),
         scratch_mib=max(0, node.usable.scratch_mib - sum(asks.scratch_mib for asks in strangers)),
-        devices=devices,
+        devices=laid.devices,
         labels=tuple((key, value) for key, value in node.labels if not key.startswith(HIDDEN)),
         taints=tuple(sorted({*vendors, *_taints(node)})),
         rack=labels.get(rack_label, ""),
         lane=Lane(labels[LANE]) if labels.get(LANE) in list(Lane) else lane,
         state=state,
         state_reason=reason,
+        cuts=laid.cuts,
+        layouts=laid.layouts,
+        layout=laid.layout,
     )
 
 

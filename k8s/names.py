@@ -25,7 +25,20 @@ SHAPE = "shisuan.io/shape"
 DOMAIN = "shisuan.io/domain"
 """Annotation of a RayCluster: the kind of work it serves."""
 EPOCH = "shisuan.io/epoch"
-"""Annotation of an object of ours, and of a node whose lane we wrote: the epoch of the leader that wrote it last."""
+"""Annotation of an object of ours, and of a node that we wrote on: the epoch of the leader that wrote it last."""
+LAYOUT = "shisuan.io/layout"
+"""Annotation of a node: the layout that was asked of the GPU Operator last and the instant of its decision, in ms:
+``all-1g.10gb@1764288000000``. Its label alone does not say whose word its state is about."""
+LAYOUT_BEFORE = "shisuan.io/layout-before"
+"""Annotation of a node: what the label said before that."""
+MIG_CONFIG, MIG_STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
+"""Labels of a node: which named configuration the GPU Operator's MIG manager is to apply, and how far it is with it:
+``pending``, ``rebooting``, ``success`` or ``failed``."""
+MIG_MANAGER, MIG_CAPABLE, MIG_STRATEGY = (
+    "nvidia.com/gpu.deploy.mig-manager",
+    "nvidia.com/mig.capable",
+    "nvidia.com/mig.strategy",
+)
 MANAGED = "shisuan.io/managed"
 """Label of the nodes shisuan may use, and the taint that keeps others away from them."""
 ZONE = "topology.kubernetes.io/zone"

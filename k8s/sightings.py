@@ -5,13 +5,13 @@ object that a server would store; what cannot be understood is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
 
 from k8s import quantity
 from k8s.accelerators import Accelerators
-from k8s.names import DEVICES, MANAGED_BY, OURS
+from k8s.names import DEVICES, EPOCH, LAYOUT, LAYOUT_BEFORE, MANAGED_BY, OURS
 
 Raw = Mapping[str, Any]
 Counts = tuple[tuple[str, int], ...]
@@ -51,6 +51,18 @@ class NodeSight:
     present: Amounts
     """Everything, what is broken too."""
     usable: Amounts
+    asked: str = ""
+    """As :data:`k8s.names.LAYOUT`."""
+    before: str = ""
+    """As :data:`k8s.names.LAYOUT_BEFORE`."""
+    epoch: int = field(default=0, compare=False)
+    """Of the leader that wrote on it last."""
+    version: str = field(default="", compare=False)
+    """It changes with every sign of life, and means nothing then."""
+
+    def label(self, key: str) -> str:
+        """Empty: it has none of this key."""
+        return next((value for name, value in self.labels if name == key), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +119,9 @@ def node_sight(raw: Raw, table: Accelerators) -> NodeSight:
     """A Node."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     ready = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), {})
-    labels = raw["metadata"].get("labels") or {}
+    meta = raw["metadata"]
+    labels, told = meta.get("labels") or {}, meta.get("annotations") or {}
+    epoch = told.get(EPOCH, "")
     return NodeSight(
         name=raw["metadata"]["name"],
         labels=tuple(sorted((intern(k), intern(v)) for k, v in labels.items() if not k.startswith(NOISE))),
@@ -119,6 +133,10 @@ def node_sight(raw: Raw, table: Accelerators) -> NodeSight:
         ready_message=ready.get("message") or ready.get("reason") or "",
         present=amounts(_nano(status.get("capacity") or {}), table),
         usable=amounts(_nano(status.get("allocatable") or {}), table),
+        asked=told.get(LAYOUT, ""),
+        before=told.get(LAYOUT_BEFORE, ""),
+        epoch=int(epoch) if epoch.isdecimal() else 0,
+        version=meta.get("resourceVersion", ""),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k8s.mapping import Cards
+from k8s.mig import Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ class Site:
     overhead_mib: int = 1_024
     """What Ray and the agent may use in a worker pod beyond the memory of its lease, and beyond its scratch space."""
     cards: Cards = Cards.AUTO
+    mig_configs: tuple[Config, ...] = ()
+    """What the GPU Operator's MIG manager can make of a node, by name; none: nodes are never cut anew."""
     head_cpu_milli: int = 500
     head_memory_mib: int = 2_048
     head_node_selector: Mapping[str, str] = field(default_factory=dict)

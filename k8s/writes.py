@@ -17,18 +17,36 @@ from k8s.actions import (
     Assign,
     DeleteCluster,
     DeleteJob,
+    HoldNode,
+    LayOut,
     Lose,
     MakeCluster,
     MakeJob,
+    OnNode,
     Relabel,
     Release,
     SetGroups,
+    TakeBack,
     Unsuspend,
 )
 from k8s.api import Api, Object, Only
 from k8s.book import Entry
 from k8s.errors import Absent, AlreadyThere, KubernetesError
-from k8s.names import DEVICES, EPOCH, INSTANCE, LANE, LEASE, MANAGED_BY, OURS, RANK, TASKS
+from k8s.names import (
+    DEVICES,
+    EPOCH,
+    INSTANCE,
+    LANE,
+    LAYOUT,
+    LAYOUT_BEFORE,
+    LEASE,
+    MANAGED_BY,
+    MIG_CONFIG,
+    MIG_STATE,
+    OURS,
+    RANK,
+    TASKS,
+)
 from k8s.pods import Body, Cluster
 from k8s.resource import (
     CLAIM_TEMPLATES,
@@ -43,6 +61,7 @@ from k8s.resource import (
 )
 from k8s.seen import ClusterSeen, JobSeen, PodSeen, Seen, mark_of
 from k8s.shapes import Shape
+from k8s.sightings import NodeSight
 from k8s.site import Site
 
 OF: Mapping[type[Seen], Resource] = {PodSeen: PODS, ClusterSeen: RAY_CLUSTERS, JobSeen: RAY_JOBS}
@@ -57,6 +76,8 @@ class Done:
     """As the server has them now."""
     gone: tuple[tuple[Resource, str], ...] = ()
     """Kind and name of what it does not have."""
+    version: str = ""
+    """Of the node that was written on."""
 
 
 class NotOurs(KubernetesError):
@@ -98,6 +119,8 @@ class Writer:
                 told = {"labels": {LANE: lane.value}, "annotations": self._written}
                 self._api.merge(NODES, node, {"metadata": told}, only=Only(version=version))
                 return Done()
+            case LayOut() | TakeBack() | HoldNode():
+                return self._of_layouts(action)
             case DeleteCluster(seen=seen):
                 return self._delete(RAY_CLUSTERS, seen)
             case DeleteJob(seen=seen):
@@ -125,6 +148,36 @@ class Writer:
         except Absent:
             return Done(gone=((resource, seen.name),))
         return Done(objects=((resource, told),))
+
+    # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _of_layouts(self, action: OnNode) -> Done:
+        match action:
+            case LayOut():
+                return self._lay_out(action)
+            case TakeBack(node=node):
+                label = {MIG_CONFIG: node.before or None}
+                return self._on_node(node, label, {LAYOUT: None, LAYOUT_BEFORE: None})
+            case HoldNode(node=node):
+                return self._on_node(node, {}, {})
+
+    def _lay_out(self, action: LayOut) -> Done:
+        """The state goes with the label: what comes there from now on is about what we asked. The MIG manager acts on a
+        label that changes only, so one that says the same already, of a try that failed, is taken away first.
+        """
+        node, before = action.node, action.node.label(MIG_CONFIG)
+        if before == action.name:
+            told = self._api.merge(
+                NODES, node.name, self._stamped({"metadata": {"labels": {MIG_CONFIG: None}}}), only=_as_seen(node)
+            )
+            node = replace(node, version=told["metadata"]["resourceVersion"])
+        asked = {LAYOUT: f"{action.name}@{action.since_ms}", LAYOUT_BEFORE: before or None}
+        return self._on_node(node, {MIG_CONFIG: action.name, MIG_STATE: None}, asked)
+
+    def _on_node(self, node: NodeSight, labels: Mapping[str, Any], annotations: Mapping[str, Any]) -> Done:
+        told = {"metadata": {"labels": dict(labels), "annotations": dict(annotations)}}
+        after = self._api.merge(NODES, node.name, self._stamped(told), only=_as_seen(node))
+        return Done(version=after["metadata"]["resourceVersion"])
 
     # ── clusters ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,6 +285,10 @@ class Writer:
         told = {LEASE: action.lease, RANK: f"{action.rank}/{len(held.shapes)}", TASKS: ",".join(held.tasks)}
         told |= {DEVICES: ",".join(devices)} if devices else {}
         return self._patch(PODS, pod, {"metadata": {"annotations": {**NO_LEASE, **told}}})
+
+
+def _as_seen(node: NodeSight) -> Only:
+    return Only(version=node.version)
 
 
 def _owner(seen: Seen) -> Object:

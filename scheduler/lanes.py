@@ -5,6 +5,7 @@ other. Bridges dial the leader: nobody listens before the epoch is taken.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from pathlib import Path
 
 from k8s.api import Api
@@ -12,10 +13,11 @@ from k8s.door import from_kubeconfig, in_cluster
 from k8s.executor import KubernetesExecutor
 from k8s.manifests import JOB
 from k8s.mapping import Cards
+from k8s.mig import Config, Entry
 from k8s.site import Bucket, Site, Volume
 from scheduler.control import bootstrap
 from scheduler.control.clock import SystemClock
-from scheduler.control.lanes import KubernetesConfig
+from scheduler.control.lanes import KubernetesConfig, MigEntryConfig
 from scheduler.control.ports import Clock
 from scheduler.control.settings import Settings
 from scheduler.control.tokens import Tokens
@@ -112,6 +114,7 @@ def site_of(config: KubernetesConfig) -> Site:
         shards=config.shards,
         overhead_mib=config.overhead,
         cards=Cards(config.cards),
+        mig_configs=tuple(mig_config(name, told) for name, told in sorted(config.mig_configs.items())),
         head_cpu_milli=config.head.cpu_milli,
         head_memory_mib=config.head.memory,
         head_node_selector=config.head.node_selector,
@@ -126,3 +129,16 @@ def site_of(config: KubernetesConfig) -> Site:
         egress=tuple(config.egress),
         gateway_ca=config.tls.ca_config_map if config.tls is not None else "",
     )
+
+
+def mig_config(name: str, told: Sequence[MigEntryConfig]) -> Config:
+    """A configuration of the MIG manager as the inventory reads it."""
+    entries = (
+        Entry(
+            devices=None if one.devices == "all" else tuple(one.devices),
+            profiles=tuple(sorted(one.mig_devices.items())),
+            mig_on=one.mig_enabled,
+        )
+        for one in told
+    )
+    return Config(name=name, entries=tuple(entries))

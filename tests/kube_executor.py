@@ -35,8 +35,9 @@ class Service(KubernetesExecutor):
 class KubeSite:
     """A park, and services that come and go."""
 
-    def __init__(self, folder, *, site=SITE, nodes=()):
-        self.park = PaperPark(nodes=[*nodes, paper_node("heads", cpu="64", memory="64Gi", managed=False)])
+    def __init__(self, folder, *, site=SITE, nodes=(), mig_configs=None):
+        heads = paper_node("heads", cpu="64", memory="64Gi", managed=False)
+        self.park = PaperPark(nodes=[*nodes, heads], mig_configs=mig_configs)
         self.site = site
         self._config = folder / "kubeconfig"
         self._config.write_text(yaml.safe_dump(kubeconfig(self.park.double.url, token="")), encoding="utf-8")

@@ -107,7 +107,7 @@ class OneCluster:
     def move(self, lanes):
         """The nodes are pods, which are of the lane they were made for."""
 
-    def recut(self, layouts):
+    def recut(self, cuts):
         """Pods do not cut cards."""
 
     def acknowledge(self, cursors):

@@ -37,7 +37,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scheduler.model.errors import ExecutorError, NotFound
-from scheduler.model.node import CardCut, Lane, Layout, Node
+from scheduler.model.node import CardCut, Lane, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind
 from workers.messages import Begin, Connect, End, Line, LogRead, Message, NodeIds, ReadLog, Ready, Recorded, Recut, Told
 from workers.ray_head import LOOPBACK, RayHead, clean_environ
@@ -111,11 +111,13 @@ class RayExecutor:
         at_ms = time.time_ns() // 1_000_000
         self._tell([Report(kind=ReportKind.NODE, at_ms=at_ms, node=name, facts=facts) for name, facts in known])
 
-    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
-        """See the port. Simulated cards are cut on paper, which lasts as long as this service."""
-        for node, cards in sorted(layouts.items()):
-            cuts = (CardCut(card=card, layout=layout) for card, layout in sorted(cards.items()))
-            self._send(Recut(node=node, cuts=tuple(cuts)))
+    def recut(self, cuts: Mapping[str, Sequence[CardCut]]) -> None:
+        """See the port. Simulated cards are cut on paper, which lasts as long as this service; what has begun is not
+        given up, because its node answers at once.
+        """
+        for node, asked in sorted(cuts.items()):
+            if asked:
+                self._send(Recut(node=node, cuts=tuple(asked)))
 
     def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """See the port. Never raises for what happens to Ray: that comes as RUNTIME_DOWN and RUNTIME_UP."""

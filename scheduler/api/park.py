@@ -22,13 +22,12 @@ from scheduler.control import terms
 from scheduler.control.defrag import RearrangementList, RearrangementView
 from scheduler.control.housekeeping import PruneView
 from scheduler.control.maintenance import DrainView
+from scheduler.control.node_shapes import NodeList, NodeView
 from scheduler.control.reservations import Wish
 from scheduler.control.shapes import (
     KeyList,
     KeyView,
     NewKey,
-    NodeList,
-    NodeView,
     QueueList,
     QueueView,
     ReservationList,

@@ -55,9 +55,22 @@ def node_table(listed: list[dict[str, Any]]) -> Table:
             f"{figures.memory(int(node.get('memory_mib_free', memory)) * there)} of {figures.memory(memory)}",
             f"{free} of {len(devices)}" if devices else "no cards",
             f"{faults / 1000:.1f}" if faults else "",
-            plain("; ".join(note for note in (node.get("state_reason", ""), last) if note)),
+            plain(
+                "; ".join(
+                    note for note in (node.get("state_reason", ""), *map(_cut, node.get("cuts", ())), last) if note
+                )
+            ),
         )
     return rows
+
+
+def _cut(cut: dict[str, Any]) -> str:
+    """What is to be said of the last cut of a card; nothing of one that went well."""
+    what = f"{cut['card'] or 'cards'} into {cut['layout']}"
+    since = figures.instant(cut["since_ms"])
+    if not cut["ended_ms"]:
+        return f"cutting {what} since {since}"
+    return f"could not cut {what} ({since}): {cut['problem']}" if cut["problem"] else ""
 
 
 def _cards(cards: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:

@@ -31,9 +31,8 @@ from scheduler.model.event import (
     NodeSeen,
     UsageSealed,
 )
-from scheduler.model.layout import under_way
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Lane, Layout
+from scheduler.model.node import CardCut, Lane
 from scheduler.model.order import LeaseOrder, Report, ReportKind
 from scheduler.model.plan import Start, Stop
 from scheduler.model.policy import Policy
@@ -75,8 +74,8 @@ class Batch:
     """Lease id → reason."""
     move: dict[str, Lane] = field(default_factory=dict)
     """Node → the lane it is to serve."""
-    recut: dict[str, dict[str, Layout]] = field(default_factory=dict)
-    """Node → card → how it is to be cut."""
+    recut: dict[str, tuple[CardCut, ...]] = field(default_factory=dict)
+    """Node that was ever cut → the cuts that are under way there."""
 
 
 class Cycle:
@@ -223,8 +222,8 @@ class Cycle:
         self._sealer.before(self._engine, event)
         self._engine.apply(event)  # refuses what does not fit the state before it changes anything
         batch.events.append(event)
-        if isinstance(event, NodeSeen) and (node := self._engine.node(event.node.name)) is not None:
-            batch.recut[node.name] = under_way(node)  # a node that speaks may not have heard yet
+        if isinstance(event, NodeSeen) and (node := self._engine.node(event.node.name)) is not None and node.cuts:
+            batch.recut[node.name] = tuple(cut for cut in node.cuts if not cut.ended_ms)  # it may not have heard yet
         if not isinstance(event, AttemptsSeen):  # the one fact that frees and takes nothing
             self._stale_plan = True
 
@@ -364,8 +363,8 @@ class Cycle:
         try:
             if batch.move:
                 self._executor.move(batch.move)
-            if cuts := {name: layouts for name, layouts in batch.recut.items() if layouts}:
-                self._executor.recut(cuts)
+            if batch.recut:
+                self._executor.recut(batch.recut)
             if batch.orders:
                 self._executor.start(batch.orders)
                 self.metrics.starts.inc(len({o.lease_id for o in batch.orders}))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from scheduler.control.strict import Strict
 from scheduler.jobfile.quantity import duration_ms, memory_mib
+from scheduler.model.catalogue import mig_profiles
 from scheduler.model.job import StepKind
 from scheduler.model.node import Lane
 
 Duration = Annotated[int, BeforeValidator(duration_ms)]
 Memory = Annotated[int, BeforeValidator(memory_mib)]
+MigName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
+"""The value of a label."""
 DEFAULT_IMAGE = "default"
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
@@ -54,6 +57,37 @@ class S3Config(Strict):
     """A Secret of the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; empty: the pods' own identity."""
 
 
+class MigEntryConfig(Strict):
+    """What becomes of some of a node's cards: an entry of mig-parted's file, whose names of fields it has."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=False)
+
+    devices: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    mig_enabled: Annotated[bool, Field(alias="mig-enabled")]
+    mig_devices: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(alias="mig-devices", default_factory=dict)]
+    """Instances per card, by profile."""
+    device_filter: Annotated[str | list[str], Field(alias="device-filter")] = ""
+    """PCI ids, which no label of a node tells: an entry is taken to be for cards that have its profiles."""
+
+    @field_validator("mig_devices")
+    @classmethod
+    def are_profiles(cls, told: dict[str, int]) -> dict[str, int]:
+        """Each key is a profile of some board."""
+        known = mig_profiles()
+        wrong = sorted(told.keys() - set(known))
+        if wrong:
+            facts = {"profile": wrong[0], "valid": ", ".join(known)}
+            raise PydanticCustomError("profile", "no card has a MIG profile {profile}; valid: {valid}", facts)
+        return told
+
+    @model_validator(mode="after")
+    def is_whole(self) -> Self:
+        """Instances are of cards with MIG on."""
+        if self.mig_devices and not self.mig_enabled:
+            raise PydanticCustomError("mig_devices", "mig-devices has instances and mig-enabled is false")
+        return self
+
+
 class KubernetesConfig(Strict):
     """Defaults are for a park of some hundred nodes."""
 
@@ -83,6 +117,10 @@ class KubernetesConfig(Strict):
     """How pods ask for cards: counted by a device plugin, claimed by name from a driver of dynamic resource allocation,
     or as each node offers them.
     """
+    mig_configs: Annotated[
+        dict[MigName, Annotated[list[MigEntryConfig], Field(min_length=1)]], Field(default_factory=dict)
+    ]
+    """Configurations of the GPU Operator's MIG manager that plans may use, as its file has them."""
     head: Annotated[HeadConfig, Field(default_factory=lambda: HeadConfig.model_validate({}))]
     volumes: Annotated[list[VolumeConfig], Field(default_factory=list)]
     s3: S3Config | None = None

@@ -13,8 +13,8 @@ from typing_extensions import TypedDict  # pydantic reads these for OpenAPI, and
 from scheduler.control import views
 from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
+from scheduler.control.node_shapes import NodeView
 from scheduler.control.observe import Observer
-from scheduler.control.shapes import NodeView
 from scheduler.engine import Engine
 from scheduler.model.errors import NotFound
 from scheduler.model.event import Event, LeaseStopping, NodeLost, NodeSeen

@@ -14,9 +14,10 @@ from scheduler.control.access import Caller, require_operator
 from scheduler.control.cycle import Cycle
 from scheduler.control.delivery import FeedView
 from scheduler.control.identity import Issuer, Person, Refused, unknown_tenant
+from scheduler.control.node_shapes import NodeView
 from scheduler.control.ports import KeyRing
 from scheduler.control.settings import Home
-from scheduler.control.shapes import KeyView, NewKey, NodeView, QueueView, StatusView, TenantView
+from scheduler.control.shapes import KeyView, NewKey, QueueView, StatusView, TenantView
 from scheduler.engine import Engine
 from scheduler.model import catalogue
 from scheduler.model.errors import Forbidden, InvalidInput, Problem, Unauthorized, unknown

@@ -14,7 +14,7 @@ from scheduler.model.job import Job
 from scheduler.model.key import ApiKey, Role
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.money import LedgerHead, Posted, StoredTxn, Txn
-from scheduler.model.node import Device, Lane, Layout
+from scheduler.model.node import CardCut, Device, Lane
 from scheduler.model.order import KeptFile, LeaseOrder, LogChunk, Report
 from scheduler.model.sample import Sample
 from scheduler.model.snapshot import Changes, Snapshot
@@ -47,11 +47,12 @@ class Executor(Protocol):
         """
         ...
 
-    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
-        """Cut cards anew, by node and card. Returns at once; repeating is harmless.
+    def recut(self, cuts: Mapping[str, Sequence[CardCut]]) -> None:
+        """Cut cards anew: by node, all cuts that are under way there; none: what was asked before is given up.
 
-        Instances that stay go on; one that somebody uses is never destroyed. It is done when the node's NODE report
-        shows the layout; one that cannot be had has a NODE report whose facts have a CardCut with the ``problem``.
+        Returns at once; repeating is harmless. Instances that stay go on; one that somebody uses is never destroyed. It
+        is done when the node's NODE report shows the layout; one that cannot be had has a NODE report whose facts have
+        that CardCut with the ``problem``.
         """
         ...
 

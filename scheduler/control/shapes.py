@@ -192,55 +192,6 @@ class LeaseList(TypedDict):
     leases: list[LeaseView]
 
 
-class DeviceView(TypedDict):
-    """A card or a MIG instance."""
-
-    id: str
-    index: int
-    model: str
-    kind: str
-    profile: str
-    parent: str
-    memory_mib: int
-    island: str
-    simulated: bool
-    health: str
-    health_reason: str
-    job_id: str
-    lease_id: str
-
-
-class NodeView(TypedDict):
-    """A machine, and what is free of it now."""
-
-    name: str
-    state: str
-    state_reason: str
-    lane: str
-    rack: str
-    labels: dict[str, str]
-    taints: list[str]
-    cpu_milli: int
-    memory_mib: int
-    scratch_mib: int
-    cpu_milli_free: int
-    memory_mib_free: int
-    simulated: bool
-    faults_milli: int
-    """What went wrong lately by its own fault, in thousandths of a fault, decayed to now; 0: nothing."""
-    fault_reason: str
-    """The latest fault, in a sentence."""
-    fault_ms: int
-    """Its instant; 0: none."""
-    devices: list[DeviceView]
-
-
-class NodeList(TypedDict):
-    """Nodes by name."""
-
-    nodes: list[NodeView]
-
-
 class QueueView(TypedDict):
     """A queue of the fair-share tree and how busy it is (the caller's own tasks, or all for an operator)."""
 

@@ -21,8 +21,9 @@ class Strict(BaseModel):
     @classmethod
     def known_fields(cls, data: Any) -> Any:
         """Runs before anything else is read."""
+        known = {field.alias or name for name, field in cls.model_fields.items()}
         for name in data if isinstance(data, Mapping) else ():
-            if name not in cls.model_fields:
-                facts = {"name": str(name), "valid": sorted(cls.model_fields)}
+            if name not in known:
+                facts = {"name": str(name), "valid": sorted(known)}
                 raise PydanticCustomError(UNKNOWN_FIELD, "unknown field {name}", facts)
         return data

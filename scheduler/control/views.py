@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.control import measured
 from scheduler.control.deadline_shapes import KeptView, SlotView
+from scheduler.control.node_shapes import CutView, DeviceView, NodeView
 from scheduler.control.observe import Progress
 from scheduler.control.shapes import (
     AttemptView,
-    DeviceView,
     JobView,
     KeyView,
     LeaseView,
-    NodeView,
     QueueView,
     ReasonView,
     StepView,
@@ -25,7 +24,7 @@ from scheduler.model.job import JobRecord, Slot, Step, StepRecord, Track
 from scheduler.model.key import ApiKey
 from scheduler.model.lease import AttemptRecord, Lease, LeaseRecord, parse_attempt_id
 from scheduler.model.money import yuan
-from scheduler.model.node import Device, Node
+from scheduler.model.node import CardCut, Device, Node
 from scheduler.model.plan import Reason, Wait
 from scheduler.model.queue import Amounts, Queue, Tenant
 from scheduler.model.usage import UsageRecord
@@ -218,7 +217,20 @@ def node(record: Node, leases: Iterable[LeaseRecord], now_ms: int) -> NodeView:
         "faults_milli": faults,
         "fault_reason": record.fault_reason if faults else "",
         "fault_ms": record.faults_ms if faults else 0,
+        "layout": record.layout,
+        "layouts": [layout.name for layout in record.layouts],
+        "cuts": [_cut(cut) for cut in record.cuts],
         "devices": [_device(d, holders) for d in record.devices],
+    }
+
+
+def _cut(record: CardCut) -> CutView:
+    return {
+        "card": record.card,
+        "layout": record.name or ", ".join(f"{place.profile}@{place.start}" for place in record.layout) or "empty",
+        "since_ms": record.since_ms,
+        "ended_ms": record.ended_ms,
+        "problem": record.problem,
     }
 
 

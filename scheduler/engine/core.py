@@ -12,6 +12,7 @@ from scheduler.engine.defrag import Proposal, proposals
 from scheduler.engine.outlook import Question, question
 from scheduler.engine.plan import drafted, make_plan
 from scheduler.engine.recut import could_cut, cutting
+from scheduler.engine.relayout import could_lay_out
 from scheduler.engine.state import State
 from scheduler.model.errors import NotFound
 from scheduler.model.event import (
@@ -200,8 +201,10 @@ class Engine:
         return tuple((name, reason) for name, reason in found if reason is not None)
 
     def _could_cut(self, demand: Demand) -> bool:
-        views, features = self._state.nodes.values(), self._state.shapes.features
-        return bool(demand.resources.mig_profile) and any(could_cut(view.node, demand, features) for view in views)
+        nodes, features = [view.node for view in self._state.nodes.values()], self._state.shapes.features
+        if demand.resources.mig_profile and any(could_cut(node, demand, features) for node in nodes):
+            return True
+        return any(could_lay_out(node, demand, features) for node in nodes)
 
     def trial(self, job: Job, now_ms: int, policy: Policy) -> Plan:
         """What would start now, and what would wait and why, if ``job`` were submitted: its own part of the plan.

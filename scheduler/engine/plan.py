@@ -16,6 +16,8 @@ from scheduler.engine.faults import set_prices
 from scheduler.engine.promised import keep_starts, recall, reserves
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
+from scheduler.engine.relayout import drain as drain_for_layout
+from scheduler.engine.relayout import relayouts
 from scheduler.engine.seats import guard, sit
 from scheduler.engine.slots import keep
 from scheduler.engine.state import State
@@ -82,7 +84,8 @@ def make_plan(
     # allows it.
     moves: tuple[Action, ...] = conversions(draft.trial, draft.left_over)
     is_full = len(draft.starts) >= policy.starts_per_cycle  # who is left over was not looked at then
-    moves += (*give_ups(draft.trial), *recuts(draft.trial, () if is_full else draft.left_over))
+    waiting_on = () if is_full else draft.left_over
+    moves += (*give_ups(draft.trial), *recuts(draft.trial, waiting_on), *relayouts(draft.trial, waiting_on))
     draft.preempts += by_rule(draft.trial, draft.left_over)
     kept = keep_starts(draft.trial, is_full=is_full)
     # 11. Say why everything else waits.
@@ -255,6 +258,7 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
             draft.reached.add(candidate.key)
             draft.preempts += trial.pass_over(candidate)
             draft.preempts += drain(trial, candidate)
+            drain_for_layout(trial, candidate)
             if hasty and _is_over_for(trial, candidate):
                 over.add(kind_of(candidate))
             if policy.backfill is Backfill.NONE and candidate.blocked is None:

@@ -9,6 +9,7 @@ from itertools import islice
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Together
+from scheduler.model.layout import layout_under_way
 from scheduler.model.node import Health, Node
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import capacity
@@ -50,6 +51,7 @@ def reasons_of(trial: Trial, candidate: Candidate) -> tuple[Reason, ...]:
 def _being_cut(trial: Trial, candidate: Candidate) -> Iterator[Reason]:
     """Cards that are cut, or will be now, into what the candidate asks for."""
     profile = candidate.demand.resources.mig_profile
+    yield from _being_laid_out(trial, candidate, profile)
     if not profile:
         return
     for name in sorted(trial.state.cut):
@@ -62,6 +64,27 @@ def _being_cut(trial: Trial, candidate: Candidate) -> Iterator[Reason]:
         if action.for_job == candidate.job.id:
             message = f"card {action.card} of node {action.node} is to be cut for MIG profile {profile} now"
             yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
+
+
+def _being_laid_out(trial: Trial, candidate: Candidate, profile: str) -> Iterator[Reason]:
+    """Nodes that are put, or will be now or once they are empty, into a layout that has what the candidate asks for."""
+    what = f"MIG profile {profile}" if profile else "whole cards"
+    for name in sorted(trial.state.laid & trial.state.cut if candidate.demand.resources.cards else ()):
+        node = trial.state.nodes[name].node
+        layout = layout_under_way(node)
+        if any(one.name == layout and profile in dict(one.profiles) for one in node.layouts):
+            since_s = next((trial.now_ms - cut.since_ms) // 1_000 for cut in node.cuts if cut.name == layout)
+            message = f"node {name} is being put into layout {layout}, which has {what}, since {since_s} s"
+            yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
+    for name, action in sorted(trial.laid.now.items()):
+        if action.for_job == candidate.job.id:
+            message = f"node {name} is to be put into layout {action.name}, which has {what}, now"
+            yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
+    if candidate.key in trial.laid.draining:
+        name, layout, ready_ms = trial.laid.draining[candidate.key]
+        in_s = max(0, ready_ms - trial.now_ms) // 1_000
+        message = f"node {name} is to be put into layout {layout}, which has {what}, when it is empty: in {in_s} s"
+        yield Reason(kind=ReasonKind.CAPACITY, resource="recut", message=message)
 
 
 def _strangers(trial: Trial, candidate: Candidate, ranks: int) -> Iterator[Reason]:

@@ -28,6 +28,8 @@ GAIN = 2
 """Work that waits must take so many times as long as the cut (as for moves between lanes)."""
 LOOKED_AT = 16
 """Waiting steps for which a plan looks for cards to cut."""
+FAILED_RESTS = 8
+"""After a whole node could not be cut it rests so many times as long: it was emptied for nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,35 +85,46 @@ def recuts(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Recut, ...]:
 
 def give_ups(trial: Trial) -> tuple[GiveUpRecut, ...]:
     """Cuts that should have been confirmed by now."""
-    limit_ms = trial.policy.recut_limit_ms
     return tuple(
         GiveUpRecut(node=name, card=cut.card, reason=f"the node did not confirm it within {limit_ms // 1_000} s")
-        for name, cut in _cuts(trial.state)
-        if not cut.ended_ms and trial.now_ms >= cut.since_ms + limit_ms
+        for name, cut in cuts_of(trial.state)
+        if not cut.ended_ms and trial.now_ms >= cut.since_ms + (limit_ms := _limit_ms(trial, cut))
     )
 
 
 def cut_wake_ms(trial: Trial) -> int:
     """When the next cut has failed, or may begin on a card that rests; 0: neither."""
-    every_ms = trial.policy.recut_every_ms
     instants = [
-        cut.ended_ms + every_ms if cut.ended_ms else cut.since_ms + trial.policy.recut_limit_ms
-        for _, cut in _cuts(trial.state)
-        if every_ms or not cut.ended_ms
+        cut.ended_ms + rest_ms(trial, cut) if cut.ended_ms else cut.since_ms + _limit_ms(trial, cut)
+        for _, cut in cuts_of(trial.state)
+        if trial.policy.recut_every_ms or not cut.ended_ms
     ]
     return min((at for at in instants if at > trial.now_ms), default=0)
 
 
-def cost_ms(trial: Trial) -> int:
-    """What a cut takes: the median of the last one of each card, or what the policy says before any was seen."""
-    seen = sorted(cut.ended_ms - cut.since_ms for _, cut in _cuts(trial.state) if cut.ended_ms and not cut.problem)
-    return seen[len(seen) // 2] if seen else trial.policy.recut_ms
+def rest_ms(trial: Trial, cut: CardCut) -> int:
+    """How long a card is left alone after a cut; a whole node that could not be cut for longer."""
+    return trial.policy.recut_every_ms * (FAILED_RESTS if cut.name and cut.problem else 1)
+
+
+def _limit_ms(trial: Trial, cut: CardCut) -> int:
+    return trial.policy.relayout_limit_ms if cut.name else trial.policy.recut_limit_ms
+
+
+def cost_ms(trial: Trial, *, whole: bool = False) -> int:
+    """What a cut of a card, or of a ``whole`` node, takes: the median of the last one of each, or what the policy says
+    before any was seen.
+    """
+    ended = (cut for _, cut in cuts_of(trial.state) if cut.ended_ms and not cut.problem and bool(cut.name) is whole)
+    seen = sorted(cut.ended_ms - cut.since_ms for cut in ended)
+    default_ms = trial.policy.relayout_ms if whole else trial.policy.recut_ms
+    return seen[len(seen) // 2] if seen else default_ms
 
 
 def cutting(node: Node, action: Recut | GiveUpRecut, now_ms: int) -> Node:
     """The node from the decision on. After a cut that failed, what was to go waits for the node's next word."""
     if isinstance(action, Recut):
-        begun = CardCut(card=action.card, layout=action.layout, since_ms=now_ms)
+        begun = CardCut(card=action.card, layout=action.layout, name=action.name, since_ms=now_ms)
         return settled(node, replace(node, cuts=(begun,)), now_ms)
     failed = (replace(c, ended_ms=now_ms, problem=action.reason) if c.card == action.card else c for c in node.cuts)
     return replace(node, cuts=tuple(failed))
@@ -130,7 +143,7 @@ def offer(
     ``resting``: cards that may not be cut now.
     """
     ask = demand.resources
-    if not admits(view.node, demand):
+    if not admits(view.node, demand) or not _is_cuttable(view.node):
         return None
     cards = [card for card in _cards(view, ask.mig_profile) if card.id not in resting]
     missing = copies * ask.cards - sum(card.ready for card in cards)
@@ -224,13 +237,13 @@ def _cards(view: NodeView, profile: str) -> Iterator[_Card]:
 
 
 def _is_cuttable(node: Node) -> bool:
-    return any(device.kind is DeviceKind.MIG or device.mig_on for device in node.devices)
+    return not node.layouts and any(device.kind is DeviceKind.MIG or device.mig_on for device in node.devices)
 
 
 def _resting(trial: Trial) -> Iterator[str]:
     """Cards that were cut, or were to be, too lately."""
     every_ms = trial.policy.recut_every_ms
-    return (cut.card for _, cut in _cuts(trial.state) if not cut.ended_ms or trial.now_ms < cut.ended_ms + every_ms)
+    return (cut.card for _, cut in cuts_of(trial.state) if not cut.ended_ms or trial.now_ms < cut.ended_ms + every_ms)
 
 
 def _coming(state: State) -> Counter[str]:
@@ -244,7 +257,8 @@ def _coming(state: State) -> Counter[str]:
     return found
 
 
-def _cuts(state: State) -> Iterator[tuple[str, CardCut]]:
+def cuts_of(state: State) -> Iterator[tuple[str, CardCut]]:
+    """Every node and cut that is under way, or was the last of its card."""
     for name in sorted(state.cut):
         for cut in state.nodes[name].node.cuts:
             yield name, cut

@@ -40,6 +40,7 @@ class State:
     """Nodes with faults, forgotten or not."""
     cut: set[str]
     """Nodes with cards that were cut anew, or are being cut."""
+    laid: set[str]  # nodes that can be put into layouts as a whole
     rules: int = 0
     """The engine version whose facts are applied; 0: this one."""
 
@@ -218,13 +219,13 @@ class State:
         self.leases_of_job.setdefault(lease.job_id, set()).add(lease.id)
 
     def _describe(self, nodes: Iterable[Node]) -> None:
-        self.faulty, self.cut = set(), set()
+        self.faulty, self.cut, self.laid = set(), set(), set()
         for node in nodes:
             self.shapes.set_node(node)
             self._mark(node)
 
     def _mark(self, node: Node) -> None:
-        for names, is_one in ((self.faulty, node.faults_milli), (self.cut, node.cuts)):
+        for names, is_one in ((self.faulty, node.faults_milli), (self.cut, node.cuts), (self.laid, node.layouts)):
             (names.add if is_one else names.discard)(node.name)
 
     def _fill(self, records: Iterable[LeaseRecord]) -> None:

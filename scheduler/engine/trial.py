@@ -13,6 +13,7 @@ from scheduler.engine.expected import Expected
 from scheduler.engine.guard import Guard, Promise, Stay
 from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
+from scheduler.engine.laid import Laid
 from scheduler.engine.leave import LEAST_MS, Leavers
 from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason, slot_reason
 from scheduler.engine.starts import Starts
@@ -51,6 +52,7 @@ class Trial:
         """Nodes that are to move to another lane now."""
         self.recuts: list[Recut] = []
         """Cards that are to be cut now."""
+        self.laid = Laid()
         self.lanes_kept: set[Lane] = set()
         """Lanes in which gangs wait: no node leaves them for single tasks."""
         self._closed: dict[tuple[str, int], frozenset[str]] = {}

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from scheduler.engine.recut import offer, with_cut
+from scheduler.engine.relayout import best_offer
 from scheduler.engine.state import State
 from scheduler.engine.trials import Trials
 from scheduler.model.job import JobRecord, Resources, Together
+from scheduler.model.layout import laid_out
 from scheduler.model.lease import number_of
 from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Change, ChangeKind
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
-from scheduler.placement.fit import demand_of
+from scheduler.placement.fit import Demand, Features, demand_of
 from scheduler.placement.view import leasable
 from scheduler.queueing.preempt import Victim, choose
 from scheduler.queueing.quota import ancestors
@@ -212,10 +215,10 @@ def _heal(trials: Trials) -> Iterator[Change]:
 
 def _recut(trials: Trials) -> Iterator[Change]:
     """Cards of one node that could be cut into what it asks for, where least is destroyed for it."""
-    demand = demand_of(trials.step, trials.record.job.tenant)
+    demand, features = demand_of(trials.step, trials.record.job.tenant), trials.world.shapes.features
+    yield from islice(_laid_out(trials, demand, features), 1)
     if not demand.resources.mig_profile:
         return
-    features = trials.world.shapes.features
     offers = [o for v in trials.world.nodes.values() if (o := offer(v, demand, features)) is not None]
     for found in sorted(offers, key=lambda found: (found.slices_lost, found.node)):
         if trials.starts_with_nodes([with_cut(trials.world.nodes[found.node].node, found)]):
@@ -224,6 +227,17 @@ def _recut(trials: Trials) -> Iterator[Change]:
             message = f"cut anew on node {found.node}: {'; '.join(f'{card} into {layout}' for card, layout in told)}"
             yield Change(kind=ChangeKind.RECUT, target=found.node, names=cards, amount=len(cards), message=message)
             return
+
+
+def _laid_out(trials: Trials, demand: Demand, features: Features) -> Iterator[Change]:
+    """Nodes on which nobody is, each in its cheapest layout for the demand."""
+    idle = [v.node for name, v in trials.world.nodes.items() if name not in trials.world.leases_of_node]
+    offers = [o for node in idle if node.layouts and (o := best_offer(node, demand, features)) is not None]
+    for found in sorted(offers, key=lambda found: found.order):
+        if trials.starts_with_nodes([laid_out(trials.world.nodes[found.node].node, found.name)]):
+            message = f"put node {found.node} into layout {found.name}"
+            names = (found.name,)
+            yield Change(kind=ChangeKind.RECUT, target=found.node, names=names, amount=1, message=message)
 
 
 def _cures(node: Node) -> Iterator[tuple[str, Node]]:

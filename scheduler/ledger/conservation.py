@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from scheduler.ledger.meter import segments
 from scheduler.model.event import Event, NodeLost, NodeSeen
-from scheduler.model.layout import settled, under_way
+from scheduler.model.layout import layout_under_way, settled, under_way
 from scheduler.model.lease import AttemptRecord, LeaseRecord
 from scheduler.model.node import DeviceKind, Health, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
@@ -92,9 +92,9 @@ def error(rows: Mapping[str, Mapping[Bucket, int]], start_ms: int, end_ms: int) 
 def _offered(node: Node) -> tuple[tuple[str, Bucket], ...]:
     """``(device, bucket while it is not leased)`` of each device of ``node`` that can be leased."""
     split = {device.parent for device in node.devices if device.kind is DeviceKind.MIG}
-    cut = under_way(node)
+    cut, is_whole = under_way(node), bool(layout_under_way(node))
     return tuple(
-        (d.id, _idle_bucket(node, d.health, is_cut=(d.parent or d.id) in cut))
+        (d.id, _idle_bucket(node, d.health, is_cut=is_whole or (d.parent or d.id) in cut))
         for d in node.devices
         if d.id not in split
     )

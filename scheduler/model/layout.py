@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from scheduler.model.catalogue import BY_ID, nominal_mib
-from scheduler.model.node import Device, DeviceKind, Health, Layout, MigPlace, Node
+from scheduler.model.node import CardCut, Device, DeviceKind, Health, Layout, MigPlace, Node, NodeLayout
 
 USABLE_PERMILLE = 950
 """Of its share of the card's memory, an instance shows so much at least: the rest is the driver's."""
@@ -64,6 +64,37 @@ def after_cut(devices: Iterable[Device], card: str, layout: Layout) -> tuple[Dev
     return tuple(device for device in devices if device not in there) + tuple(made)
 
 
+def laid_out(node: Node, name: str) -> Node:
+    """The node as it will be in one of its layouts; its devices have the memory they have at least.
+
+    Raises KeyError for a layout or a profile that there is not.
+    """
+    layout = layout_named(node, name)
+    first = node.devices[0]
+    board = BY_ID[first.model]
+    slices = {profile.name: profile.memory_slices for profile in board.mig}
+    bare = replace(first, parent="", mig_on=False, slice_start=-1, health=Health.OK, health_reason="", island="")
+    made = [
+        replace(
+            bare,
+            id=f"{node.name}/{name}/{profile}#{number}",
+            index=number,
+            kind=DeviceKind.MIG if profile else DeviceKind.CARD,
+            profile=profile,
+            slices=slices[profile] if profile else 0,
+            memory_mib=share_mib(first.model, slices[profile]) if profile else nominal_mib(first.model),
+        )
+        for profile, count in layout.profiles
+        for number in range(count)
+    ]
+    return replace(node, devices=tuple(made), layout=name)
+
+
+def layout_named(node: Node, name: str) -> NodeLayout:
+    """One of the node's layouts. Raises KeyError."""
+    return {layout.name: layout for layout in node.layouts}[name]
+
+
 def share_mib(model: str, slices: int) -> int:
     """What an instance of so many memory slices has at least. Raises KeyError."""
     most = max(profile.memory_slices for profile in BY_ID[model].mig)
@@ -74,34 +105,48 @@ def settled(before: Node | None, seen: Node, at_ms: int) -> Node:
     """What a node says of itself, with what plans know of its cards: which are being cut, and what therefore goes.
 
     A cut ends when the devices are as it wants them, or with the node's own refusal. Until then what it will destroy
-    takes no work.
+    takes no work. While a whole node is cut its devices come and go as its runtime likes: those that it had count.
     """
     cuts = {cut.card: cut for cut in (before.cuts if before is not None else ())}
     for said in seen.cuts:
         known = cuts.get(said.card)
-        if said.since_ms:
+        if not said.is_told:
             if known is None or not known.ended_ms or said.since_ms > known.since_ms:
                 cuts[said.card] = said
-        elif known is not None and not known.ended_ms and known.layout == said.layout:
+        elif known is not None and not known.ended_ms and said.answers(known):
             cuts[said.card] = replace(known, ended_ms=max(at_ms, known.since_ms + 1), problem=said.problem)
     for card, cut in cuts.items():
-        if not cut.ended_ms and layout_of(seen.devices, card) == cut.layout:
+        if not cut.ended_ms and _is_so(seen, cut):
             cuts[card] = replace(cut, ended_ms=max(at_ms, cut.since_ms + 1))
     if not cuts:
         return seen
-    going = {cut.card: cut.layout for cut in cuts.values() if not cut.ended_ms}
-    devices = tuple(_leaving(device, going) for device in seen.devices)
-    return replace(seen, devices=devices, cuts=tuple(cuts[card] for card in sorted(cuts)))
+    after = replace(seen, cuts=tuple(cuts[card] for card in sorted(cuts)))
+    if layout_under_way(after):
+        there = before.devices if before is not None else seen.devices
+        return replace(after, devices=tuple(_out(device) for device in there))
+    going = under_way(after)
+    return replace(after, devices=tuple(_leaving(device, going) for device in seen.devices))
+
+
+def _is_so(seen: Node, cut: CardCut) -> bool:
+    return seen.layout == cut.name if cut.name else layout_of(seen.devices, cut.card) == cut.layout
 
 
 def _leaving(device: Device, going: dict[str, Layout]) -> Device:
     layout = going.get(device.parent)
     stays = layout is None or MigPlace(start=device.slice_start, profile=device.profile) in layout
-    if stays or device.health is not Health.OK:
-        return device
+    return device if stays or device.health is not Health.OK else _out(device)
+
+
+def _out(device: Device) -> Device:
     return replace(device, health=Health.QUARANTINED, health_reason=CUTTING)
 
 
 def under_way(node: Node) -> dict[str, Layout]:
     """By card, the layout it is being cut into."""
-    return {cut.card: cut.layout for cut in node.cuts if not cut.ended_ms}
+    return {cut.card: cut.layout for cut in node.cuts if not (cut.ended_ms or cut.name)}
+
+
+def layout_under_way(node: Node) -> str:
+    """The layout that the whole node is being put into, by name; empty: none."""
+    return next((cut.name for cut in node.cuts if cut.name and not cut.ended_ms), "")

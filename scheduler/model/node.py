@@ -93,19 +93,42 @@ Layout = tuple[MigPlace, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardCut:
-    """The last time a card was cut anew, or is being cut now."""
+class NodeLayout:
+    """How all cards of a node can be cut at once, under a name: its runtime can do that and nothing else."""
 
-    card: str
-    """UUID."""
-    layout: Layout
-    """As it is to be."""
+    name: str
+    profiles: tuple[tuple[str, int], ...]
+    """MIG profile to the number of its instances on all cards together, sorted; whole cards under the empty name."""
+    cards: int
+    """How many cards the node has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardCut:
+    """The last time a card (or a whole node) was cut anew, or is being cut now."""
+
+    card: str = ""
+    """UUID; empty: all cards of the node at once, see ``name``."""
+    layout: Layout = ()
+    """As the card is to be."""
+    name: str = ""
+    """As the node is to be: one of its :class:`NodeLayout`, by name. Empty: it is one card that is cut."""
     since_ms: int = 0
-    """When it was decided; 0: what a node says of it, which only confirms or refuses."""
+    """When it was decided. A node that speaks of a cut says of which decision; 0: of whichever is under way."""
     ended_ms: int = 0
     """0: it is under way."""
     problem: str = ""
     """Why it failed; empty: it did not."""
+
+    @property
+    def is_told(self) -> bool:
+        """The word of a node, which only confirms or refuses; else that of a plan."""
+        return not self.since_ms or bool(self.problem and not self.ended_ms)
+
+    def answers(self, cut: CardCut) -> bool:
+        """Whether this word of a node is about a cut."""
+        same = (self.card, self.layout, self.name) == (cut.card, cut.layout, cut.name)
+        return same and self.since_ms in (0, cut.since_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +153,10 @@ class Node:
     """How long its last move between lanes took; 0: it never moved."""
     cuts: tuple[CardCut, ...] = ()
     """Of cards that were cut anew, by card. What a node reports has those only that it refused."""
+    layouts: tuple[NodeLayout, ...] = ()
+    """In which it can be as a whole, by name; none: its cards are cut one by one, or not at all."""
+    layout: str = ""
+    """The one of these in which it is; empty: in none, or nobody knows."""
     faults_milli: int = 0
     """What went wrong by the node's own fault, in thousandths of a fault as of ``faults_ms``; forgotten by halves since
     (``scheduler.queueing.health``)."""

@@ -117,20 +117,22 @@ class Convert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recut:
-    """Cut a card into other MIG instances. Nobody holds those that go."""
+    """Cut a card, or all cards of a node, into other MIG instances. Nobody holds those that go."""
 
     node: str
     card: str
-    """UUID."""
+    """UUID; empty: all cards of the node, see ``name``."""
     layout: Layout
-    """As it is to be, with the instances that stay."""
+    """As the card is to be, with the instances that stay."""
     for_job: str
     cost_ms: int
+    name: str = ""
+    """As the node is to be: one of its layouts. Empty: one card is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUpRecut:
-    """A card is not what it was to be within the policy's limit: count on it no more."""
+    """A card (or, where it is empty, a node) is not what it was to be within the limit: count on it no more."""
 
     node: str
     card: str

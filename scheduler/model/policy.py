@@ -154,6 +154,11 @@ class Policy:
     """What cutting a card costs until it was measured: the driver's calls take seconds, and the node tells of it."""
     recut_limit_ms: int = 300_000
     """A cut that is not confirmed by then has failed: as long as a driver is waited for elsewhere."""
+    relayout_ms: int = 120_000
+    """What putting a whole node into another layout costs until it was measured: the GPU Operator stops what uses the
+    driver, cuts, starts it again, and the device plugin registers anew."""
+    relayout_limit_ms: int = 1_200_000
+    """A node that is not as it was to be by then is counted on no more: longer than one that restarts for it takes."""
 
     @property
     def failures_per_hour(self) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scheduler.engine import Engine
 from scheduler.model.event import NodeSeen
-from scheduler.model.layout import after_cut
+from scheduler.model.layout import after_cut, laid_out
 from scheduler.model.lease import LeaseRecord
 from scheduler.model.node import Node, NodeState
 from scheduler.model.plan import Convert, Recut
@@ -57,8 +57,10 @@ class Lanes:
 
 
 def cut(engine: Engine, action: Recut, now_ms: int) -> NodeSeen:
-    """A card is cut: what its node says then."""
+    """A card, or a whole node, is cut: what the node says then."""
     node = _node(engine, action.node)
+    if action.name:
+        return NodeSeen(at_ms=now_ms, node=laid_out(node, action.name))
     return NodeSeen(at_ms=now_ms, node=replace(node, devices=after_cut(node.devices, action.card, action.layout)))
 
 

@@ -181,6 +181,7 @@ def node_view(node: Json) -> dict[str, Any]:
         "name": node["name"],
         "state": node["state"],
         "reason": node["state_reason"],
+        "cuts": [cut for cut in node["cuts"] if cut["problem"] or not cut["ended_ms"]],
         "cpu_share": 1000 * cpu_held // max(1, cpu),
         "cpu_used": figures.cpus(cpu_held).split()[0],
         "cpu_total": figures.cpus(cpu).split()[0],

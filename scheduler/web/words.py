@@ -39,6 +39,15 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "card_free": ("free", "空闲"),
     "card_held": ("held by {job}", "{job} 占用"),
+    "all_cards": ("all cards", "全部显卡"),
+    "cut_under_way": (
+        "Cutting {card} into {layout}, since {since}.",
+        "正在将{card}切分为 {layout}，自 {since} 起。",
+    ),
+    "cut_failed": (
+        "Could not cut {card} into {layout} ({since}): {reason}. What is there stays in use, and rests.",
+        "未能将{card}切分为 {layout}（{since}）：{reason}。现有实例继续使用，暂不再切分。",
+    ),
     "jobs": ("Jobs", "作业"),
     "no_jobs": ("No jobs yet. Submit one:", "还没有作业。提交一个："),
     "job": ("Job", "作业"),

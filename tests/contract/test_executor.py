@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from scheduler.model.errors import NotFound
 from scheduler.model.layout import after_cut, layout_of
 from scheduler.model.lease import AttemptState
-from scheduler.model.node import Device, Lane, MigPlace
+from scheduler.model.node import CardCut, Device, Health, Lane, MigPlace, NodeLayout
 from scheduler.model.order import LeaseOrder, ReportKind
 from tests.fakes.executor import FakeExecutor, FakeFarm
 from tests.farm import NODES, Reader, gang, lease, task
-from tests.kube_executor import KubeSite, paper_node
+from tests.kube_executor import SITE, KubeSite, paper_node
+from tests.mig_park import FILE, HALVES, SMALL, WHOLE, configs, mig_node
 from tests.pods import Bridge, OneCluster, Pods
 from workers.runtime import RayExecutor, shutdown
 
@@ -25,15 +27,25 @@ CARD = "SIM-1"
 EMPTY = Device(id=CARD, model="H100-SXM-80GB", simulated=True, mig_on=True, memory_mib=81_559)
 CUT_NODES = (NODES[0], replace(NODES[1], devices=after_cut((EMPTY,), CARD, ())))
 """The second has a card to be cut."""
+LAYOUTS = {SMALL: (("1g.10gb", 14),), HALVES: (("3g.40gb", 4),), WHOLE: (("", 2),)}
+"""Of a node with two cards."""
 
 
 class FakeSite:
     """Where fakes connect to."""
 
     nodes = CUT_NODES
+    laid = "gamma"
 
     def __init__(self, _folder) -> None:
-        self.farm = FakeFarm(CUT_NODES)
+        layouts = tuple(NodeLayout(name=name, profiles=told, cards=2) for name, told in sorted(LAYOUTS.items()))
+        cards = tuple(replace(EMPTY, id=f"SIM-G{n}", mig_on=False) for n in range(2))
+        gamma = replace(NODES[0], name="gamma", devices=cards, layouts=layouts, layout=WHOLE)
+        self.farm = FakeFarm((*CUT_NODES, gamma))
+
+    def fail(self, layout):
+        """Nodes cannot be put into it."""
+        self.farm.refused.add(layout)
 
     def connect(self):
         return FakeExecutor(self.farm)
@@ -58,10 +70,17 @@ class RaySite:
 
 
 class PaperSite(KubeSite):
-    """Kubernetes on paper, with two nodes."""
+    """Kubernetes on paper, with two nodes, and one that the GPU Operator cuts."""
+
+    laid = "gamma"
 
     def __init__(self, folder) -> None:
-        super().__init__(folder, nodes=[paper_node(node.name) for node in NODES])
+        nodes = [*(paper_node(node.name) for node in NODES), mig_node("gamma")]
+        super().__init__(folder, site=replace(SITE, mig_configs=configs()), nodes=nodes, mig_configs=FILE)
+
+    def fail(self, layout):
+        """The driver refuses it."""
+        self.park.mig.fails.add(layout)
 
 
 class DialledSite:
@@ -160,7 +179,7 @@ def test_a_moved_node_says_its_new_lane(site, own):
 def cut_as(reader, *places):
     """Ask for it, until the node says something of it."""
     layout = tuple(MigPlace(start=at, profile=profile) for at, profile in places)
-    reader.executor.recut({"beta": {CARD: layout}})
+    reader.executor.recut({"beta": (CardCut(card=CARD, layout=layout, since_ms=1),)})
     facts = reader.until(lambda r: r.kind is ReportKind.NODE and r.node == "beta").facts
     return layout, layout_of(facts.devices, CARD), facts
 
@@ -190,6 +209,34 @@ def test_a_card_is_cut_anew_but_for_what_a_lease_holds(site, own):
     asked, seen, facts = cut_as(reader, (0, "5g.60gb"))
     assert (len(facts.cuts), len(seen)) == (1, 2)
     assert cut_as(reader)[2].devices == CUT_NODES[1].devices
+
+
+def test_a_whole_node_is_put_into_a_layout_or_says_why_not(site, own):
+    if not hasattr(site, "laid"):
+        pytest.skip("its nodes have no layouts of their own")
+    (reader,) = own
+    told = reader.kind(ReportKind.NODE, "gamma").facts
+    assert ({layout.name: layout.profiles for layout in told.layouts}, told.layout) == (LAYOUTS, WHOLE)
+    site.fail(HALVES)
+    now_ms = itertools.count(1)
+
+    def ask(name, is_so):
+        cut = CardCut(name=name, since_ms=next(now_ms))
+        for _ in range(2):  # as after a repetition
+            reader.executor.recut({"gamma": (cut,)})
+        said = reader.until(lambda r: r.kind is ReportKind.NODE and r.node == "gamma" and is_so(r.facts, cut)).facts
+        reader.executor.recut({"gamma": ()})  # it is over
+        return said
+
+    for name in (SMALL, WHOLE, SMALL):
+        facts = ask(name, lambda facts, cut: facts.layout == cut.name)
+        assert tuple(sorted(Counter(d.profile for d in facts.devices).items())) == LAYOUTS[name]
+        assert {device.health for device in facts.devices} == {Health.OK}
+    refused = ask(HALVES, lambda facts, cut: any(said.answers(cut) for said in facts.cuts))
+    (why,) = (said.problem for said in refused.cuts)
+    assert HALVES in why
+    back = ask(WHOLE, lambda facts, cut: facts.layout == cut.name)
+    assert len(back.devices) == 2
 
 
 def test_a_failing_task_is_reported_with_its_exit_code(reader):

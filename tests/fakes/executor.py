@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.errors import NotFound
-from scheduler.model.layout import after_cut
+from scheduler.model.layout import after_cut, laid_out
 from scheduler.model.lease import AttemptState
 from scheduler.model.node import CardCut, Lane, Layout, MigPlace, Node
 from scheduler.model.order import LeaseOrder, LogChunk, Report, ReportKind, TaskOrder
@@ -96,6 +96,8 @@ class FakeFarm:
         self.agents: dict[tuple[str, str], FakeAgent] = {}
         self.gangs: dict[str, Gang] = {}
         self.run = run
+        self.refused: set[str] = set()
+        """Layouts of whole nodes that cannot be had."""
         self._numbers = itertools.count(1)
         self._ends: list[tuple[int, int, FakeAgent, tuple[str, int], Run]] = []
 
@@ -264,24 +266,33 @@ class FakeExecutor:
             self._nodes.discard(name)  # it is told again
         self._look_at_nodes()
 
-    def recut(self, layouts: Mapping[str, Mapping[str, Layout]]) -> None:
-        for name in sorted(layouts.keys() & self.farm.nodes.keys()):
-            refused = [cut for card, layout in sorted(layouts[name].items()) if (cut := self._cut(name, card, layout))]
-            self._say(ReportKind.NODE, node=name, facts=replace(self.farm.nodes[name], cuts=tuple(refused)))
+    def recut(self, cuts: Mapping[str, Sequence[CardCut]]) -> None:
+        for name in sorted(name for name in cuts.keys() & self.farm.nodes.keys() if cuts[name]):
+            said = [replace(cut, problem=why) for cut in cuts[name] if (why := self._lay_out(name, cut))]
+            self._say(ReportKind.NODE, node=name, facts=replace(self.farm.nodes[name], cuts=tuple(said)))
 
-    def _cut(self, name: str, card: str, layout: Layout) -> CardCut | None:
-        """Why not; None: it is so."""
+    def _lay_out(self, name: str, cut: CardCut) -> str:
+        """Why not; empty: it is so."""
+        if not cut.name:
+            return self._cut(name, cut.card, cut.layout)
+        if cut.name in self.farm.refused:
+            return f"{cut.name} cannot be had"
+        self.farm.nodes[name] = laid_out(self.farm.nodes[name], cut.name)
+        return ""
+
+    def _cut(self, name: str, card: str, layout: Layout) -> str:
+        """Why not; empty: it is so."""
         node = self.farm.nodes[name]
         mine = [device for device in node.devices if device.parent == card]
         going = {d.id for d in mine if MigPlace(start=d.slice_start, profile=d.profile) not in layout}
         held = (h for a in self.farm.agents.values() if a.node == name for h in a.held.values() if h.left)
         if any(going.intersection(h.order.devices) for h in held):
-            return CardCut(card=card, layout=layout, problem="it is in use: a lease holds an instance")
+            return "it is in use: a lease holds an instance"
         try:
             self.farm.nodes[name] = replace(node, devices=after_cut(node.devices, card, layout))
         except KeyError as unknown:
-            return CardCut(card=card, layout=layout, problem=f"a card of this model is not cut so: {unknown}")
-        return None
+            return f"a card of this model is not cut so: {unknown}"
+        return ""
 
     def acknowledge(self, cursors: Sequence[str]) -> None:
         for cursor in cursors:

@@ -22,8 +22,13 @@ CLOCK_MS = 20
 class PaperPark(KubePark):
     """A KubePark whose pods have agents on paper: what stays when a service ends."""
 
-    def __init__(self, *, nodes: Iterable[Mapping[str, Any]] = ()) -> None:
-        super().__init__(nodes=nodes)
+    def __init__(
+        self,
+        *,
+        nodes: Iterable[Mapping[str, Any]] = (),
+        mig_configs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        super().__init__(nodes=nodes, mig_configs=mig_configs)
         self.double.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "park"}})
         self.lock = threading.RLock()
         self.farms: dict[str, FakeFarm] = {}

@@ -48,7 +48,7 @@ class Remote:
     def move(self, lanes):
         """The yard has no lanes."""
 
-    def recut(self, layouts):
+    def recut(self, cuts):
         """Nor cards."""
 
     def acknowledge(self, cursors):

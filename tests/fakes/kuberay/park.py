@@ -3,7 +3,7 @@
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tests.fakes.kube.kinds import crd
@@ -12,6 +12,7 @@ from tests.fakes.kube.verbs import Call
 from tests.fakes.kuberay import objects
 from tests.fakes.kuberay.conditions import with_condition
 from tests.fakes.kuberay.kubelet import CARDS, Kubelets, Runtime
+from tests.fakes.kuberay.mig_manager import MigManagers
 from tests.fakes.kuberay.objects import Object
 from tests.fakes.kuberay.operator import KubeRay
 from tests.fakes.kuberay.paper import Paper
@@ -26,8 +27,14 @@ class KubePark:
     """Runs from construction to :meth:`close`; use it in a ``with``. ``runtime``: what runs the pods, else paper."""
 
     def __init__(
-        self, *, nodes: Iterable[Mapping[str, Any]] = (), runtime: Runtime | None = None, namespace: str = "park"
+        self,
+        *,
+        nodes: Iterable[Mapping[str, Any]] = (),
+        runtime: Runtime | None = None,
+        namespace: str = "park",
+        mig_configs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
+        """``mig_configs``: those of the GPU Operator's MIG managers."""
         self.double = FakeKubernetes()
         for plural in ("rayclusters", "rayjobs"):
             definition = copy.deepcopy(dict(crd(plural)))
@@ -39,6 +46,7 @@ class KubePark:
         self.runtime.open(self.double)
         self.operator = KubeRay(self.double)
         self.kubelets = Kubelets(self.double, self.runtime)
+        self.mig = MigManagers(self.double, mig_configs or {})
         self.failure: BaseException | None = None
         """Of the stand-in itself."""
         self._settled, self._ended = -1, False
@@ -80,6 +88,7 @@ class KubePark:
             before = storage.version
             self.operator.look()
             self.kubelets.look()
+            self.mig.look()
             if storage.version == before:
                 self._settled = before
                 return

@@ -105,8 +105,9 @@ class Workers:
     def move(self, lanes):
         self.moves.append(dict(lanes))
 
-    def recut(self, layouts):
-        self.recuts.append({node: dict(cards) for node, cards in layouts.items()})
+    def recut(self, cuts):
+        asked = {node: {cut.card or cut.name: cut.layout for cut in each} for node, each in cuts.items() if each}
+        self.recuts += [asked] if asked else []
 
     def acknowledge(self, cursors):
         for cursor in cursors:

@@ -144,6 +144,11 @@ def test_the_shortest_section_is_enough():
     ]
 
 
+def mig(entry):
+    return {"mig_configs": {"small": [entry]}}
+
+
+MIG_AT = "kubernetes.mig_configs.small[0]"
 WRONG = {
     "no port": ({"gateway": "shisuan"}, "kubernetes.gateway", "HOST:PORT"),
     "no kind": (
@@ -156,6 +161,17 @@ WRONG = {
     "no cards": ({"cards": "all"}, "kubernetes.cards", "'auto', 'plugin' or 'claims'"),
     "no field": ({"image": "x"}, "kubernetes", "image"),
     "no time": ({"warm": "soon"}, "kubernetes.warm", "soon"),
+    "no profile": (mig({"devices": "all", "mig-enabled": True, "mig-devices": {"9g.1gb": 1}}), MIG_AT, "1g.10gb"),
+    "no MIG": (mig({"devices": "all", "mig-enabled": False, "mig-devices": {"1g.10gb": 1}}), MIG_AT, "mig-enabled is"),
+    "no devices": (mig({"mig-enabled": True}), f"{MIG_AT}.devices", "required"),
+    "no such entry": (mig({"devices": "all", "mig_enabled": True}), MIG_AT, "mig_enabled"),
+    "no count": (mig({"devices": "all", "mig-enabled": True, "mig-devices": {"1g.10gb": 0}}), MIG_AT, "1"),
+    "no entries": ({"mig_configs": {"small": []}}, "kubernetes.mig_configs", "at least 1"),
+    "no label": (
+        {"mig_configs": {"-small": [{"devices": "all", "mig-enabled": False}]}},
+        "kubernetes.mig_configs",
+        "-",
+    ),
 }
 
 
@@ -169,6 +185,27 @@ def test_a_mistake_in_the_section_points_at_its_field(tmp_path, case):
     (problem,) = refused.value.problems
     assert problem.pointer.startswith(where)
     assert words in problem.message or words in problem.pointer
+
+
+def test_configurations_of_the_mig_manager_are_read_as_its_file_has_them(tmp_path):
+    told = """
+      kubernetes:
+        mig_configs:
+          all-balanced:
+            - device-filter: ["0x233110DE", "0x233010DE"]
+              devices: all
+              mig-enabled: true
+              mig-devices: {"1g.10gb": 2, "2g.20gb": 1, "3g.40gb": 1}
+          first: [{devices: [0], mig-enabled: true, mig-devices: {"7g.80gb": 1}}, {devices: [1], mig-enabled: false}]
+    """
+    path = tmp_path / "park.yaml"
+    told = yaml.safe_load(told)["kubernetes"]
+    path.write_text(yaml.safe_dump({"kubernetes": LEAST | told}), encoding="utf-8")
+    config = read_config(str(path)).kubernetes
+    balanced, first = lanes.site_of(config).mig_configs
+    (entry,) = balanced.entries
+    assert (entry.devices, entry.profiles) == (None, (("1g.10gb", 2), ("2g.20gb", 1), ("3g.40gb", 1)))
+    assert [(one.devices, one.mig_on) for one in first.entries] == [((0,), True), ((1,), False)]
 
 
 def test_what_only_an_embedded_ray_understands_is_refused(tmp_path):
