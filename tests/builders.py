@@ -19,7 +19,7 @@ from scheduler.model.event import (
 from scheduler.model.job import Job, JobKind, JobRecord, Resources, Step, StepKind
 from scheduler.model.lease import Allocation, AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.node import Device, DeviceKind, Lane, Node
-from scheduler.model.plan import Convert, Plan, Reserve, Start, Wait
+from scheduler.model.plan import Convert, KeepStarts, Plan, Reserve, Start, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
 from scheduler.model.snapshot import Snapshot
@@ -227,6 +227,8 @@ def lines(plan: Plan) -> list[str]:
             told.append(f"start {tasks} on {' '.join(_place(a) for a in lease.allocations)}")
         elif isinstance(action, Reserve):
             told.append(f"reserve {action.job_id}.{action.step} on {' '.join(action.nodes)} at {action.start_ms}")
+        elif isinstance(action, KeepStarts):
+            continue  # what it says is said by the reserves
         elif isinstance(action, Convert):
             told.append(f"convert {action.node} to {action.lane.value}")
         else:

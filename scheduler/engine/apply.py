@@ -31,12 +31,13 @@ from scheduler.model.event import (
     RateCardSet,
     ReservationSet,
     SeatKept,
+    StartsPromised,
     TenantSet,
     UsageSealed,
     VoucherGranted,
     VoucherRevoked,
 )
-from scheduler.model.job import JobRecord
+from scheduler.model.job import JobRecord, KeptStart
 from scheduler.model.layout import settled
 from scheduler.model.lease import AttemptRecord, AttemptState, Lease, LeaseRecord, number_of, parse_attempt_id
 from scheduler.model.node import Node, NodeState
@@ -201,6 +202,19 @@ def _seat_kept(state: State, event: SeatKept) -> None:
         state.seated = seated | {event.job_id}
 
 
+def _starts_promised(state: State, event: StartsPromised) -> None:
+    starts: dict[str, dict[str, KeptStart]] = {}
+    for job_id, step, start in event.starts:
+        record = state.jobs.get(job_id)
+        if record is None:
+            raise NotFound(f"no job {job_id!r}")
+        lifecycle.find_step(record, step)
+        starts.setdefault(job_id, {})[step] = start
+    for job_id in sorted(state.promised | starts.keys(), key=number_of):
+        _put_changed(state, lifecycle.start_promised(state.jobs[job_id], starts.get(job_id, {})))
+    state.promised = set(starts)
+
+
 def _attempt_started(state: State, event: AttemptStarted) -> None:
     attempt = _open_attempt(state, event.attempt_id)
     if attempt is None:
@@ -303,6 +317,7 @@ HANDLERS: dict[type[Event], Callable[[State, Any], None]] = {
     LeaseGranted: _lease_granted,
     LeaseStopping: _lease_stopping,
     SeatKept: _seat_kept,
+    StartsPromised: _starts_promised,
     AttemptStarted: _attempt_started,
     AttemptsSeen: _attempts_seen,
     AttemptFinished: _attempt_finished,

@@ -56,6 +56,12 @@ class Candidate:
     blocked: Reason | None = None
     """Why it was passed over in this plan, where that is known at once."""
 
+    def carry(self, chunk: int) -> None:
+        """One lease carries so many tasks, and lasts accordingly: what was said of that before is forgotten."""
+        self.chunk = chunk
+        self.__dict__.pop("run_ms", None)
+        self.__dict__.pop("likely_ms", None)
+
     def amounts_on(self, ranks: int) -> Amounts:
         """Of one lease with so many ranks."""
         return self.amounts if ranks == self.step.ranks else amounts_of(self.step.resources, ranks)

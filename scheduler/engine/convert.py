@@ -124,6 +124,7 @@ def _keep(trial: Trial, candidate: Candidate, nodes: Sequence[str], ready_ms: in
             start_ms=ready_ms,
             end_ms=start_ms + candidate.run_ms,
             is_first=bool(trial.leave(candidate)),
+            is_drain=True,
         ),
         instead_of=own,
     )

@@ -25,6 +25,7 @@ from scheduler.model.event import (
     LeaseStopping,
     NodeSeen,
     SeatKept,
+    StartsPromised,
 )
 from scheduler.model.job import Job, JobRecord
 from scheduler.model.lease import AttemptRecord, LeaseRecord
@@ -34,6 +35,7 @@ from scheduler.model.plan import (
     Convert,
     GiveUpRecut,
     Keep,
+    KeepStarts,
     Plan,
     Preempt,
     Reason,
@@ -106,6 +108,8 @@ class Engine:
                 events.append(replace(stop, place=place) if place is not None else stop)
             elif isinstance(action, Keep):
                 events.append(SeatKept(at_ms=plan.now_ms, job_id=action.job_id, step=action.step, seat=action.seat))
+            elif isinstance(action, KeepStarts):
+                events.append(StartsPromised(at_ms=plan.now_ms, starts=action.starts))
             elif isinstance(action, Convert):
                 node = moving(self._state.nodes[action.node].node, action, plan.now_ms)
                 events.append(NodeSeen(at_ms=plan.now_ms, node=node))

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate
+from scheduler.engine.guard import Promise
+from scheduler.engine.kept import Slots
 from scheduler.engine.leave import Leavers
 from scheduler.engine.standing import Standings
 from scheduler.engine.state import State
@@ -16,7 +18,7 @@ from scheduler.model.plan import Preempt
 from scheduler.model.policy import Policy, Preemption
 from scheduler.model.queue import Amounts
 from scheduler.placement.fit import capacity
-from scheduler.placement.future import allocate
+from scheduler.placement.future import allocate, groups
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import FOREVER_MS, Floors
@@ -38,11 +40,15 @@ class Room:
     """
 
     def __init__(
-        self, leases: Mapping[str, LeaseRecord], now: dict[str, int], on: Callable[[str, frozenset[str]], int]
+        self,
+        leases: Mapping[str, LeaseRecord],
+        now: dict[str, int],
+        near: Iterable[Collection[str]],
+        on: Callable[[str, frozenset[str]], int],
     ) -> None:
         self._leases = leases
         self._now = now
-        self._total = sum(now.values())
+        self._groups = [(frozenset(group), sum(now[name] for name in group)) for group in near]
         self._on = on
         self._known: dict[tuple[str, frozenset[str]], int] = {}
 
@@ -52,12 +58,14 @@ class Room:
         return self._now.keys()
 
     def copies(self, ended: frozenset[str]) -> int:
-        """Copies that fit on all nodes together once these leases have ended."""
+        """The most copies that fit near enough to each other once these leases have ended."""
         by_node: dict[str, set[str]] = {}
         for key in ended:
             for allocation in self._leases[key].lease.allocations:
                 by_node.setdefault(allocation.node, set()).add(key)
-        return self._total + sum(self._gain(name, frozenset(keys)) for name, keys in by_node.items())
+        gained = {name: self._gain(name, frozenset(keys)) for name, keys in by_node.items()}
+        totals = (total + sum(gain for name, gain in gained.items() if name in group) for group, total in self._groups)
+        return max(totals, default=0)
 
     def _gain(self, name: str, ended: frozenset[str]) -> int:
         if name not in self._now:
@@ -76,6 +84,7 @@ class Evictor:
         state: State,
         search: Search,
         quotas: Quotas,
+        slots: Slots,
         floors: Floors,
         leavers: Leavers,
         now_ms: int,
@@ -84,6 +93,7 @@ class Evictor:
         self._state = state
         self._search = search
         self._quotas = quotas
+        self._slots = slots
         self._floors = floors
         self._leavers = leavers
         self._now_ms = now_ms
@@ -129,6 +139,16 @@ class Evictor:
         if fits and self._gone:
             self._claim(candidate, names)
         return fits
+
+    @contextmanager
+    def beside(self, promises: Iterable[Promise]) -> Iterator[None]:
+        """As if these had started already: who is promised a start ahead of them takes no room of theirs."""
+        theirs = [(place, promise.tenant) for promise in promises for place in promise.allocations]
+        for claim in theirs:
+            self._claims.setdefault(claim[0].node, []).append(claim)
+        yield
+        for claim in theirs:
+            self._claims[claim[0].node].remove(claim)
 
     def expect(self, ending: frozenset[str]) -> None:
         """These leases will have ended by themselves when what this plan stops is gone."""
@@ -248,8 +268,9 @@ class Evictor:
         """Room and quota for the candidate once ``leases`` and what is stopping have ended."""
         if room.copies(leases) < candidate.step.ranks:
             return False
+        last_ms = self._now_ms + candidate.careful_ms if self._slots else 0
         with self._quotas.as_if([self._share(key) for key in leases], ()):
-            return self._quotas.block(candidate.queue, candidate.amounts, candidate.job.id) is None
+            return self._slots.block(candidate.queue, candidate.amounts, candidate.key, last_ms) is None
 
     @contextmanager
     def _as_expected(self) -> Iterator[None]:
@@ -322,7 +343,7 @@ class Evictor:
         )
 
     def _room(self, candidate: Candidate, names: Iterable[str]) -> Room:
-        """Copies that would fit on ``names`` once leases and what is stopping have ended."""
+        """Copies that would fit on ``names``, near enough, once leases and what is stopping have ended."""
         demand, features = candidate.demand, self._state.shapes.features
         changed = {a.node for key in self._gone for a in self._state.leases[key].lease.allocations}
         changed |= self._claims.keys()
@@ -332,7 +353,8 @@ class Evictor:
                 return capacity(self._after(name, leases), demand, features)
             return self._search.copies_on(demand, name)
 
-        return Room(self._state.leases, {name: on(name, frozenset()) for name in names}, on)
+        now = {name: on(name, frozenset()) for name in names}
+        return Room(self._state.leases, now, groups(now, self._search.nodes, candidate.step.together), on)
 
     def _after(self, name: str, leases: frozenset[str]) -> NodeView:
         """A node once ``leases`` and what is stopping have ended and those they stop for have started."""

@@ -33,6 +33,8 @@ class Expected:
         self._known: dict[tuple[str, str], list[End]] = {}
         self._kept: dict[str, int] = {}
         """By lease, until when its room is kept for the tasks behind it."""
+        self._calls: dict[str, int] = {}
+        """By job for which others may be told to leave in this plan, the start that was promised to it before."""
 
     def start(self, candidate: Candidate, allocations: Iterable[Allocation], lease_id: str) -> None:
         """The plan starts a lease."""
@@ -46,12 +48,27 @@ class Expected:
         self._kept[lease_id] = until_ms
         self._known.clear()
 
+    def call_by(self, job_id: str, start_ms: int) -> None:
+        """A job was promised this start before: what leaves for it can be gone by then, if it is just told in time."""
+        self._calls[job_id] = min(start_ms, self._calls.get(job_id, start_ms))
+        self._known.clear()
+
+    def called(self, job_id: str) -> None:
+        """Nobody more is told to leave for a job in this plan: what was not told now is gone a millisecond later."""
+        if self._calls.pop(job_id, None) is not None:
+            self._known.clear()
+
     def stop(self, lease_ids: Iterable[str]) -> None:
         """The plan stops leases."""
         before = len(self.stopped)
         self.stopped.update(lease_ids)
         if len(self.stopped) > before:
             self._known.clear()
+
+    def stopped_ms(self) -> int:
+        """When all that is being stopped, or that this plan stops, has ended."""
+        stopping = (self._state.leases[key] for key in self.stopped.union(self._state.stopping))
+        return max((self.end_ms(record) for record in stopping), default=self._now_ms)
 
     def starts_on(self, node: str) -> bool:
         """Whether this plan starts something on a node."""
@@ -106,8 +123,9 @@ class Expected:
             return stop_ms
         left = self._left_ms(record, LIKELY_PERMILLE)
         if for_job and self._leavers.leaves(record, for_job):
+            notice_ms = self._leavers.notice_ms(record.lease)
             # One more, so that who was stopped already is counted on first.
-            left = min(left, self._leavers.notice_ms(record.lease) + 1)
+            left = min(left, notice_ms + (self._calls.get(for_job) != self._now_ms + notice_ms))
         return self._now_ms + left
 
     def _ends_of(self, node: str, for_job: str) -> Iterator[End]:
@@ -119,8 +137,8 @@ class Expected:
                     yield end_ms, allocation, lease_id
 
     def _stop_ms(self, record: LeaseRecord) -> int:
-        """When a lease that this plan stops is gone; 0: it does not stop it."""
-        return self._now_ms + self._state.grace_ms(record.lease) if record.lease.id in self.stopped else 0
+        """When a lease that this plan stops is gone, which is never now; 0: it does not stop it."""
+        return self._now_ms + max(self._state.grace_ms(record.lease), 1) if record.lease.id in self.stopped else 0
 
     def _left_ms(self, record: LeaseRecord, permille: int) -> int:
         estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from scheduler.engine.guard import Guard, seated
+from scheduler.engine.guard import Guard, Promise, seated
 from scheduler.model.job import Together
 from scheduler.model.lease import Allocation
+from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.fit import Demand, Features, capacity
-from scheduler.placement.future import groups
+from scheduler.placement.future import allocate, groups
 from scheduler.placement.view import NodeView
 from scheduler.queueing.calendar import FOREVER_MS, Calendar
 
@@ -39,12 +40,19 @@ class Stretch:
 class Gaps:
     """The park as it will be if everything goes on as expected."""
 
-    def __init__(self, guard: Guard, ends: Held, calendar: Calendar, features: Features) -> None:
-        """``ends``: when what is held on a node is given back at the latest."""
+    def __init__(
+        self, guard: Guard, ends: Held, calendar: Calendar, features: Features, *, exact: bool = False
+    ) -> None:
+        """``ends``: when what is held on a node is given back at the latest.
+
+        ``exact``: what ends within a stretch is in nobody's way who is promised a start on the node after that. Else
+        all that is promised within the stretch counts from its beginning, which is enough for slots, and quicker.
+        """
         self._guard = guard
         self._ends = cache(ends)
         self._calendar = calendar
         self._features = features
+        self._exact = exact
 
     def earliest(self, asked: Stretch, names: Iterable[str]) -> tuple[int, tuple[Allocation, ...]] | None:
         """The first start of such a stretch, and a place for each rank; None: none that early."""
@@ -105,13 +113,70 @@ class Gaps:
         view = self._guard.views[name]
         if name in self._calendar.nodes and self._calendar.closed(name, asked.queues, start_ms, end_ms) is not None:
             return 0, view
+        promises = [p for p in self._guard.on(name) if p.start_ms < end_ms and p.end_ms > start_ms]
+        promises.sort(key=lambda p: (p.start_ms, p.job_id, p.step))
+        over = [*(until_ms for until_ms, _, _ in self._ends(name)), *(p.end_ms for p in promises)]
+        first_ms = min((at_ms for at_ms in over if at_ms > start_ms), default=end_ms) if self._exact else end_ms
+        slots = [p for p in promises if p.is_slot and p.start_ms >= first_ms]
+        others = [p for p in promises if p not in slots]
+        views: list[NodeView] = []
+        turns = start_ms, *sorted({p.start_ms for p in others if p.start_ms >= first_ms}), end_ms
+        for at_ms, next_ms in pairwise(turns):
+            there = self._at(name, at_ms, [p for p in others if p.start_ms < next_ms and p.end_ms > at_ms])
+            if there is None:
+                return 0, view
+            views.append(there)
+        view = least(views)
+        copies = capacity(view, asked.demand, self._features)
+        while slots and copies > 0:
+            copies = min(copies, asked.ranks)
+            if self._leaves_slots(asked, name, copies, view, [*others, *slots]):
+                break
+            copies -= 1
+        return copies, view
+
+    def _leaves_slots(
+        self, asked: Stretch, name: str, copies: int, view: NodeView, promises: Sequence[Promise]
+    ) -> bool:
+        """Whether so many copies on a node, as they find it, leave room for the slots: those take any cards."""
+        mine: list[Allocation] = []
+        for _ in range(copies):
+            mine.append(allocate(view, asked.demand, self._features))
+            view = view.take(mine[-1], asked.tenant)
+        for at_ms in (p.start_ms for p in promises if p.is_slot):
+            begun = [p for p in promises if p.start_ms <= at_ms < p.end_ms]
+            if self._at(name, at_ms, begun, [(place, asked.tenant) for place in mine]) is None:
+                return False
+        return True
+
+    def _at(
+        self, name: str, at_ms: int, promises: Iterable[Promise], beside: Iterable[tuple[Allocation, str]] = ()
+    ) -> NodeView | None:
+        """A node at an instant, with these starts begun beside what tenants hold; None: they do not fit there."""
+        view: NodeView | None = self._guard.views[name]
         for until_ms, allocation, _ in self._ends(name):
-            if until_ms <= start_ms:
+            if view is not None and until_ms <= at_ms:
                 view = view.give_back(allocation)
-        for promise in sorted(self._guard.on(name), key=lambda p: (p.start_ms, p.job_id, p.step)):
-            if promise.start_ms < end_ms and promise.end_ms > start_ms:
-                begun = promise.begun(name, view, self._features)
-                if begun is None:
-                    return 0, view
-                view = begun
-        return capacity(view, asked.demand, self._features), view
+        for allocation, tenant in beside:
+            view = view.take(allocation, tenant) if view is not None else None
+        for promise in promises:
+            view = promise.begun(name, view, self._features) if view is not None else None
+        return view
+
+
+def least(views: Sequence[NodeView]) -> NodeView:
+    """What is free on one node in all of these states of it."""
+    first, *others = views
+    if not others:
+        return first
+    held: dict[str, tuple[int, str]] = {}
+    for device, (milli, tenant) in (item for view in views for item in view.held.items()):
+        most, whose = held.get(device, (0, tenant))
+        held[device] = (max(most, milli), tenant) if whose == tenant else (WHOLE_CARD_MILLI, "")
+    return replace(
+        first,
+        cpu_milli=min(view.cpu_milli for view in views),
+        memory_mib=min(view.memory_mib for view in views),
+        scratch_mib=min(view.scratch_mib for view in views),
+        held=held,
+    )

@@ -55,6 +55,8 @@ class Promise:
     is_first: bool = False
     """What leaves for its job is told in time. Only the first in the order calls anybody away: others would start ahead
     of it in the room."""
+    is_drain: bool = False
+    """Its nodes are to move to another lane for it: they are looked for anew in each plan."""
 
     @property
     def leave(self) -> str:
@@ -90,6 +92,8 @@ class Guard:
         self._ends = ends
         self._features = features
         self._on: dict[str, list[Promise]] = {}
+        self.is_strict = False
+        """What starts ahead of its turn ends before, or is on nodes where nobody was promised a start."""
         self._verdicts: dict[tuple[Demand, Stay, int, str], tuple[NodeView, bool]] = {}
 
     @property
@@ -120,6 +124,16 @@ class Guard:
         yield
         for promise in mine:
             self.add(promise)
+
+    @contextmanager
+    def beside(self, promises: Iterable[Promise]) -> Iterator[None]:
+        """As if these had been made too."""
+        others = tuple(promises)
+        for promise in others:
+            self.add(promise)
+        yield
+        for promise in others:
+            self.drop(promise)
 
     def on(self, name: str) -> Sequence[Promise]:
         """Promises on a node."""
@@ -198,7 +212,8 @@ class Guard:
         if known is not None and known[0] is view:
             return known[1]
         late = [p for p in self._on[name] if p.start_ms < stay.until_ms(p)]
-        verdict = self._check(name, demand, ranks, late, tenant)
+        crowded = self.is_strict and not all(promise.is_slot for promise in late)
+        verdict = not crowded and self._check(name, demand, ranks, late, tenant)
         self._verdicts[key] = (view, verdict)
         return verdict
 

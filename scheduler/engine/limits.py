@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scheduler.engine.guard import Promise
 from scheduler.model.job import Step
 from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import thousandths
@@ -24,6 +25,13 @@ def needed_reason(job_id: str, in_ms: int) -> Reason:
     """Somebody ahead, whose start is promised, could not start beside it."""
     message = f"would use up a limit that job {job_id} needs, which is expected to start in {max(0, in_ms) // 1000} s"
     return Reason(kind=ReasonKind.RESERVATION, resource=job_id, message=message)
+
+
+def slot_reason(slot: Promise, now_ms: int) -> Reason:
+    """It has a promised slot, which has not begun."""
+    in_s = max(0, slot.start_ms - now_ms) // 1000
+    message = f"its slot begins in {in_s} s on {', '.join(slot.nodes)}, which keeps its deadline"
+    return Reason(kind=ReasonKind.RESERVATION, resource=slot.job_id, message=message)
 
 
 def quota_reason(block: Block) -> Reason:

@@ -13,6 +13,7 @@ from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
 from scheduler.engine.faults import set_prices
+from scheduler.engine.promised import keep_starts, recall, reserves
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
 from scheduler.engine.relayout import drain as drain_for_layout
@@ -86,9 +87,10 @@ def make_plan(
     waiting_on = () if is_full else draft.left_over
     moves += (*give_ups(draft.trial), *recuts(draft.trial, waiting_on), *relayouts(draft.trial, waiting_on))
     draft.preempts += by_rule(draft.trial, draft.left_over)
+    kept = keep_starts(draft.trial, is_full=is_full)
     # 11. Say why everything else waits.
     actions: tuple[Action, ...] = (
-        *_stops(state), *draft.preempts, *draft.starts, *draft.trial.reserves(), *moves,
+        *_stops(state), *draft.preempts, *draft.starts, *reserves(draft.trial), *kept, *moves,
     )  # fmt: skip
     plan = Plan(now_ms=now_ms, actions=actions, waits=tuple(_waits(draft)) if waits else ())
     # 12. Say when something may change without an event.
@@ -127,7 +129,7 @@ def _drafted(
     explain: bool,
     strict: bool,
 ) -> Draft:
-    """``strict``: see :attr:`Trial.is_strict`."""
+    """``strict``: see :attr:`Guard.is_strict`."""
     set_prices(state, now_ms, policy)
     tree = tuple({**state.queues, **queues}.values())
     # 1. Sort the steps that wait: those that may start, by queue, and those that may not, with the reason.
@@ -141,7 +143,7 @@ def _drafted(
     shares = with_past(state.held, used, state.totals, policy.usage_weight_permille)
     draft = Draft(trial=Trial(state, now_ms, policy, quotas), explain=explain, shares=shares)
     draft.barred, draft.delayed = barred, delayed
-    draft.trial.is_strict = strict
+    draft.trial.guard.is_strict = strict
     # 3. Keep the slots and tracks of promised deadlines; those whose time has come start.
     _keep_promises(draft, [c for line in lines.values() if line.has_special for c in line if c.job.is_promised])
     # 4. Whoever was moved, or others were moved for, sits down on the seats that are kept for them.
@@ -158,6 +160,8 @@ def _drafted(
             steer(candidate, wanted.places.get(candidate.key))
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = _only(entries, wanted.steered, inside=False)
+    if state.promised and policy.promises_max > 1:
+        recall(draft.trial, entries)
     # 6. Who others were stopped for comes next, so that nobody was stopped in vain.
     first = {c.key for line in lines.values() if line.has_special for c in line if c.is_next}
     if first:

@@ -121,9 +121,10 @@ def _turn(trial: Trial) -> Reason:
 
 
 def _kept(trial: Trial, candidate: Candidate, barred: Collection[str]) -> Reason:
-    promises = trial.guard.delayed(name for name in barred if trial.search.copies_on(candidate.demand, name) > 0)
-    if promises or (trial.is_strict and trial.promises):
-        first = next(iter((*promises, *trial.promises)))
+    names = [name for name in barred if trial.search.copies_on(candidate.demand, name) > 0]
+    promises = [p for p in trial.guard.delayed(names) if (p.job_id, p.step) != candidate.key]
+    if promises:
+        first = promises[0]
         in_s = max(0, first.start_ms - trial.now_ms) // 1000
         message = f"would run into the start of job {first.job_id}, expected in {in_s} s on {first.nodes[0]}"
         return Reason(kind=ReasonKind.RESERVATION, resource=first.job_id, message=message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from scheduler.engine.candidates import Candidate
@@ -15,6 +16,8 @@ from scheduler.model.lease import Allocation
 from scheduler.queueing.calendar import FOREVER_MS, Calendar
 from scheduler.queueing.quota import ancestors
 
+Key = tuple[str, str]
+"""``(job, step)``"""
 Place = tuple[int, tuple[Allocation, ...]]
 """``(instant, a place for each rank)``"""
 
@@ -31,18 +34,47 @@ class Starts:
         self._leavers = leavers
         self._calendar = calendar
         self._now_ms = now_ms
+        self.recorded: dict[Key, Promise] = {}
+        """What the last plan promised to steps that this one has not come to yet, where it was recorded."""
 
-    def promise(self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool) -> Promise | None:
-        """A start to promise on some of ``names``; None: it would never fit there.
+    def promise(
+        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int = 0
+    ) -> Promise | None:
+        """A start to promise on some of ``names``, not before an instant; None: it would never fit there.
 
         ``leave``: its job when what leaves for that is told in time, else empty. ``gaps``: it may lie between other
         promised starts.
+
+        What was promised to it before is made earlier if it can be without delaying anybody else who was promised a
+        start, and never later. If it cannot be kept (something ends later than expected, or somebody went ahead), it
+        and all behind it are promised anew. Who goes ahead of them now, without a promise, spares them where that
+        costs him nothing.
         """
-        found = self._find(candidate, names, leave, gaps=gaps)
+        own, others = self.recorded.get(candidate.key), self.others(candidate)
+        if own is not None or others:
+            with self._guard.beside(others):
+                found = self._anew(candidate, names, leave, gaps=gaps, from_ms=from_ms)
+            if found is not None and found.start_ms <= (self._now_ms if own is None else own.start_ms):
+                return found
+        if own is not None:
+            self.recorded.clear()
+        return self._anew(candidate, names, leave, gaps=gaps, from_ms=from_ms)
+
+    def others(self, candidate: Candidate) -> list[Promise]:
+        """What was promised before to steps that this plan has not come to yet, and begins before the candidate, if it
+        was promised a start too, has ended.
+        """
+        own = self.recorded.get(candidate.key)
+        return [p for p in self.recorded.values() if p is not own and (own is None or p.start_ms < own.end_ms)]
+
+    def _anew(
+        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int = 0
+    ) -> Promise | None:
+        found = self._find(candidate, names, leave, gaps=gaps, from_ms=from_ms)
         if found is None:
             return None
         if leave and self._leavers.lead_ms({allocation.node for allocation in found[1]}, leave) is not None:
-            alone = self._find(candidate, names, "", gaps=gaps)
+            alone = self._find(candidate, names, "", gaps=gaps, from_ms=from_ms)
             if alone is not None and alone[0] <= found[0]:
                 found = alone  # as soon, and nobody has to leave
         start_ms, allocations = found
@@ -53,30 +85,26 @@ class Starts:
             demand=candidate.demand,
             allocations=allocations,
             start_ms=start_ms,
-            end_ms=start_ms + candidate.run_ms,
+            # One more, because in the plan that calls others away it is later by that (``Expected.end_ms``).
+            end_ms=start_ms + candidate.run_ms + 1,
             is_first=bool(leave),
         )
 
-    def hold(self, kept: Sequence[tuple[Promise, Candidate, Sequence[str]]]) -> bool:
-        """Whether none of several promises would be later if they were all made again, one after the other.
+    def hold(self, kept: Sequence[tuple[Promise, Candidate, Sequence[str]]]) -> list[Promise]:
+        """Promises as they can be kept beside each other and what the plan starts, none later; as far as they can.
 
-        What starts ahead of its turn may leave room for each start where it is promised, and yet move one to a place
-        where it is in the way of the next. ``kept``: each with its nodes, empty or not.
+        What starts ahead of its turn leaves room on each node, but may take the cards that were meant. ``kept``: each
+        with its nodes; all are in the guard, and are replaced there.
         """
-        for promise, _, _ in kept:
-            self._guard.drop(promise)
-        again: list[Promise] = []
+        found: list[Promise] = []
         for promise, candidate, names in kept:
-            found = self.promise(candidate, names, promise.leave, gaps=True)
-            if found is None or found.start_ms > promise.start_ms:
+            self._guard.drop(promise)
+            again = self._anew(candidate, names, promise.leave, gaps=True)
+            if again is None or again.start_ms > promise.start_ms:
                 break
-            again.append(found)
-            self._guard.add(found)
-        for found in again:
-            self._guard.drop(found)
-        for promise, _, _ in kept:
-            self._guard.add(promise)
-        return len(again) == len(kept)
+            found.append(again)
+            self._guard.add(again)
+        return found
 
     def stretch(self, candidate: Candidate, ranks: int, length_ms: int, latest_ms: int = FOREVER_MS) -> Stretch:
         """What the candidate needs to run for so long, from now on."""
@@ -91,21 +119,24 @@ class Starts:
             latest_ms=latest_ms,
         )
 
-    def gaps(self, ends: Held) -> Gaps:
+    def gaps(self, ends: Held, *, exact: bool = False) -> Gaps:
         """What is free when, if what is held ends as ``ends`` says."""
-        return Gaps(self._guard, ends, self._calendar, self._state.shapes.features)
+        return Gaps(self._guard, ends, self._calendar, self._state.shapes.features, exact=exact)
 
-    def _find(self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool) -> Place | None:
-        step = candidate.step
+    def _find(
+        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int
+    ) -> Place | None:
+        step, from_ms = candidate.step, max(from_ms, self._now_ms)
         if gaps:
             ends = partial(self._expected.ends, for_job=leave)
-            return self.gaps(ends).earliest(self.stretch(candidate, step.ranks, candidate.run_ms), names)
+            asked = replace(self.stretch(candidate, step.ranks, candidate.run_ms), from_ms=from_ms)
+            return self.gaps(ends, exact=True).earliest(asked, names)
         return self._guard.earliest(
             candidate.demand,
             step.ranks,
             candidate.job.tenant,
             names,
-            self._now_ms,
+            from_ms,
             together=step.together,
             leave=leave,
         )

@@ -85,8 +85,9 @@ class State:
         """How right forecasts and promises were."""
         self.seated = {record.job.id for record in snapshot.jobs if any(step.seats for step in record.steps)}
         """Jobs for which seats are kept, and some for which none are any more."""
-        self.touched = Touched()
-        self._block = -1
+        self.promised = {record.job.id for record in snapshot.jobs if any(step.promised for step in record.steps)}
+        """Jobs to which starts are promised, and some to which none are any more."""
+        self.touched, self._block = Touched(), -1
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
             self.put_job(job)

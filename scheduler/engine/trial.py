@@ -15,13 +15,13 @@ from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
 from scheduler.engine.laid import Laid
 from scheduler.engine.leave import LEAST_MS, Leavers
-from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason
+from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason, slot_reason
 from scheduler.engine.starts import Starts
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.node import Lane
-from scheduler.model.plan import Preempt, Reason, ReasonKind, Recut, Reserve
+from scheduler.model.plan import Preempt, Reason, ReasonKind, Recut
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, capacity
@@ -60,16 +60,14 @@ class Trial:
         """Seats that are kept and not free yet."""
         self.starts = Starts(state, self.guard, self.expected, self.leavers, self.calendar, now_ms)
         self.headroom = Headroom(quotas, self.seats)
-        self.evictor = Evictor(state, self.search, quotas, self.floors, self.leavers, now_ms, policy)
-        self.promises: list[Promise] = []
         self.slots = Slots(state, quotas)
+        self.evictor = Evictor(state, self.search, quotas, self.slots, self.floors, self.leavers, now_ms, policy)
+        self.promises: list[Promise] = []
         self.calls_ms: list[int] = []
         """When those are to be told that leave for promised starts."""
         self.promises_max = policy.promises_max
         self.shut = ""
         """The job behind which nothing starts, where the policy does not backfill."""
-        self.is_strict = False
-        """What starts ahead of its turn ends before, or is where nobody could be who was promised a start."""
         self.in_turn = False
         """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
         self._seated = 0
@@ -87,7 +85,7 @@ class Trial:
         candidate.blocked = candidate.blocked or self.limit(candidate)
         if candidate.blocked is not None:
             return None
-        self._set_chunk(candidate)
+        self.set_chunk(candidate)
         candidate.blocked = self._needed_ahead(candidate)
         if candidate.blocked is not None:
             return None
@@ -133,12 +131,12 @@ class Trial:
         block = self.slots.block(candidate.queue, amounts, candidate.key, last_ms)
         return quota_reason(block) if block is not None else None
 
-    def _set_chunk(self, candidate: Candidate) -> None:
-        """How many tasks one lease carries, which says how long it lasts."""
+    def set_chunk(self, candidate: Candidate) -> None:
+        """How many tasks one lease carries, which says how long it lasts: before anybody asks for that."""
         if not candidate.chunk:
             leased = self.state.leases_of_step.get(candidate.key, 0)
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
-            candidate.chunk = chunk_size(candidate.step, candidate.record, self.policy, slots)
+            candidate.carry(chunk_size(candidate.step, candidate.record, self.policy, slots))
 
     def _stay(self, candidate: Candidate) -> Stay:
         """Until when a lease of the candidate would be there."""
@@ -155,7 +153,8 @@ class Trial:
         step, job = candidate.step, candidate.job
         if candidate.slot_nodes:
             return self._sit(candidate)
-        if self.in_turn and seat is None and (self.promises or self._seated < self.promises_max):
+        turn = self.in_turn and (self.promises or self._seated < self.promises_max)
+        if seat is None and (turn or candidate.key in self.starts.recorded):
             return self._in_turn(candidate)
         barred = self.barred(candidate)
         if seat is not None:
@@ -214,13 +213,7 @@ class Trial:
             own = self.slots.get(candidate.key) or self.promise_of(candidate)
             with self.guard.without((*self.slots.films.get(candidate.key, ()), *((own,) if own is not None else ()))):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
-            promised |= self._wanted(stay, own) if self.is_strict else frozenset()
         return promised | self.closed(candidate) if self.calendar.nodes else promised
-
-    def _wanted(self, stay: Stay, own: Promise | None) -> frozenset[str]:
-        """Nodes where a promised start could be, wherever it is, that the stay would outlast the time until."""
-        late = ((p, c) for p, c in self.headroom.owners if p is not own and p.start_ms < stay.end_ms)
-        return frozenset(name for _, candidate in late for name in self._possible(candidate))
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
@@ -268,7 +261,7 @@ class Trial:
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
         if candidate.key in self.slots:
-            candidate.blocked = candidate.blocked or self._until_slot(candidate)
+            candidate.blocked = candidate.blocked or slot_reason(self.slots[candidate.key], self.now_ms)
             return ()
         if self.promise_of(candidate) is not None:
             return ()
@@ -283,11 +276,17 @@ class Trial:
         if not (may_stop or promised):
             self.evictor.passed(candidate)
             return ()
+        self.set_chunk(candidate)
         names = self._possible(candidate)
-        expected, stops = self._stop_for(candidate, names) if may_stop else (False, ())
-        nodes = self._promise(candidate, names) if promised or expected else ()
-        if nodes and not expected:
-            expected, stops = self._call_in(candidate, nodes)
+        ahead = candidate.key not in self.starts.recorded
+        with self.evictor.beside(() if ahead else self.starts.others(candidate)):
+            now = [name for name in names if name not in self.closed(candidate)] if may_stop else ()
+            expected, stops = self._stop_for(candidate, now) if may_stop else (False, ())
+            # Who is at a limit starts when those have ended whose stop lets it.
+            from_ms = self.expected.stopped_ms() if quota else self.now_ms
+            nodes = self._promise(candidate, names, from_ms) if promised or expected else ()
+            if nodes and not expected:
+                expected, stops = self._call_in(candidate, nodes)
         if not expected:
             self._kept.update(nodes)
             self.evictor.passed(candidate)
@@ -338,21 +337,13 @@ class Trial:
         return candidate.job.id if is_first else ""
 
     def _possible(self, candidate: Candidate) -> list[str]:
-        """Nodes where a copy would fit if they were empty and nobody had reserved them."""
-        shape = self.state.shapes.of(candidate.demand)
-        closed = self.closed(candidate)
-        return [name for name in self.state.shapes.possible(shape) if name not in closed]
+        """Nodes where a copy would fit if they were empty."""
+        return list(self.state.shapes.possible(self.state.shapes.of(candidate.demand)))
 
-    def _until_slot(self, candidate: Candidate) -> Reason:
-        slot = self.slots[candidate.key]
-        in_s = max(0, slot.start_ms - self.now_ms) // 1000
-        message = f"its slot begins in {in_s} s on {', '.join(slot.nodes)}, which keeps its deadline"
-        return Reason(kind=ReasonKind.RESERVATION, resource=candidate.job.id, message=message)
-
-    def _promise(self, candidate: Candidate, names: Sequence[str]) -> tuple[str, ...]:
-        """The nodes of the start that is promised; none when there never will be one."""
-        gaps = bool(self.slots) or self.promises_max > 1
-        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps)
+    def _promise(self, candidate: Candidate, names: Sequence[str], from_ms: int) -> tuple[str, ...]:
+        """The nodes of the start that is promised, not before an instant; none when there never will be one."""
+        gaps = bool(self.slots or self.calendar.nodes) or self.promises_max > 1
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps, from_ms=from_ms)
         if promise is None or not self.headroom.allows(candidate):
             return ()
         self.keep(promise)
@@ -367,6 +358,8 @@ class Trial:
             self.headroom.replace(instead_of, promise)
         self.promises.append(promise)
         self.guard.add(promise)
+        self.starts.recorded.pop((promise.job_id, promise.step), None)
+        self.expected.called(promise.job_id)
 
     def promise_of(self, candidate: Candidate) -> Promise | None:
         """What was promised to the candidate in this plan."""
@@ -374,6 +367,7 @@ class Trial:
 
     def fulfil(self, candidate: Candidate) -> None:
         """It starts: what was promised to it is kept no longer."""
+        self.starts.recorded.pop(candidate.key, None)
         promise = self.promise_of(candidate)
         if promise is not None:
             self.promises.remove(promise)
@@ -381,20 +375,15 @@ class Trial:
             self.headroom.drop(promise)
 
     def holds(self) -> bool:
-        """Whether the next plan would promise nobody a later start, if everything goes on as expected."""
-        kept = [(promise, candidate, self._possible(candidate)) for promise, candidate in self.headroom.owners]
-        return self.starts.hold(kept)
+        """Whether everybody can start as promised beside what this plan starts; the places are then those found."""
+        kept = [(p, candidate, self._possible(candidate)) for p, candidate in self.headroom.owners if not p.is_drain]
+        found = self.starts.hold(kept)
+        for (promise, _, _), after in zip(kept, found, strict=False):
+            self.promises[self.promises.index(promise)] = after
+            self.headroom.replace(promise, after)
+        return len(found) == len(kept)
 
     def keep_slot(self, promise: Promise) -> None:
         """A slot is kept before anything else."""
         self.slots[promise.job_id, promise.step] = promise
         self.guard.add(promise)
-
-    def reserves(self) -> Iterator[Reserve]:
-        """The promises as actions."""
-        for p in (*self.slots.values(), *self.promises):
-            yield Reserve(job_id=p.job_id, step=p.step, nodes=p.nodes, start_ms=p.start_ms)
-        for (job_id, step), tracks in self.slots.films.items():
-            for start_ms in sorted({p.start_ms for p in tracks if p.start_ms > self.now_ms}):
-                nodes = {name for p in tracks if p.start_ms == start_ms for name in p.nodes}
-                yield Reserve(job_id=job_id, step=step, nodes=tuple(sorted(nodes)), start_ms=start_ms)

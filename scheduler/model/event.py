@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.model.changed import quick
-from scheduler.model.job import Job, Seat
+from scheduler.model.job import Job, KeptStart, Seat
 from scheduler.model.lease import AttemptState, Lease
 from scheduler.model.measured import Measured
 from scheduler.model.money import PolicyVersion, RateCard, Voucher
@@ -157,6 +157,15 @@ class SeatKept:
     """Id of the operator's key; empty: the policy's rule."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsPromised:
+    """From here on these starts are promised, and no others."""
+
+    at_ms: int
+    starts: tuple[tuple[str, str, KeptStart], ...]
+    """``(job, step, start)``, sorted."""
+
+
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
@@ -264,6 +273,7 @@ Event = (
     | LeaseGranted
     | LeaseStopping
     | SeatKept
+    | StartsPromised
     | AttemptStarted
     | AttemptsSeen
     | AttemptFinished

@@ -225,6 +225,15 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptStart:
+    """A start that was promised to the next lease of a step: nobody behind it in the order may delay it."""
+
+    start_ms: int
+    places: tuple[tuple[str, tuple[str, ...]], ...]
+    """``(node, device ids)`` of each rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """Progress of one step. Every index is in exactly one of waiting, running, succeeded, failed, cancelled."""
 
@@ -253,6 +262,8 @@ class StepRecord:
     """``(card model, ranks)`` to which its lease was stopped to move, until its next one starts."""
     seats: tuple[Seat, ...] = ()
     """Kept for its next leases, one each, because others were moved for them or they were moved themselves."""
+    promised: KeptStart | None = None
+    """The start that the last plan promised it, where several are promised at a time; until its next lease starts."""
     warm_nodes: tuple[str, ...] = ()
     """Nodes that last ran tasks of a step with a ``warm_key``, latest first, a few at most."""
     worked: tuple[tuple[int, int], ...] = ()

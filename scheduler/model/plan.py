@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.model.job import Seat
+from scheduler.model.job import KeptStart, Seat
 from scheduler.model.lease import Lease
 from scheduler.model.node import Lane, Layout
 
@@ -96,6 +96,14 @@ class Reserve:
     step: str
     nodes: tuple[str, ...]
     start_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepStarts:
+    """Record which starts are promised from here on, and where: later plans keep them there, or make them earlier."""
+
+    starts: tuple[tuple[str, str, KeptStart], ...]
+    """``(job, step, start)``, sorted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +205,7 @@ class Change:
     """Leases, or nodes and cards, sorted."""
 
 
-Action = Start | Stop | Preempt | Keep | Reserve | Convert | Recut | GiveUpRecut
+Action = Start | Stop | Preempt | Keep | Reserve | KeepStarts | Convert | Recut | GiveUpRecut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,12 @@ A fact that is already known changes nothing and the same object comes back. A v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from scheduler.model.changed import replace
 from scheduler.model.errors import Conflict, NotFound
 from scheduler.model.event import AttemptFinished, LeaseStopping, SeatKept
-from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
+from scheduler.model.job import Job, JobRecord, JobState, KeptStart, Step, StepRecord
 from scheduler.model.lease import AttemptRecord, AttemptState, LeaseRecord
 from scheduler.model.policy import MAX_LOST_ATTEMPTS
 from scheduler.queueing import tasks
@@ -125,7 +125,9 @@ def granted(record: JobRecord, step_name: str, indices: Sequence[int], nodes: Se
     record = replace(record, is_next=False) if record.is_next else record
 
     def change(done: StepRecord) -> StepRecord:
-        after = tasks.grant(done if done.goes_on is None else replace(done, goes_on=None), indices, warm)
+        if done.goes_on is not None or done.promised is not None:
+            done = replace(done, goes_on=None, promised=None)
+        after = tasks.grant(done, indices, warm)
         return tasks.sit(after, nodes) if after.seats else after
 
     return _derived(_with_step(record, step_name, change), at_ms)
@@ -140,6 +142,15 @@ def seat_kept(record: JobRecord, event: SeatKept) -> JobRecord:
     """A seat for the next lease of a step. Raises NotFound for an unknown step."""
     find_step(record, event.step)
     return _with_step(record, event.step, lambda done: tasks.keep_seat(done, event.seat, event.at_ms))
+
+
+def start_promised(record: JobRecord, starts: Mapping[str, KeptStart]) -> JobRecord:
+    """These starts are promised to its steps, and no others. Raises NotFound for an unknown step."""
+    for name in starts:
+        find_step(record, name)
+    if all(done.promised == starts.get(done.name) for done in record.steps):
+        return record
+    return replace(record, steps=tuple(replace(done, promised=starts.get(done.name)) for done in record.steps))
 
 
 def job_started(record: JobRecord, at_ms: int) -> JobRecord:

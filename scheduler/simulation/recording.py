@@ -23,6 +23,7 @@ from scheduler.model.event import (
     PolicySet,
     RateCardSet,
     SeatKept,
+    StartsPromised,
     UsageSealed,
     VoucherGranted,
     VoucherRevoked,
@@ -157,6 +158,7 @@ class _Reader:
                 isinstance(event, LeaseGranted)
                 or (isinstance(event, LeaseStopping) and self._is_planned(event, now_ms))
                 or (isinstance(event, SeatKept) and not event.by)
+                or isinstance(event, StartsPromised)
             ):
                 self._stale = True
                 break
@@ -239,7 +241,11 @@ class _Reader:
             elif isinstance(event, LeaseStopping) and event.lease_id in stops and not granted:
                 self._stopping(event, now_ms)
             elif not (isinstance(event, SeatKept) and not event.by and not granted):
-                break
+                if not isinstance(event, StartsPromised):
+                    break
+                self._engine.apply(event)
+                at += 1
+                break  # the last that a plan does: what follows is of a second cycle
             self._engine.apply(event)
             at += 1
         self._engine.take_changes()

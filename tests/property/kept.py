@@ -14,12 +14,12 @@ from scheduler.engine.candidates import Candidate
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
-from scheduler.model.event import Event, JobCancelled, JobHeld
-from scheduler.model.job import Job, Seat, Step, Together
+from scheduler.model.event import Event, JobCancelled, JobHeld, ReservationSet
+from scheduler.model.job import Job, JobKind, Seat, Step, Together
 from scheduler.model.lease import Lease
 from scheduler.model.plan import Plan, Preempt, Start
-from scheduler.model.policy import Backfill, Policy
-from scheduler.model.queue import Queue
+from scheduler.model.policy import Backfill, Floor, Policy
+from scheduler.model.queue import UNLIMITED, Queue, Reservation, ReservationKind
 from scheduler.model.snapshot import Snapshot
 from scheduler.simulation.loop import Simulation
 from scheduler.simulation.scenario import Scenario
@@ -41,7 +41,9 @@ Ahead = dict[Key, tuple[int, tuple[str, ...]]]
 class World:
     """One random park and its load. Every run time is known exactly, unless ``early``: then some jobs are cancelled."""
 
-    def __init__(self, seed: int, backfill: Backfill, *, early: bool = False, jobs: int = 40) -> None:
+    def __init__(
+        self, seed: int, backfill: Backfill, *, early: bool = False, wide: bool = False, jobs: int = 40
+    ) -> None:
         self.random = random.Random(f"{seed} {backfill} {early}")
         draw = self.random
         self.nodes = [
@@ -65,6 +67,10 @@ class World:
             at_ms += 1 + int(draw.expovariate(1 / gap_ms))
             self.jobs.append(self._job(number, at_ms))
         self.cancels: tuple[Event, ...] = tuple(self._cancels(at_ms) if early else ())
+        self.wide = wide
+        self.windows: tuple[Event, ...] = ()
+        if wide:
+            self._widen(random.Random(f"wide {seed} {backfill} {early}"), at_ms)
 
     def _warm_up(self, number: int) -> Job:
         return a_job(number, self._known(f"j{number}", S), submitted_ms=1, queue=self.queues[0].name)
@@ -121,6 +127,37 @@ class World:
             "grace_ms": draw.choice((0, 2, 10)) * S,
         }  # fmt: skip
 
+    def _widen(self, draw: random.Random, until_ms: int) -> None:
+        """Everything else that a park may have: guarantees, floors, windows, deadlines, classes, elastic gangs."""
+        if draw.random() < 0.5:
+            guaranteed = (0, 0, 1_000 * max(self.cards // 3, 1), 0)
+            self.queues[-1] = replace(self.queues[-1], guaranteed=guaranteed)
+        floors = (Floor(kind=JobKind.TRANSCODE.value, permille=200),) if draw.random() < 0.3 else ()
+        self.policy = replace(self.policy, floors=floors, starts_per_cycle=draw.choice((200, 200, 3)))
+        for at in range(WARM_UP, len(self.jobs)):
+            self.jobs[at] = self._special(draw, self.jobs[at])
+        for number in range(draw.choice((0, 0, 1, 2))):
+            start_ms = draw.randint(until_ms // 10, until_ms)
+            window = Reservation(
+                name=f"w{number}", kind=ReservationKind.MAINTENANCE, nodes=(draw.choice(self.nodes).name,),
+                start_ms=start_ms, end_ms=start_ms + draw.choice((30, 120)) * S,
+            )  # fmt: skip
+            self.windows += (ReservationSet(at_ms=2, reservation=window),)
+
+    def _special(self, draw: random.Random, job: Job) -> Job:
+        step = job.steps[0]
+        if step.ranks > 2 and draw.random() < 0.4:
+            flat = tuple((ranks, 1_000) for ranks in range(2, step.ranks + 1))
+            step = replace(step, ranks_min=2, scaling=flat)
+        if step.count > 1 and not step.chunk and draw.random() < 0.4:
+            step = replace(step, max_parallel=1)
+        kind = JobKind.TRANSCODE if draw.random() < 0.2 else job.kind
+        priority = 80 if draw.random() < 0.05 else job.priority
+        deadline_ms = 0
+        if draw.random() < 0.12 and all(queue.limit == UNLIMITED for queue in self.queues):
+            deadline_ms = job.submitted_ms + draw.choice((3, 6, 12)) * self.work_ms[job.id] + 120 * S
+        return replace(job, steps=(step,), kind=kind, priority=priority, deadline_ms=deadline_ms)
+
     def _cancels(self, until_ms: int) -> Iterator[Event]:
         """Some jobs end before their time, which teaches nobody anything about run times."""
         chosen = self.random.sample(self.jobs[WARM_UP:], len(self.jobs) // 4)
@@ -158,7 +195,8 @@ class World:
             nodes=self.nodes,
             queues=self.queues,
             jobs=self.jobs,
-            outside=tuple(sorted(self.cancels, key=lambda event: event.at_ms)),
+            admits=self.wide,
+            outside=tuple(sorted((*self.windows, *self.cancels), key=lambda event: event.at_ms)),
             features=FEATURES,
         )
 
@@ -181,6 +219,8 @@ class Spied(Trial):
     """Notes the order in which a plan starts and promises; decides nothing."""
 
     log: list[Did]
+    asking: Key | None = None
+    """The step for which others may be stopped."""
 
     def __init__(self, *given: object) -> None:
         Spied.log = []
@@ -199,7 +239,10 @@ class Spied(Trial):
 
     def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
         self.log.append(Did("pass", candidate.key))
-        return super().pass_over(candidate)
+        Spied.asking = candidate.key
+        stops = super().pass_over(candidate)
+        Spied.asking = None
+        return stops
 
 
 @dataclass(slots=True)
@@ -225,7 +268,7 @@ class Reached:
 
 def reached(kept: Kept, log: tuple[Did, ...]) -> Reached | None:
     """None: the promise is void, because something else than backfill happened ahead of it."""
-    if any(did.key == kept.key and did.what == "taken" for did in log):
+    if any(did.what == "taken" and (did.key == kept.key or did.key in kept.ahead) for did in log):
         return None
     order, at, started, ahead = list(kept.ahead), 0, set[Key](), Ahead()
     for did in log:
@@ -240,6 +283,8 @@ def reached(kept: Kept, log: tuple[Did, ...]) -> Reached | None:
         at = order.index(did.key)
         if did.what == "start":
             started.add(did.key)
+        elif did.start_ms > kept.ahead[did.key][0] + ALLOWANCE_MS:
+            return None  # it is late, which is held against its own promise
         else:
             ahead[did.key] = did.start_ms, did.nodes
     return Reached(None, ahead)
@@ -292,7 +337,8 @@ class Witness:
         taken = {did.key for did in log if did.what == "taken"}
         for did in log:
             if did.what == "promise":
-                if did.key not in taken.union(self.bound) and not (ahead and self.first_only):
+                unsure = did.key in taken or not taken.isdisjoint(ahead)
+                if not unsure and did.key not in self.bound and not (ahead and self.first_only):
                     self.bound[did.key] = Kept(did.key, plan.now_ms, did.start_ms, dict(ahead))
                     self.made += 1
                     alone = not any(other.what == "start" for other in log[: log.index(did)])
@@ -312,7 +358,15 @@ def taken_by_others(evictor: Evictor, candidate: Candidate, chosen: Sequence[str
     return found
 
 
-TAKEN = Evictor._taken_by_others
+def stays_above(evictor: Evictor, leases: frozenset[str]) -> bool:
+    """Likewise: what leaves for a promised start is not told, because a floor or a guarantee would be short then."""
+    found = STAYS(evictor, leases)
+    if not found and Spied.asking is not None:
+        Spied.log.append(Did("taken", Spied.asking))
+    return found
+
+
+TAKEN, STAYS = Evictor._taken_by_others, Evictor._stays_above
 
 
 @contextmanager
@@ -321,6 +375,7 @@ def spying() -> Iterator[None]:
     with (
         patch("scheduler.engine.plan.Trial", Spied),
         patch.object(Evictor, "_taken_by_others", taken_by_others),
+        patch.object(Evictor, "_stays_above", stays_above),
     ):
         yield
 

@@ -74,6 +74,41 @@ def test_conservative_backfill_keeps_every_start_ahead():
     assert told[-1] == "wait #3 j4.work x1 reservation:j2"
 
 
+def test_cards_of_who_is_stopped_without_grace_are_nobodys_in_that_plan():
+    park = park_with(Policy(backfill=Backfill.CONSERVATIVE), a_node("n1", cards=2, cpus=16))
+    park.submit(a_job(1, a_known(cards=2, grace_ms=0)))
+    park.cycle()
+    park.submit(a_job(2, a_known(cards=1), priority=90), a_job(3, a_known(cards=1)))
+    plan = park.cycle()
+    assert lines(plan)[0] == "preempt l1"
+    assert not [line for line in lines(plan) if line.startswith("start")]
+    park.end("j1.work.0.a1", AttemptState.PREEMPTED)
+    assert lines(park.cycle())[0].startswith("start j2.work.0.a1 on n1")
+
+
+def test_a_promise_far_ahead_counts_on_nodes_that_are_closed_for_a_start_now():
+    """Both policies: n1 is closed for who would start now, and open again when n2 is free too."""
+    for backfill in (Backfill.EASY, Backfill.CONSERVATIVE):
+        park = park_with(Policy(backfill=backfill), a_node("n1", cards=1), a_node("n2", cards=1))
+        window = Reservation(name="w", kind=ReservationKind.MAINTENANCE, nodes=("n1",), start_ms=50_000, end_ms=90_000)
+        park.tell(ReservationSet(at_ms=park.now_ms, reservation=window))
+        park.submit(a_job(1, a_known(cards=1, seconds=1_000, resources={"labels": ()})))
+        park.cycle()
+        park.submit(a_job(2, a_known(ranks=2, cards=1, seconds=100)))
+        told = [line for line in lines(park.plan()) if line.startswith("reserve j2")]
+        assert [line.rsplit(" ", 1)[0] for line in told] == ["reserve j2.work on n1 n2 at"]
+
+
+def test_nobody_is_stopped_for_a_gang_whose_ranks_would_be_in_two_racks():
+    for together, stopped in ((Together.RACK, 0), (Together.ANYWHERE, 2)):
+        nodes = [a_node("a1", cards=1, rack="a"), a_node("b1", cards=1, rack="b")]
+        park = park_with(Policy(), *nodes, a_node("a2", cards=1, rack="a", state=NodeState.CORDONED))
+        park.submit(a_job(1, a_step(cards=1)), a_job(2, a_step(cards=1)))
+        park.cycle()
+        park.submit(a_job(3, a_step(ranks=2, cards=1, together=together), priority=90))
+        assert len([line for line in lines(park.plan()) if line.startswith("preempt")]) == stopped
+
+
 def test_a_guarantee_is_taken_back_from_who_borrowed_it():
     queues = (Queue(name="film", guaranteed=(0, 0, 2_000, 0)), Queue(name="ai"))
     park = park_with(Policy(), a_node("n1", cards=2, cpus=16), queues=queues)
@@ -150,6 +185,7 @@ def test_maintenance_drains_ahead_and_an_event_keeps_its_nodes():
     park.submit(a_job(3, a_known(seconds=1_000), queue="film"))
     plan = park.plan()
     assert sorted(lines(plan)) == [
+        "reserve j1.work on n1 at 900000",
         "start j2.work.0.a1 on n1",
         "start j3.work.0.a1 on n1",
         "wait #1 j1.work x1 reservation:live",
