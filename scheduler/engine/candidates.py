@@ -11,7 +11,7 @@ from scheduler.engine.backoff import backoff_of
 from scheduler.engine.ends import CAREFUL_PERMILLE
 from scheduler.engine.queued import Queued
 from scheduler.engine.state import State
-from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
+from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord, Together
 from scheduler.model.lease import number_of
 from scheduler.model.plan import Reason, ReasonKind, Wait
 from scheduler.model.policy import Policy
@@ -24,6 +24,7 @@ from scheduler.queueing.rank import Rank, aged_priority, rank_key
 from scheduler.queueing.tasks import ready
 
 NO_JOBS: Mapping[str, JobRecord] = {}
+Kind = tuple[str, Demand, int, int, Together]
 
 
 @dataclass
@@ -106,6 +107,12 @@ class Candidate:
         return self.job.id, self.step.name
 
 
+def kind(job: Job, position: int, demand: Demand) -> Kind:
+    """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
+    step = job.steps[position]
+    return job.queue, demand, step.ranks, job.priority, step.together
+
+
 class Line(Sequence[Candidate]):
     """A queue's steps that may start, best first. Most are not reached in a plan: each becomes a Candidate when it is
     first looked at, and stays the same one.
@@ -129,6 +136,11 @@ class Line(Sequence[Candidate]):
         """Best first; called once, before anything is looked at. No two ranks are equal."""
         self._steps.sort()
         self._made = [None] * len(self._steps)
+
+    def kind_at(self, at: int) -> Kind:
+        """The kind of the candidate there, which is not made for that."""
+        rank, record = self._steps[at]
+        return kind(record.job, rank[-1], self._state.asks_of(record.job)[rank[-1]][0])
 
     def __len__(self) -> int:
         return len(self._steps)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
-from scheduler.engine.candidates import Candidate
+from scheduler.engine.candidates import Candidate, Kind, kind
 from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
@@ -311,9 +311,9 @@ class Evictor:
         return view
 
 
-def kind_of(candidate: Candidate) -> tuple[object, ...]:
-    """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
-    return candidate.queue, candidate.demand, candidate.step.ranks, candidate.job.priority, candidate.step.together
+def kind_of(candidate: Candidate) -> Kind:
+    """See :func:`scheduler.engine.candidates.kind`."""
+    return kind(candidate.job, candidate.rank[-1], candidate.demand)
 
 
 def _standing(step: Step, job: Job, done: StepRecord, median_ms: int, ran_ms: int) -> Standing:

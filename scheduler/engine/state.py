@@ -30,6 +30,7 @@ from scheduler.queueing.usage import add
 
 BLOCK, BLOCKS_JOBS = 64, 1_024
 """Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""
+DEMANDS_KEPT = 4_096
 K = TypeVar("K")
 
 
@@ -85,6 +86,8 @@ class State:
         self.seated = {record.job.id for record in snapshot.jobs if any(step.seats for step in record.steps)}
         """Jobs for which seats are kept, and some for which none are any more."""
         self.touched = Touched()
+        self._demands: dict[Demand, Demand] = {}
+        """Demands that are asked for, each once: equal keys are found sooner where they are the same object."""
         self._block = -1
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
@@ -102,7 +105,11 @@ class State:
             return _asks(job)
         known = self.asks.get(job.id)
         if known is None:
-            known = self.asks[job.id] = _asks(job)
+            alike = self._demands
+            known = tuple([(alike.setdefault(demand, demand), amounts) for demand, amounts in _asks(job)])
+            self.asks[job.id] = known
+            if len(alike) > DEMANDS_KEPT:
+                alike.clear()
         return known
 
     @property
@@ -281,8 +288,10 @@ class State:
     def models_of(self, lease: Lease) -> frozenset[str]:
         """Models of the cards an open lease holds."""
         devices = {device for allocation in lease.allocations for device in allocation.devices}
-        views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
-        return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
+        if not devices:
+            return frozenset()
+        nodes = (self.shapes.node(name) for name in {allocation.node for allocation in lease.allocations})
+        return frozenset(d.model for node in nodes if node is not None for d in node.devices if d.id in devices)
 
     def _hold(self, lease: Lease) -> None:
         for allocation in lease.allocations:

@@ -8,7 +8,7 @@ that is handed out, so equal queues alternate within one plan. All arithmetic is
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -131,6 +131,11 @@ class Order(Generic[T]):
             if not child.has_entries:
                 heapq.heappop(parent.heap)
         self._path = self._next()
+
+    def skip(self, is_over: Callable[[Sequence[T], int], bool]) -> None:
+        """Drop entries as long as this is true of the next one, told by its line and its place there."""
+        while self._path and is_over(self._path[-1].entries, self._path[-1].at):
+            self.drop()
 
     def _next(self) -> list[_Branch[T]]:
         """Root to the leaf that is next; empty when nothing is left."""
