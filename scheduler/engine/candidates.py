@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import overload
 
 from scheduler.engine.backoff import backoff_of
@@ -20,7 +21,7 @@ from scheduler.placement.fit import Demand
 from scheduler.queueing.calendar import Bands
 from scheduler.queueing.durations import Estimate
 from scheduler.queueing.order import amounts_of
-from scheduler.queueing.rank import Rank, aged_priority, rank_key
+from scheduler.queueing.rank import Rank, rank_key
 from scheduler.queueing.tasks import ready
 
 NO_JOBS: Mapping[str, JobRecord] = {}
@@ -137,10 +138,14 @@ class Line(Sequence[Candidate]):
         self._steps.sort()
         self._made = [None] * len(self._steps)
 
-    def kind_at(self, at: int) -> Kind:
-        """The kind of the candidate there, which is not made for that."""
-        rank, record = self._steps[at]
-        return kind(record.job, rank[-1], self._state.asks_of(record.job)[rank[-1]][0])
+    def past(self, at: int, over: Collection[Kind]) -> int:
+        """The first place from ``at`` on of a candidate that is of none of these kinds; none is made for that."""
+        asks_of = self._state.asks_of
+        for rank, record in islice(self._steps, at, None):
+            if kind(record.job, rank[-1], asks_of(record.job)[rank[-1]][0]) not in over:
+                break
+            at += 1
+        return at
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -174,8 +179,8 @@ def sort_steps(
         reasons: tuple[Reason, ...] = ()
         if queued.is_conditional or job.tenant in policy.unfunded:
             reasons = _job_barred(state, record, now_ms, policy, bands)
-        priority, by = -aged_priority(record, now_ms, policy), queued.by(policy.sort)
-        for position, needs in queued.steps:
+        ranks = queued.ranks(now_ms, policy)
+        for rank, (position, needs) in zip(ranks, queued.steps, strict=True):
             count, backoff = backoff_of(record.steps[position], now_ms) if queued.is_delayed else (0, ())
             if reasons or needs or count:
                 step, tasks = job.steps[position], len(record.steps[position].waiting)
@@ -186,7 +191,7 @@ def sort_steps(
             line = lines.get(job.queue)
             if line is None:
                 line = lines[job.queue] = Line(state, now_ms)
-            line.add((priority, by, queued.number, position), queued)
+            line.add(rank, queued)
     for line in lines.values():
         line.sort()
     return lines, barred, delayed

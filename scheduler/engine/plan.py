@@ -232,7 +232,7 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
     while True:
         full = bool(trial.shut) or len(draft.starts) >= policy.starts_per_cycle
         if over and not full:
-            order.skip(lambda line, at: _kind_at(line, at) in over)
+            order.skip(lambda line, at: _past(line, at, over))
         candidate = order.peek()
         if candidate is None or (trial.in_turn and len(trial.promises) >= trial.promises_max):
             break
@@ -257,8 +257,11 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
                 trial.shut = candidate.job.id
 
 
-def _kind_at(line: Sequence[Candidate], at: int) -> Kind:
-    return line.kind_at(at) if isinstance(line, Line) else kind_of(line[at])
+def _past(line: Sequence[Candidate], at: int, over: Collection[Kind]) -> int:
+    """The first place from ``at`` on whose candidate is of none of these kinds."""
+    if isinstance(line, Line):
+        return line.past(at, over)
+    return next((to for to in range(at, len(line)) if kind_of(line[to]) not in over), len(line))
 
 
 def _is_over_for(trial: Trial, candidate: Candidate) -> bool:

@@ -132,9 +132,14 @@ class Order(Generic[T]):
                 heapq.heappop(parent.heap)
         self._path = self._next()
 
-    def skip(self, is_over: Callable[[Sequence[T], int], bool]) -> None:
-        """Drop entries as long as this is true of the next one, told by its line and its place there."""
-        while self._path and is_over(self._path[-1].entries, self._path[-1].at):
+    def skip(self, past: Callable[[Sequence[T], int], int]) -> None:
+        """Drop entries from the next one on. ``past``: of a line and a place there, the first place that is kept."""
+        while self._path:
+            leaf = self._path[-1]
+            to = past(leaf.entries, leaf.at)
+            if to == leaf.at:
+                return
+            leaf.at = to - 1
             self.drop()
 
     def _next(self) -> list[_Branch[T]]:
