@@ -1,16 +1,15 @@
-"""What one start costs: the feed of ``farm.py`` on a clock that moves by rounds, so that its decisions are always the same.
+"""What one start costs: the feed of ``farm.py`` on a clock that moves by rounds, so that decisions are always the same.
 
-Real time and the load of the machine change nothing of what is played, only how long it takes. So two versions can be
-played by turns, in processes of their own: their journals must be equal to the last hash, and the processor time that
-the cycle took is compared. ``python -P -m benchmarks.turns [OTHER_CHECKOUT]``.
+Real time and the load of the machine change nothing of what is played, only how long it takes. Two versions play it in
+processes of their own and by turns, one cycle each, so that both meet the same neighbours: their journals and tables
+must be equal to the last byte, and the processor time of their cycles is compared.
+``python -P -m benchmarks.turns OTHER_CHECKOUT``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -21,21 +20,26 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.farm import Service, prepare
+from benchmarks.farm import Service, prepare, quantile
 from benchmarks.farm_stub import FastClock, Stub, drafts, farm_nodes
+from scheduler.model.order import LeaseOrder, Report
 
 STARTS = 20_000
 """Played after the farm is full."""
 ROUND_MS, START_MS = 380, 60
-"""The farm's time from one cycle to the next, and from a cycle's instant to the first order that arrives: some 200
-tasks end per round, as in the feed."""
-TURNS = 3
+"""The farm's time from one cycle to the next, and from a cycle's instant to the arrival of its orders: some 200 tasks
+end per round, as in the feed."""
+SETTLED = 2_000
+"""Ends before anything is measured."""
+TABLES = ("journal", "jobs", "steps", "leases", "attempts", "usage", "outbox", "queue_uses", "meta")
+SECRET = {"token_secret", "owner"}
+"""Columns that are drawn anew for each database."""
 
 
 class RoundClock(FastClock):
     """Stands still until it is moved."""
 
-    moved_ms: int = 0
+    moved_ms = 0
 
     def now_ms(self) -> int:
         """The farm's wall clock."""
@@ -43,96 +47,127 @@ class RoundClock(FastClock):
 
 
 class RoundStub(Stub):
-    """A farm whose time passes when it is asked for reports or given orders; notes the processor time it takes itself."""
+    """A farm whose time passes when it is asked for reports or given orders. It notes the processor time it takes."""
 
+    clock: RoundClock
     own_s = 0.0
 
-    def poll(self, timeout_ms: int) -> tuple[object, ...]:  # type: ignore[override]
+    def poll(self, timeout_ms: int) -> tuple[Report, ...]:
         """What has happened by the next round."""
         began = time.thread_time()
-        self.clock.moved_ms += ROUND_MS - START_MS  # type: ignore[attr-defined]
+        self.clock.moved_ms += ROUND_MS - START_MS
         told = super().poll(0)
         self.own_s += time.thread_time() - began
         return told
 
-    def start(self, orders: Sequence[object]) -> None:  # type: ignore[override]
+    def start(self, orders: Sequence[LeaseOrder]) -> None:
         """Orders arrive a little later than they were decided."""
         began = time.thread_time()
-        self.clock.moved_ms += START_MS  # type: ignore[attr-defined]
-        super().start(orders)  # type: ignore[arg-type]
+        self.clock.moved_ms += START_MS
+        super().start(orders)
         self.own_s += time.thread_time() - began
 
 
-def play(folder: Path, starts: int = STARTS) -> dict[str, object]:
-    """Fill the farm, then go on until so many more tasks have started; what that took, and where the journal ends."""
+def play(scenes: Path, folder: Path) -> None:
+    """A cycle per line of the standard input, each answered with its processor time in seconds and the starts so far.
+
+    At the end a hash of what was recorded. ``scenes`` is named in the jobs: the same for all versions.
+    """
     nodes = farm_nodes()
-    render, sweep = drafts(folder, 200)
-    prepare(folder, nodes, [(render, 700), (sweep, 500)]).close()
+    render, sweep = drafts(scenes, 200)
+    prepare(scenes, nodes, [(render, 700), (sweep, 500)]).close()
+    (scenes / "shisuan.db").rename(folder / "shisuan.db")
     stub = RoundStub(nodes, RoundClock())
     service = Service(folder, stub)
     stub.connect()
-    while stub.ended < 2_000:
+    while stub.ended < SETTLED:
         service.cycle.once(0)
-    first, began_s, own_s, rounds = stub.started, time.process_time(), stub.own_s, list[float]()
-    while stub.started < first + starts:
-        round_s = time.process_time()
+    first = stub.started
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began_s, own_s = time.process_time(), stub.own_s
         service.cycle.once(0)
-        rounds.append(time.process_time() - round_s)
-    spent_s = time.process_time() - began_s - (stub.own_s - own_s)
-    count = stub.started - first
+        print(time.process_time() - began_s - (stub.own_s - own_s), stub.started - first, flush=True)
     service.close()
-    head = digest(folder / "shisuan.db")
-    rounds.sort()
-    return {
-        "us_per_start": 1e6 * spent_s / count,
-        "starts": count,
-        "rounds": len(rounds),
-        "p50_ms": 1_000 * rounds[len(rounds) // 2],
-        "p99_ms": 1_000 * rounds[int(len(rounds) * 0.99)],
-        "head": str(head),
-    }
+    print(recorded(folder / "shisuan.db"), flush=True)
 
 
-def digest(path: Path) -> str:
+def recorded(path: Path) -> str:
     """A hash over every row of what a service goes on from and is paid by."""
     found = hashlib.sha256()
     with closing(sqlite3.connect(path)) as connection:
-        for table in ("journal", "jobs", "steps", "leases", "attempts", "usage", "outbox", "queue_uses"):
-            for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2"):  # noqa: S608 (names of our own)
+        for table in TABLES:
+            names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] not in SECRET]
+            for row in connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY 1, 2"):  # noqa: S608 (ours)
                 found.update(repr(row).encode())
-    return found.hexdigest()[:16]
+    return found.hexdigest()
 
 
-def turn(checkout: Path) -> dict[str, object]:
-    """One version plays, in a process and a folder of its own. The folder's name is in the journal: it is the same."""
-    folder = Path(tempfile.gettempdir()) / "shisuan-turns"
-    folder.mkdir()
-    try:
-        environment = os.environ | {"PYTHONPATH": str(checkout)}
-        command = [sys.executable, "-P", __file__, "play", str(folder)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    finally:
-        shutil.rmtree(folder)
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class Player:
+    """One version, in a process of its own."""
+
+    def __init__(self, checkout: Path, scenes: Path, folder: Path) -> None:
+        folder.mkdir()
+        self.checkout = checkout
+        self.rounds_s: list[float] = []
+        self.starts = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, "play", str(scenes), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        assert self._heard() == "ready", "it ended before it had begun"
+
+    def round(self) -> None:
+        """One cycle."""
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        spent, starts = self._heard().split()
+        self.rounds_s.append(float(spent))
+        self.starts = int(starts)
+
+    def end(self) -> str:
+        """The hash of what it recorded."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        head = self._heard()
+        self._process.wait()
+        return head
+
+    def __str__(self) -> str:
+        """How it did."""
+        each_us = 1e6 * sum(self.rounds_s) / self.starts
+        tail = f"p50 {1_000 * quantile(self.rounds_s, 0.5):.0f} ms, p99 {1_000 * quantile(self.rounds_s, 0.99):.0f} ms"
+        return f"{self.checkout}: {each_us:.0f} us of processor time per start, {tail} a cycle"
+
+    def _heard(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
 
 
-def main(argv: Sequence[str]) -> None:
-    if argv[:1] == ["play"]:
-        print(json.dumps(play(Path(argv[1]))))
-        return
-    ours = Path(__file__).parents[1]
-    checkouts = [ours, *map(Path, argv)]
-    found: dict[Path, list[dict[str, object]]] = {checkout: [] for checkout in checkouts}
-    for _ in range(TURNS):
-        for checkout in checkouts:
-            found[checkout].append(turn(checkout))
-            print(checkout, found[checkout][-1], flush=True)
-    heads = {each["head"] for turns in found.values() for each in turns}
-    print("journals equal" if len(heads) == 1 else f"JOURNALS DIFFER: {heads}")
-    spent = [statistics.median(float(str(each["us_per_start"])) for each in turns) for turns in found.values()]
-    print([round(each) for each in spent], round(spent[0] / spent[-1], 3))
+def compare(ours: Path, other: Path, starts: int = STARTS) -> None:
+    """Play both and print what each took. Exits with 1 when what they recorded differs."""
+    with tempfile.TemporaryDirectory(prefix="shisuan-turns-") as made:
+        scenes = Path(made) / "scenes"
+        scenes.mkdir()
+        players = [Player(checkout, scenes, Path(made) / str(at)) for at, checkout in enumerate((ours, other))]
+        while players[0].starts < starts:
+            for player in players:
+                player.round()
+        print(*players, sep="\n")
+        pairs = zip(players[0].rounds_s, players[1].rounds_s, strict=True)
+        ratio = sum(players[0].rounds_s) / sum(players[1].rounds_s)
+        print(f"ratio {ratio:.3f}, of single cycles {statistics.median(a / b for a, b in pairs):.3f} (median)")
+        heads = [player.end() for player in players]
+    if heads[0] != heads[1]:
+        sys.exit("what they recorded differs")
+    print("what they recorded is equal")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["play"]:
+        play(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        compare(Path(__file__).parents[1], Path(sys.argv[1]).absolute())

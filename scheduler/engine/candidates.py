@@ -108,7 +108,7 @@ class Candidate:
         return self.job.id, self.step.name
 
 
-def kind(job: Job, position: int, demand: Demand) -> Kind:
+def kind_at(job: Job, position: int, demand: Demand) -> Kind:
     """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
     step = job.steps[position]
     return job.queue, demand, step.ranks, job.priority, step.together
@@ -142,7 +142,7 @@ class Line(Sequence[Candidate]):
         """The first place from ``at`` on of a candidate that is of none of these kinds; none is made for that."""
         asks_of = self._state.asks_of
         for rank, record in islice(self._steps, at, None):
-            if kind(record.job, rank[-1], asks_of(record.job)[rank[-1]][0]) not in over:
+            if kind_at(record.job, rank[-1], asks_of(record.job)[rank[-1]][0]) not in over:
                 break
             at += 1
         return at

@@ -26,7 +26,7 @@ from scheduler.model.event import (
     SeatKept,
 )
 from scheduler.model.job import Job, JobRecord
-from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord, number_of
 from scheduler.model.node import Node, NodeState
 from scheduler.model.plan import (
     Change,
@@ -231,6 +231,10 @@ class Engine:
     def leases(self) -> Iterable[LeaseRecord]:
         """Open leases in order of granting."""
         return self._state.leases.values()
+
+    def stopping(self) -> Iterable[LeaseRecord]:
+        """Open leases that are being stopped, in order of granting."""
+        return tuple(self._state.leases[lease_id] for lease_id in sorted(self._state.stopping, key=number_of))
 
     def leases_on(self, node: str) -> Iterable[LeaseRecord]:
         """Open leases with a part on this node, in order of granting."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
-from scheduler.engine.candidates import Candidate, Kind, kind
+from scheduler.engine.candidates import Candidate, Kind, kind_at
 from scheduler.engine.leave import Leavers
 from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, Step, StepRecord
@@ -312,8 +312,8 @@ class Evictor:
 
 
 def kind_of(candidate: Candidate) -> Kind:
-    """See :func:`scheduler.engine.candidates.kind`."""
-    return kind(candidate.job, candidate.rank[-1], candidate.demand)
+    """See :func:`scheduler.engine.candidates.kind_at`."""
+    return kind_at(candidate.job, candidate.rank[-1], candidate.demand)
 
 
 def _standing(step: Step, job: Job, done: StepRecord, median_ms: int, ran_ms: int) -> Standing:

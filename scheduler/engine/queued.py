@@ -54,8 +54,7 @@ class Queued:
         )
 
     def ranks(self, now_ms: int, policy: Policy) -> tuple[Rank, ...]:
-        """Of each of ``steps``: they change with the policy, and when the job has waited for one more point of priority.
-        """
+        """Of each of ``steps``. They change with the policy, and as a job that waits gains priority."""
         if policy is not self.policy or not self.from_ms <= now_ms < self.until_ms:
             self.policy, self.from_ms, self.until_ms = policy, now_ms, ages_ms(self.record, now_ms, policy)
             priority, by = -aged_priority(self.record, now_ms, policy), sorted_by(self.record, policy.sort)

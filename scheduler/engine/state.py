@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from scheduler.engine.queued import Queued
@@ -86,8 +87,6 @@ class State:
         self.seated = {record.job.id for record in snapshot.jobs if any(step.seats for step in record.steps)}
         """Jobs for which seats are kept, and some for which none are any more."""
         self.touched = Touched()
-        self._demands: dict[Demand, Demand] = {}
-        """Demands that are asked for, each once: equal keys are found sooner where they are the same object."""
         self._block = -1
         """Number of the last job whose demand placement knows; -1: the jobs are still being read."""
         for job in snapshot.jobs:
@@ -105,11 +104,7 @@ class State:
             return _asks(job)
         known = self.asks.get(job.id)
         if known is None:
-            alike = self._demands
-            known = tuple([(alike.setdefault(demand, demand), amounts) for demand, amounts in _asks(job)])
-            self.asks[job.id] = known
-            if len(alike) > DEMANDS_KEPT:
-                alike.clear()
+            known = self.asks[job.id] = tuple([(_alike(demand), amounts) for demand, amounts in _asks(job)])
         return known
 
     @property
@@ -362,10 +357,9 @@ class State:
 
         ``count``: leases of the same step as ``lease`` and as large; ``granted_ms``: the sum of their grants' instants.
         """
-        job = self.jobs[lease.job_id].job
-        position = next(at for at, step in enumerate(job.steps) if step.name == lease.step)
-        step, (demand, amounts) = job.steps[position], self.asks_of(job)[position]
-        ranks = len(lease.allocations)
+        job, ranks = self.jobs[lease.job_id].job, len(lease.allocations)
+        pairs = zip(job.steps, self.asks_of(job), strict=True)
+        step, (demand, amounts) = next(pair for pair in pairs if pair[0].name == lease.step)
         if ranks != step.ranks:
             amounts = amounts_of(step.resources, ranks)
         change = amounts if count == 1 else times(amounts, count)
@@ -393,6 +387,12 @@ def _add(counts: dict[K, int], key: K, amount: int) -> None:
         counts[key] = total
     else:
         counts.pop(key, None)
+
+
+@lru_cache(maxsize=DEMANDS_KEPT)
+def _alike(demand: Demand) -> Demand:
+    """The same object for equal demands: as keys they are found sooner."""
+    return demand
 
 
 def _asks(job: Job) -> tuple[tuple[Demand, Amounts], ...]:

@@ -47,7 +47,9 @@ def test_the_ledgers_terms_are_found_by_their_index(tmp_path):
     store = open_store(f"sqlite:///{tmp_path / 'terms.db'}")
     wanted = sa.select(tables.journal).where(tables.TERM_ROWS, tables.journal.c.seq <= 9).order_by(tables.journal.c.seq)
     with store._database.read() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {wanted.compile(compile_kwargs={'literal_binds': True})}")
+        plan = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {wanted.compile(compile_kwargs={'literal_binds': True})}"
+        )
         steps = [row[-1] for row in plan]
     assert len(steps) == 1, steps
     assert "ix_journal_terms" in steps[0]
