@@ -4,7 +4,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python -P
 PYTEST := $(PY) -m pytest
 # Whole installations, killed and watched: they wait more than they compute, so they run beside the rest.
-SLOW := tests/kills tests/e2e tests/live
+KILLED := tests/kills
+WATCHED := tests/e2e tests/live tests/contract tests/unit/api
 
 .PHONY: help setup demo test lint soak test-gpu test-kubernetes-real bench-loop bench-main bench-farm bench-engine bench-kubernetes pictures lock clean
 
@@ -19,9 +20,11 @@ test: ## lint, types, import contracts and the test suite (10 to 15 minutes on 2
 	@bin/setup test
 	@$(MAKE) --no-print-directory lint
 	@mkdir -p build
-	@$(PYTEST) -m "not soak and not gpu" $(SLOW) >build/test-slow.log 2>&1 & slow=$$!; \
-	$(PYTEST) -m "not soak and not gpu" $(foreach folder,$(SLOW),--ignore=$(folder)); others=$$?; \
-	wait $$slow; whole=$$?; cat build/test-slow.log; exit $$((others + whole))
+	@$(PYTEST) -m "not soak and not gpu" $(KILLED) >build/test-killed.log 2>&1 & killed=$$!; \
+	$(PYTEST) -m "not soak and not gpu" $(WATCHED) >build/test-watched.log 2>&1 & watched=$$!; \
+	$(PYTEST) -m "not soak and not gpu" $(foreach folder,$(KILLED) $(WATCHED),--ignore=$(folder)); failed=$$?; \
+	wait $$killed || failed=1; wait $$watched || failed=1; \
+	cat build/test-killed.log build/test-watched.log; exit $$failed
 
 lint:
 	@.venv/bin/ruff check .
@@ -33,8 +36,8 @@ soak: ## the heavy counts (up to 25 minutes on 2 cores)
 	@bin/setup test
 	@mkdir -p build
 	@$(PYTEST) -m soak -k left tests/kills >build/soak-left.log 2>&1 & left=$$!; \
-	$(PYTEST) -m soak -k "not left"; others=$$?; \
-	wait $$left; kills=$$?; cat build/soak-left.log; exit $$((others + kills))
+	$(PYTEST) -m soak -k "not left"; failed=$$?; \
+	wait $$left || failed=1; cat build/soak-left.log; exit $$failed
 
 test-gpu: ## what needs a real NVIDIA card
 	@bin/setup test

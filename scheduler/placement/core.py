@@ -8,6 +8,7 @@ reads them through its address and counts nothing. Whoever has an address must k
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 from zlib import crc32
 
@@ -60,7 +61,7 @@ def address_of(held: Held, layout: int) -> int:
 
     ``layout``: what code that reads there was compiled for. Raises RuntimeError if that is not what the arrays are.
     """
-    if len(cast(Any, core_of).signatures) > 1 or layout != _crc_of(_held_type()):
+    if len(cast(Any, core_of).overloads) > 1 or layout != _held_crc():
         raise RuntimeError("kernels kept on disk are for other arrays: delete scheduler/placement/__pycache__/*.nb?")
     return _address_of(held)
 
@@ -73,6 +74,11 @@ def _address_of(held: Held) -> int:
 def _held_type() -> Any:
     """They are of the types that ``core_of`` was first called with, as all are."""
     return cast(Any, core_of).nopython_signatures[0].return_type
+
+
+@cache
+def _held_crc() -> int:
+    return _crc_of(_held_type())
 
 
 def _crc_of(held: Any) -> int:

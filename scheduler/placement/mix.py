@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -230,12 +231,11 @@ def _slots(demands: Sequence[Demand], classes: int) -> NDArray[np.int64]:
 
 def _draws(typical: Sequence[Demand], classes: int) -> NDArray[np.int64]:
     """Equidistant quantiles of the mix, put into series in an order that is fixed but has no pattern."""
-    length = ROLLOUTS * DRAWS
-    shuffled = sorted(range(length), key=_stream)
-    bounds = np.cumsum([d.weight for d in typical], dtype=np.int64)
     draws = np.full((classes, ROLLOUTS, DRAWS), -1, np.int64)
     if not typical:
         return draws
+    shuffled, length = _shuffled(), ROLLOUTS * DRAWS
+    bounds = np.cumsum([d.weight for d in typical], dtype=np.int64)
     for series in range(ROLLOUTS):
         quantiles = shuffled[series * DRAWS : (series + 1) * DRAWS]
         at = [(2 * q + 1) * int(bounds[-1]) // (2 * length) for q in quantiles]
@@ -258,10 +258,11 @@ def _lanes(
     columns = (3, 2) if is_gang else (3,)
     rows = 2 + len(columns)
     lanes = np.full((classes, length, rows, rollouts), LANE_NEVER, np.int64)
-    for at, shape in np.ndenumerate(draws):
-        klass, rollout, draw = at
-        if shape >= 0 and (amounts[shape, 2] > 1) == is_gang:
-            lanes[klass, draw, :, rollout] = (*needs[shape, klass], *amounts[shape, columns])
+    klass, rollout, draw = np.nonzero(draws >= 0)
+    shape = draws[klass, rollout, draw]
+    ours = (amounts[shape, 2] > 1) == is_gang
+    klass, rollout, draw, shape = klass[ours], rollout[ours], draw[ours], shape[ours]
+    lanes[klass, draw, :, rollout] = np.hstack([needs[shape, klass], amounts[shape][:, columns]])
     return np.minimum(lanes, LANE_NEVER).astype(np.int16).reshape(classes, length, rows * rollouts)
 
 
@@ -291,6 +292,12 @@ def _kept(
             each = needs[rows, klass, i]
             kept.caps[klass, i, :, :count] = np.where(each > 0, parts // np.maximum(each, 1), CAP_NEVER)
     return kept
+
+
+@cache
+def _shuffled() -> tuple[int, ...]:
+    """The quantiles of all series, in an order that is fixed but has no pattern."""
+    return tuple(sorted(range(ROLLOUTS * DRAWS), key=_stream))
 
 
 def _stream(index: int) -> int:

@@ -152,10 +152,11 @@ def test_a_taken_port_is_one_line(home, tmp_path):
     ],
 )
 def test_wrong_settings_are_one_line(home, arguments, said):
-    code, error = Process(home, *arguments).end(by_signal=False)
-    assert code == 2
-    assert error.startswith(said)
-    assert error.count("\n") == 1
+    command = [sys.executable, "-P", "-m", "scheduler.wiring", "--home", str(home), *arguments]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=START_LIMIT_S, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(said)
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

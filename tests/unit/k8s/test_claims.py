@@ -199,7 +199,7 @@ def test_the_claim_of_parts_stays_until_the_last_cluster_goes(farm, reader):
     (claim,) = objects(farm, "resourceclaims").values()
     until(lambda: len(next(iter(objects(farm, "resourceclaims").values()))["status"]["reservedFor"]) == 1)
     assert claim["metadata"]["name"] in objects(farm, "resourceclaims")
-    assert held(farm) == {two.lease_id: ("GPU-0",)}
+    until(lambda: held(farm) == {two.lease_id: ("GPU-0",)}, "the other part alone")
 
 
 def test_idle_parts_make_room_for_a_whole_lease_and_for_another_tenant(farm, reader):
@@ -226,7 +226,7 @@ def test_a_part_is_lost_alone(farm, reader):
     (pod,) = farm.park.workers(dying.lease_id)
     farm.park.end(pod["metadata"]["name"])
     assert reader.end_of(dying.lease_id).state is AttemptState.LOST
-    assert held(farm) == {other.lease_id: ("GPU-0",)}
+    until(lambda: held(farm) == {other.lease_id: ("GPU-0",)}, "the other part alone")
 
 
 def test_a_new_service_adopts_claims_and_parts(farm):

@@ -63,9 +63,9 @@ def test_openb_is_the_published_cluster():
     assert any(job.steps[0].resources.card_milli for job in trace.jobs)
 
 
-def test_a_day_of_philly_on_a_large_pool_waits_for_nothing():
+def test_six_hours_of_philly_on_a_large_pool_wait_for_nothing():
     """With more cards than are ever asked for, every job takes exactly its run time."""
-    trace = philly(traces("philly"), start="2017-10-05 00:00:00", end="2017-10-06 00:00:00", nodes=200)
+    trace = philly(traces("philly"), start="2017-10-05 00:00:00", end="2017-10-05 06:00:00", nodes=200)
     truth = Workload(work_ms=trace.work_ms)
     run = simulate(Scenario(policy=Policy(), truth=truth, nodes=trace.nodes, jobs=trace.jobs))
     assert figures(run).wait_p99_ms == 0
