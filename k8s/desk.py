@@ -89,6 +89,8 @@ class Desk:
         self._labelled: set[str] = set()
         """Nodes whose lane we wrote."""
         self._nodes: dict[str, Node] = {}
+        self._gone: dict[str, Report] = {}
+        """Nodes that do not answer, as the inventory said."""
         self._condemned: set[str] = set()
         """Uids of pods that must go."""
         self._ray_lost_ms: dict[str, int] = {}
@@ -109,6 +111,9 @@ class Desk:
         self._tell([self._report(ReportKind.RUNTIME_UP)])
         now_ms, nodes = self._now_ms(), sorted(self._nodes.items())
         self._tell([Report(kind=ReportKind.NODE, at_ms=now_ms, node=name, facts=node) for name, node in nodes])
+        for name in self._gone:  # it may have gone while no service was there, with leases that were adopted
+            self.book.node_gone(name)
+        self._tell([report for _, report in sorted(self._gone.items())])
         self.speak |= self._nodes.keys()
         early, self._early = self._early, []
         for cluster, reports in early:
@@ -150,8 +155,10 @@ class Desk:
         for report in reports:
             if report.kind is ReportKind.NODE and report.facts is not None:
                 self._nodes[report.node] = report.facts
+                self._gone.pop(report.node, None)
             elif report.kind is ReportKind.NODE_GONE:
                 self._nodes.pop(report.node, None)
+                self._gone[report.node] = report
                 self.book.node_gone(report.node)
         if self.is_up:
             self._tell(reports)

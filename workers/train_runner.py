@@ -4,6 +4,9 @@ It runs ``python -m torch.distributed.run`` (torchrun) with a static rendezvous 
 try is a new attempt with a lease of its own. What the training prints passes through. On SIGTERM only the training
 processes are told, not torchrun, which would give them 30 s whatever the job's grace is. A loss that is not finite ends
 it at once. Imports no torch: the training's Python may be another one.
+
+torchrun starts Python unbuffered: ``print("step", 4)`` is four writes. Where several processes share a node each gets a
+pipe of its own, and whole lines of them are passed on: else they would tear each other's, protocol lines among them.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from workers import procfs
@@ -31,7 +37,11 @@ from workers.protocol import LineParser, Message, MessageKind
 
 READ_BYTES = 64 * 1024
 DRAIN_READS = 256
-"""Of what is left in the pipe after the end: what was left behind may go on writing."""
+"""Of what is left in a pipe after the end: what was left behind may go on writing."""
+LINE_BYTES = 64 * 1024
+"""A line that is longer is passed on in pieces."""
+PYTHON_EXEC = "PYTHON_EXEC"
+"""torchrun's own variable: the program that it starts as the training's Python."""
 LOOPBACK = "127.0.0.1"
 STOPPED_EXIT_CODE = 128 + signal.SIGTERM
 THREADS = "OMP_NUM_THREADS"
@@ -103,10 +113,47 @@ def environment(request: Mapping[str, Any], gang: Gang, environ: Mapping[str, st
     }
 
 
-class Training:
-    """One torchrun and what becomes of it."""
+class WholeLines:
+    """One process's output, held back where a line has begun."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be passed on now; a progress bar's lines end with a carriage return."""
+        data = self._held + data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if len(data) - end > LINE_BYTES:
+            end = len(data)
+        self._held = data[end:]
+        return data[:end]
+
+    def rest(self) -> bytes:
+        """A last line that never ended."""
+        held, self._held = self._held, b""
+        return held + b"\n" if held else b""
+
+
+def own_pipes(folder: Path, python: str, processes: int) -> tuple[list[int], dict[str, str]]:
+    """A pipe per process, and the variables by which torchrun starts each with its own. Raises OSError.
+
+    ``folder`` is the runner's own; ``python`` the program that torchrun would start.
+    """
+    pipes = []
+    for rank in range(processes):
+        os.mkfifo(folder / str(rank))
+        pipes.append(os.open(folder / str(rank), os.O_RDWR | os.O_NONBLOCK))  # our own writing end: it never closes
+    start = folder / "python"
+    words = f'exec {shlex.quote(python)} "$@" >{shlex.quote(str(folder))}/"$LOCAL_RANK" 2>&1'
+    start.write_text(f"#!/bin/sh\nunset {PYTHON_EXEC}\n{words}\n", encoding="utf-8")
+    start.chmod(0o700)
+    return pipes, {PYTHON_EXEC: str(start)}
+
+
+class Training:
+    """One torchrun and what becomes of it. ``pipes`` are those of its processes, where they have their own."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], pipes: Sequence[int] = ()) -> None:
         self._parser = LineParser()
         self._tail = b""
         self.stopping = False
@@ -122,35 +169,43 @@ class Training:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        assert self._torchrun.stdout is not None
+        out = self._torchrun.stdout.fileno()
+        os.set_blocking(out, False)
+        self._streams = {fd: WholeLines() if pipes else None for fd in (out, *pipes)}
 
     def run(self) -> int:
         """Pass its output on until it ends; its exit code.
 
-        Its end is torchrun's, not that of the output: a process left behind may hold the pipe open.
+        Its end is torchrun's, not that of the output: a process left behind may hold a pipe open.
         """
-        assert self._torchrun.stdout is not None
-        out, ended = self._torchrun.stdout.fileno(), os.pidfd_open(self._torchrun.pid)
-        os.set_blocking(out, False)
-        while ended not in select.select([out, ended], [], [])[0]:
-            if not self._pass_on(out):
-                break
-        for _ in range(DRAIN_READS):
-            if not self._pass_on(out):
-                break
+        ended, opened = os.pidfd_open(self._torchrun.pid), set(self._streams)
+        while ended not in (ready := select.select([*opened, ended], [], [])[0]):
+            opened -= {fd for fd in ready if self._read(fd) == b""}
+        for fd, lines in self._streams.items():
+            for _ in range(DRAIN_READS):
+                if not self._read(fd):
+                    break
+            if lines is not None:
+                self._pass_on(lines.rest())
         return self._torchrun.wait()
 
-    def _pass_on(self, out: int) -> bool:
-        """What can be read now; False when nothing can."""
+    def _read(self, fd: int) -> bytes | None:
+        """Pass on what can be read now: empty where the pipe is closed, None for nothing yet."""
         try:
-            data = os.read(out, READ_BYTES)
+            data = os.read(fd, READ_BYTES)
         except BlockingIOError:
-            return False
+            return None
+        lines = self._streams[fd]
+        self._pass_on(data if lines is None else lines.feed(data))
+        return data
+
+    def _pass_on(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
         messages = self._parser.feed(data)
         _write(data)
         for message in messages:
             self._hear(message)
-        return bool(data)
 
     def stop(self) -> None:
         """SIGTERM to the training processes; what has not begun training yet ends with torchrun."""
@@ -195,6 +250,17 @@ class Training:
                 self.kill()
 
 
+def begin(request: Mapping[str, Any], gang: Gang) -> Training:
+    """Start it. Raises OSError."""
+    environ, pipes = environment(request, gang, os.environ), list[int]()
+    if gang.processes > 1:
+        folder = Path(tempfile.mkdtemp(prefix=".training-"))  # in the attempt's work folder, and gone with it
+        python = environ.get(PYTHON_EXEC) or str(request["python"])
+        pipes, start = own_pipes(folder, python, gang.processes)
+        environ |= start
+    return Training(torchrun(request, gang), environ, pipes)
+
+
 def _free_port() -> int:
     """For a gang on one node. In a sandbox the network is its own; elsewhere others may be quicker, and it fails."""
     with socket.socket() as trial:
@@ -218,7 +284,7 @@ def main(argv: list[str]) -> int:
     try:
         request = json.loads(argv[1])
         gang = gang_of(request, os.environ)
-        training = Training(torchrun(request, gang), environment(request, gang, os.environ))
+        training = begin(request, gang)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         say("fail", f"the request cannot be read: {type(error).__name__}: {error}")
         return 1

@@ -30,6 +30,8 @@ KUBERNETES = {
 
 
 FINAL = ("succeeded", "failed", "cancelled")
+DEADLINE_S = 240.0
+"""For what is sure to come: Ray, torchrun and the service start several times as slowly on a busy machine."""
 
 
 class Park(Installation):
@@ -63,23 +65,30 @@ class Park(Installation):
     def up(self):
         """The service's own process."""
         self._service = subprocess.Popen(self._command, env=self.env, cwd="/", stdout=subprocess.DEVNULL)
-        wait_for("the service", lambda: self.instance["pid"] == self._service.pid, deadline_s=60)
+        wait_for("the service", self._serves, deadline_s=DEADLINE_S)
 
-    def replace(self):
-        """The service is killed and another one begins: what runs keeps running."""
+    def _serves(self):
+        assert self._service.poll() is None, f"the service ended\n{self.log_tail()}"
+        return self.instance["pid"] == self._service.pid
+
+    def kill(self):
+        """The service is gone: what runs keeps running."""
         self._service.kill()
         self._service.wait()
+
+    def replace(self):
+        """The service is killed and another one begins."""
+        self.kill()
         self.up()
 
     def __exit__(self, *_):
         try:
             if self._service is not None:
-                self._service.kill()
-                self._service.wait()
+                self.kill()
         finally:
             self.kube.close()
 
-    def until(self, condition, deadline_s=90):
+    def until(self, condition, deadline_s=DEADLINE_S):
         """Its first true value. Raises AssertionError with what everybody says at the deadline."""
         try:
             return wait_for("the next scene", condition, deadline_s=deadline_s, every_s=0.2)

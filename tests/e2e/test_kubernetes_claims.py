@@ -12,7 +12,7 @@ from tests.fakes.kuberay.park import node
 from tests.kills import invariants
 from tests.unit.k8s.raw import gpu, resource_slice
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 CARD = "GPU-6f3c0a4e-0000-4000-8000-000000000001"
 CARD_MICRO_YUAN = 8

@@ -54,8 +54,9 @@ def reader(farm):
 
 def held(farm):
     """Devices of every lease that an agent has."""
-    agents = [agent for one in farm.park.farms.values() for agent in one.agents.values()]
-    return {h.order.lease_id: h.order.devices for agent in agents for h in agent.held.values()}
+    with farm.park.lock:
+        agents = [agent for one in farm.park.farms.values() for agent in one.agents.values()]
+        return {h.order.lease_id: h.order.devices for agent in agents for h in agent.held.values()}
 
 
 def begin(reader, *devices, **fields):

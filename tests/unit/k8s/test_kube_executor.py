@@ -327,6 +327,26 @@ def test_a_new_service_adopts_what_runs_and_what_waits(farm):
     assert second.end_of(runs.lease_id).state is AttemptState.CANCELLED
 
 
+def test_a_node_that_died_while_no_service_was_there_is_told_gone(farm):
+    """Nobody else would say so: the control plane would wait for it for two minutes, and with it its leases."""
+    first = farm.reader()
+    single, gang = lease(next(numbers), "sleep", "1000"), train("sleep", "1000")
+    for orders in ([single], gang):
+        first.executor.start(orders)
+        first.start_of(orders[0].lease_id)
+    first.executor.close()
+    farm.park.lose_node("alpha")
+    second = farm.reader()
+    second.kind(ReportKind.RUNTIME_UP)
+    gone = second.kind(ReportKind.NODE_GONE)
+    assert (gone.node, gone.message) == ("alpha", "its kubelet does not answer: Kubelet stopped posting node status.")
+    told = second.kind(ReportKind.INVENTORY)
+    assert (told.node, single.lease_id in told.leases) == ("beta", False)
+    until(lambda: not objects(farm, "rayjobs"), "the deletion")
+    farm.park.return_node("alpha")
+    second.kind(ReportKind.NODE, "alpha")
+
+
 def test_what_nobody_holds_open_is_stopped_and_deleted(farm):
     first = farm.reader()
     orders = train("sleep", "1000")

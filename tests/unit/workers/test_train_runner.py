@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.train_runner import environment, gang_of, torchrun
+from workers.train_runner import LINE_BYTES, WholeLines, environment, gang_of, torchrun
 
 ROOT = Path(__file__).parents[3]
 FAKE = Path(__file__).with_name("torchrun.py")
@@ -15,12 +15,12 @@ REQUEST = {"python": "/py", "script": "/s/train.py", "module": "", "args": ["--x
 PAIR = {"SHISUAN_NUM_NODES": "2", "SHISUAN_NODE_RANK": "1", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "20123"}
 
 
-def start(fake, **request):
+def start(fake, environ=(), **request):
     asked = {**REQUEST, "python": str(FAKE), **request}
     bins = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     return subprocess.Popen(
         [sys.executable, "-P", str(ROOT / "workers" / "train_runner.py"), json.dumps(asked)],
-        env={"PATH": bins, "FAKE": fake, **PAIR},
+        env={"PATH": bins, "FAKE": fake, **PAIR, **dict(environ)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -85,6 +85,28 @@ def test_output_passes_through_and_ends_with_facts():
     assert "--node-rank 1" in out
     assert json.loads(lines(out, "done")[-1]) == {"loss": 2, "world_size": 2, "backend": "gloo"}
     assert lines(out, "fail") == []
+
+
+def test_processes_of_a_node_do_not_tear_each_others_lines(tmp_path):
+    code, out = run("torn", processes=2, environ={"TMPDIR": str(tmp_path)})
+    assert code == 0
+    assert sorted(lines(out, "status")) == ["rank 0", "rank 1"]
+    assert out.splitlines().count("left") == 2, "what has no end is passed on at the end"
+
+
+@pytest.mark.parametrize(
+    ("fed", "passed", "rest"),
+    [
+        (["a", "b\nc", "\n"], ["", "ab\n", "c\n"], ""),
+        (["\r 10%", "\r 20%"], ["\r", " 10%\r"], " 20%\n"),
+        (["x" * (LINE_BYTES + 1)], ["x" * (LINE_BYTES + 1)], ""),
+    ],
+    ids=["lines", "a progress bar", "a line without end"],
+)
+def test_what_is_held_back_of_a_line(fed, passed, rest):
+    held = WholeLines()
+    assert [held.feed(text.encode()).decode() for text in fed] == passed
+    assert held.rest().decode() == rest
 
 
 def test_it_ends_with_torchrun_even_if_something_left_behind_holds_its_output():

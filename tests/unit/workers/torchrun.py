@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3
-"""Stands for a Python with torchrun: ``FAKE`` says what its one training process does."""
+"""Stands for a Python with torchrun: ``FAKE`` says what its training processes do, one unless they are to be torn."""
 
 import os
 import signal
@@ -26,6 +26,11 @@ WORKERS = {
     "raise": "print('[rank0]: KeyError: 1'); print('[rank1]: ValueError: no such text'); raise SystemExit(1)",
     "leaves": "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)",
     "killed": "import os; os.kill(os.getpid(), 9)",
+    "torn": (
+        "import os, sys, time\n"
+        "for word in ('shisuan_', 'status: ', 'rank ', os.environ['LOCAL_RANK'], '\\n', 'left'):\n"
+        "    time.sleep(0.05); sys.stdout.write(word)"
+    ),
 }
 
 
@@ -36,13 +41,18 @@ def told(*_):
 
 def main():
     fake = os.environ["FAKE"]
+    if sys.argv[1] == "-u":  # started as the training's Python
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
     signal.signal(signal.SIGTERM, told)
     if fake == "slow":
         print("begun", flush=True)
         signal.pause()
-    env = {**os.environ, "WORDS": " ".join(sys.argv[1:])}
-    worker = subprocess.Popen([sys.executable, "-u", "-c", WORKERS[fake]], env=env, start_new_session=True)
-    code = worker.wait()
+    python = os.environ.get("PYTHON_EXEC", sys.executable)
+    workers = []
+    for rank in range(2 if fake == "torn" else 1):
+        env = {**os.environ, "WORDS": " ".join(sys.argv[1:]), "LOCAL_RANK": str(rank)}
+        workers.append(subprocess.Popen([python, "-u", "-c", WORKERS[fake]], env=env, start_new_session=True))
+    code, *_ = [worker.wait() for worker in workers]
     if code and fake != "save":
         print(ROOT_CAUSE.format(code=code), flush=True)
     return 1 if code else 0
