@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import TypeVar
 
 from scheduler.engine.queued import Queued
@@ -31,7 +30,6 @@ from scheduler.queueing.usage import add
 
 BLOCK, BLOCKS_JOBS = 64, 1_024
 """Placement prepares for the demand of the last so many jobs, looked at again after so many new ones."""
-DEMANDS_KEPT = 4_096
 K = TypeVar("K")
 
 
@@ -104,7 +102,7 @@ class State:
             return _asks(job)
         known = self.asks.get(job.id)
         if known is None:
-            known = self.asks[job.id] = tuple([(_alike(demand), amounts) for demand, amounts in _asks(job)])
+            known = self.asks[job.id] = _asks(job)
         return known
 
     @property
@@ -283,9 +281,7 @@ class State:
     def models_of(self, lease: Lease) -> frozenset[str]:
         """Models of the cards an open lease holds."""
         devices = {device for allocation in lease.allocations for device in allocation.devices}
-        if not devices:
-            return frozenset()
-        nodes = (self.shapes.node(name) for name in {allocation.node for allocation in lease.allocations})
+        nodes = (self.shapes.node(name) for name in {allocation.node for allocation in lease.allocations if devices})
         return frozenset(d.model for node in nodes if node is not None for d in node.devices if d.id in devices)
 
     def _hold(self, lease: Lease) -> None:
@@ -387,12 +383,6 @@ def _add(counts: dict[K, int], key: K, amount: int) -> None:
         counts[key] = total
     else:
         counts.pop(key, None)
-
-
-@lru_cache(maxsize=DEMANDS_KEPT)
-def _alike(demand: Demand) -> Demand:
-    """The same object for equal demands: as keys they are found sooner."""
-    return demand
 
 
 def _asks(job: Job) -> tuple[tuple[Demand, Amounts], ...]:
