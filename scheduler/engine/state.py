@@ -353,9 +353,10 @@ class State:
 
         ``count``: leases of the same step as ``lease`` and as large; ``granted_ms``: the sum of their grants' instants.
         """
-        job, ranks = self.jobs[lease.job_id].job, len(lease.allocations)
-        pairs = zip(job.steps, self.asks_of(job), strict=True)
-        step, (demand, amounts) = next(pair for pair in pairs if pair[0].name == lease.step)
+        job = self.jobs[lease.job_id].job
+        position = next(at for at, step in enumerate(job.steps) if step.name == lease.step)
+        step, (demand, amounts) = job.steps[position], self.asks_of(job)[position]
+        ranks = len(lease.allocations)
         if ranks != step.ranks:
             amounts = amounts_of(step.resources, ranks)
         change = amounts if count == 1 else times(amounts, count)
