@@ -124,11 +124,11 @@ class Observer:
         if not self.runtime_up or now_ms < self._reminded_ms + REMIND_MS:
             return reaction
         self._reminded_ms = now_ms
-        for record in engine.leases():
-            if record.stopping:
-                reaction.stop.append(record.lease.id)
-            elif record.lease.id in self._silent_leases and not _began(record, engine):
-                reaction.start.append(record.lease.id)
+        reaction.stop += [record.lease.id for record in engine.stopping()]
+        for lease_id in self._silent_leases:
+            record = engine.lease(lease_id)
+            if record is not None and not record.stopping and not _began(record, engine):
+                reaction.start.append(lease_id)
         return reaction
 
     def signs(self, engine: Engine, now_ms: int) -> tuple[Event, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import overload
 
 from scheduler.engine.backoff import backoff_of
 from scheduler.engine.ends import CAREFUL_PERMILLE
 from scheduler.engine.queued import Queued
 from scheduler.engine.state import State
-from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord
+from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord, Together
 from scheduler.model.lease import number_of
 from scheduler.model.plan import Reason, ReasonKind, Wait
 from scheduler.model.policy import Policy
@@ -20,10 +21,11 @@ from scheduler.placement.fit import Demand
 from scheduler.queueing.calendar import Bands
 from scheduler.queueing.durations import Estimate
 from scheduler.queueing.order import amounts_of
-from scheduler.queueing.rank import Rank, aged_priority, rank_key
+from scheduler.queueing.rank import Rank, rank_key
 from scheduler.queueing.tasks import ready
 
 NO_JOBS: Mapping[str, JobRecord] = {}
+Kind = tuple[str, Demand, int, int, Together]
 
 
 @dataclass
@@ -112,6 +114,12 @@ class Candidate:
         return self.job.id, self.step.name
 
 
+def kind_at(job: Job, position: int, demand: Demand) -> Kind:
+    """Candidates of one kind may stop the same leases for the same room (but under policy ALWAYS)."""
+    step = job.steps[position]
+    return job.queue, demand, step.ranks, job.priority, step.together
+
+
 class Line(Sequence[Candidate]):
     """A queue's steps that may start, best first. Most are not reached in a plan: each becomes a Candidate when it is
     first looked at, and stays the same one.
@@ -135,6 +143,15 @@ class Line(Sequence[Candidate]):
         """Best first; called once, before anything is looked at. No two ranks are equal."""
         self._steps.sort()
         self._made = [None] * len(self._steps)
+
+    def past(self, at: int, over: Collection[Kind]) -> int:
+        """The first place from ``at`` on of a candidate that is of none of these kinds; none is made for that."""
+        asks_of = self._state.asks_of
+        for rank, record in islice(self._steps, at, None):
+            if kind_at(record.job, rank[-1], asks_of(record.job)[rank[-1]][0]) not in over:
+                break
+            at += 1
+        return at
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -168,8 +185,8 @@ def sort_steps(
         reasons: tuple[Reason, ...] = ()
         if queued.is_conditional or job.tenant in policy.unfunded:
             reasons = _job_barred(state, record, now_ms, policy, bands)
-        priority, by = -aged_priority(record, now_ms, policy), queued.by(policy.sort)
-        for position, needs in queued.steps:
+        ranks = queued.ranks(now_ms, policy)
+        for rank, (position, needs) in zip(ranks, queued.steps, strict=True):
             count, backoff = backoff_of(record.steps[position], now_ms) if queued.is_delayed else (0, ())
             if reasons or needs or count:
                 step, tasks = job.steps[position], len(record.steps[position].waiting)
@@ -180,7 +197,7 @@ def sort_steps(
             line = lines.get(job.queue)
             if line is None:
                 line = lines[job.queue] = Line(state, now_ms)
-            line.add((priority, by, queued.number, position), queued)
+            line.add(rank, queued)
     for line in lines.values():
         line.sort()
     return lines, barred, delayed

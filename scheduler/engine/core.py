@@ -28,7 +28,7 @@ from scheduler.model.event import (
     StartsPromised,
 )
 from scheduler.model.job import Job, JobRecord
-from scheduler.model.lease import AttemptRecord, LeaseRecord
+from scheduler.model.lease import AttemptRecord, LeaseRecord, number_of
 from scheduler.model.node import Node, NodeState
 from scheduler.model.plan import (
     Change,
@@ -238,6 +238,10 @@ class Engine:
     def leases(self) -> Iterable[LeaseRecord]:
         """Open leases in order of granting."""
         return self._state.leases.values()
+
+    def stopping(self) -> Iterable[LeaseRecord]:
+        """Open leases that are being stopped, in order of granting."""
+        return tuple(self._state.leases[lease_id] for lease_id in sorted(self._state.stopping, key=number_of))
 
     def leases_on(self, node: str) -> Iterable[LeaseRecord]:
         """Open leases with a part on this node, in order of granting."""

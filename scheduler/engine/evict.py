@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import cached_property
 
-from scheduler.engine.candidates import Candidate
+from scheduler.engine.candidates import Candidate, Kind, kind_at
 from scheduler.engine.guard import Promise
 from scheduler.engine.kept import Slots
 from scheduler.engine.leave import Leavers
@@ -370,6 +370,6 @@ class Evictor:
         return view
 
 
-def kind_of(candidate: Candidate) -> tuple[object, ...]:
-    """Candidates of one kind may stop the same leases for the same room, but for their place in the order."""
-    return candidate.queue, candidate.demand, candidate.step.ranks, candidate.job.priority, candidate.step.together
+def kind_of(candidate: Candidate) -> Kind:
+    """See :func:`scheduler.engine.candidates.kind_at`."""
+    return kind_at(candidate.job, candidate.rank[-1], candidate.demand)

@@ -8,7 +8,7 @@ from itertools import chain
 
 from scheduler.engine.aim import aim, steer
 from scheduler.engine.backoff import ends_ms
-from scheduler.engine.candidates import NO_JOBS, Candidate, sort_steps, waiting
+from scheduler.engine.candidates import NO_JOBS, Candidate, Kind, Line, sort_steps, waiting
 from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
@@ -49,7 +49,8 @@ class Draft:
     preempts: list[Preempt | Keep] = field(default_factory=list)
     """And seats kept for those who are moved, and for whom."""
     left_over: list[Candidate] = field(default_factory=list)
-    """Steps with tasks left, in the order they were reached."""
+    """Steps with tasks left, in the order they were reached. Unless it is to be explained, of those of which nothing
+    more comes only the first of each kind."""
     reached: set[tuple[str, str]] = field(default_factory=set)
     """Steps that were passed over."""
     barred: Sequence[Wait] = ()
@@ -235,15 +236,14 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
     trial, explain, policy = draft.trial, draft.explain, draft.trial.policy
     # Nobody asks what keeps each of those that are left over: kinds of which nothing more comes are not looked at.
     hasty = not (explain or trial.has_lanes or policy.defragment_permille or policy.backfill is Backfill.NONE)
-    over = set[tuple[object, ...]]()
-    while (candidate := order.peek()) is not None:
-        if trial.in_turn and len(trial.promises) >= trial.promises_max:
-            break
+    over = set[Kind]()
+    while True:
         full = bool(trial.shut) or len(draft.starts) >= policy.starts_per_cycle
-        if over and not full and kind_of(candidate) in over:
-            order.drop()
-            draft.left_over += [candidate] if candidate.left else ()
-            continue
+        if over and not full:
+            order.skip(lambda line, at: _past(line, at, over))
+        candidate = order.peek()
+        if candidate is None or (trial.in_turn and len(trial.promises) >= trial.promises_max):
+            break
         wanted = only is None or only(candidate)
         amounts = _start(draft, candidate) if candidate.left and wanted and not full else None
         if amounts is not None:
@@ -266,15 +266,23 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
                 trial.shut = candidate.job.id
 
 
+def _past(line: Sequence[Candidate], at: int, over: Collection[Kind]) -> int:
+    """The first place from ``at`` on whose candidate is of none of these kinds."""
+    if isinstance(line, Line):
+        return line.past(at, over)
+    return next((to for to in range(at, len(line)) if kind_of(line[to]) not in over), len(line))
+
+
 def _is_over_for(trial: Trial, candidate: Candidate) -> bool:
     """The candidate was passed over, and so will all others of its kind be in this plan, without any effect.
 
-    There is no room for them, nothing is promised to them, they may stop nobody, and the plan has noted enough of those
-    ahead. All that only grows during a plan.
+    There is no room for them, no card is cut for them, nothing is promised to them, they may stop nobody, and the plan
+    has noted enough of those ahead. All that only grows during a plan.
     """
     step = candidate.step
     return (
-        trial.search.is_hopeless(candidate.demand, step.ranks, step.together)
+        not step.resources.mig_profile
+        and trial.search.is_hopeless(candidate.demand, step.ranks, step.together)
         and trial.evictor.is_full
         and not trial.needs_promise(candidate)
         and trial.evictor.has_given_up(candidate)

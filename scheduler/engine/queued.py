@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from scheduler.model.job import JobRecord, Step
 from scheduler.model.lease import number_of
 from scheduler.model.plan import Reason, ReasonKind
-from scheduler.model.policy import Sort
+from scheduler.model.policy import Policy
 from scheduler.queueing.lifecycle import find_step
-from scheduler.queueing.rank import sorted_by
+from scheduler.queueing.rank import Rank, aged_priority, ages_ms, sorted_by
 from scheduler.queueing.tasks import is_done
 
 
 @dataclass(slots=True)
 class Queued:
-    """A function of the record alone; :meth:`by` remembers its last answer."""
+    """A function of the record alone; :meth:`ranks` remembers its last answer."""
 
     record: JobRecord
     number: int
@@ -29,9 +29,11 @@ class Queued:
     """Some of its tasks failed and may have to wait before they are tried again: how many is asked in every plan."""
     is_special: bool
     """Its deadline was promised, or others were stopped for it."""
-    sort: Sort | None = None
-    key: int = 0
-    """What the record is sorted by under ``sort``."""
+    policy: Policy | None = None
+    known: tuple[Rank, ...] = ()
+    """Ranks of its steps under ``policy`` from ``from_ms`` on and before ``until_ms``."""
+    from_ms: int = 0
+    until_ms: int = 0
 
     @classmethod
     def of(cls, record: JobRecord) -> Queued:
@@ -51,11 +53,13 @@ class Queued:
             is_special=record.is_next or job.is_promised,
         )
 
-    def by(self, sort: Sort) -> int:
-        """The second part of its steps' rank."""
-        if self.sort is not sort:
-            self.sort, self.key = sort, sorted_by(self.record, sort)
-        return self.key
+    def ranks(self, now_ms: int, policy: Policy) -> tuple[Rank, ...]:
+        """Of each of ``steps``. They change with the policy, and as a job that waits gains priority."""
+        if policy is not self.policy or not self.from_ms <= now_ms < self.until_ms:
+            self.policy, self.from_ms, self.until_ms = policy, now_ms, ages_ms(self.record, now_ms, policy)
+            priority, by = -aged_priority(self.record, now_ms, policy), sorted_by(self.record, policy.sort)
+            self.known = tuple([(priority, by, self.number, position) for position, _ in self.steps])
+        return self.known
 
 
 def _needs(record: JobRecord, step: Step) -> Iterator[Reason]:

@@ -38,8 +38,7 @@ class State:
 
     faulty: set[str]
     """Nodes with faults, forgotten or not."""
-    cut: set[str]
-    """Nodes with cards that were cut anew, or are being cut."""
+    cut: set[str]  # nodes with cards that were cut anew, or are being cut
     laid: set[str]  # nodes that can be put into layouts as a whole
     rules: int = 0
     """The engine version whose facts are applied; 0: this one."""
@@ -283,8 +282,8 @@ class State:
     def models_of(self, lease: Lease) -> frozenset[str]:
         """Models of the cards an open lease holds."""
         devices = {device for allocation in lease.allocations for device in allocation.devices}
-        views = (self.nodes.get(name) for name in {allocation.node for allocation in lease.allocations})
-        return frozenset(d.model for view in views if view is not None for d in view.node.devices if d.id in devices)
+        nodes = (self.shapes.node(name) for name in {allocation.node for allocation in lease.allocations if devices})
+        return frozenset(d.model for node in nodes if node is not None for d in node.devices if d.id in devices)
 
     def _hold(self, lease: Lease) -> None:
         for allocation in lease.allocations:

@@ -158,16 +158,19 @@ def _record(lease: Lease, held: _Held, attempts: Sequence[AttemptRecord], part: 
 
 
 def _amounts(allocations: Sequence[Allocation], devices: Mapping[str, Device]) -> tuple[tuple[Sku, str, int], ...]:
-    amounts: dict[tuple[Sku, str], int] = {}
+    cards: dict[tuple[Sku, str], int] = {}
+    cpu_milli = memory_mib = 0
     for allocation in allocations:
+        cpu_milli += allocation.cpu_milli
+        memory_mib += allocation.memory_mib
         for device_id in allocation.devices:
             device = devices.get(device_id)
             if device is None or not device.simulated:
                 key = _sku(device)
-                amounts[key] = amounts.get(key, 0) + (allocation.card_milli or WHOLE_CARD_MILLI)
-        for sku, held in ((Sku.VCPU, allocation.cpu_milli), (Sku.MEMORY, allocation.memory_mib)):
-            amounts[sku, ""] = amounts.get((sku, ""), 0) + held
-    return tuple((sku, model, amount) for (sku, model), amount in sorted(amounts.items()) if amount)
+                cards[key] = cards.get(key, 0) + (allocation.card_milli or WHOLE_CARD_MILLI)
+    amounts = [(*key, milli) for key, milli in cards.items()]
+    amounts += [(Sku.VCPU, "", cpu_milli), (Sku.MEMORY, "", memory_mib)]
+    return tuple([each for each in sorted(amounts) if each[2]])
 
 
 def _sku(device: Device | None) -> tuple[Sku, str]:

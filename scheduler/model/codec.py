@@ -107,44 +107,69 @@ def _partial_writer(cls: Any, without: tuple[str, ...]) -> Callable[[Any], str]:
 def _class_writer(cls: Any, tagged: bool, without: tuple[str, ...] = ()) -> Callable[[Any], str]:
     """A function made for this class, as ``dataclasses`` makes ``__init__``: no loop and no look-up per field.
 
-    Its text is a line per field, in the order of their names, each piece with a comma before it.
+    Its text is in the order of the fields' names, each piece with a comma before it. Neighbours that are always there
+    are one piece.
     """
-    hints, pieces = typing.get_type_hints(cls), dict[str, list[str]]()
-    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps, "numbers": _numbers_writer}
-    for field in dataclasses.fields(cls):
-        if field.name in without:
+    hints = typing.get_type_hints(cls)
+    known: dict[str, Any] = {"quoted": quoted, "writers": _WRITERS, "dumps": dumps}
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in without}
+    body: list[str] = []
+    pieces = ""
+    for name in sorted([*fields, *(["is"] if tagged else [])]):
+        if name not in fields:
+            pieces += f',"is":{quoted(cls.__name__)}'
             continue
-        text = f"text += f',{quoted(field.name)}:{{{_expression(hints[field.name])}}}'"
-        lines = [f"item = value.{field.name}", text]
-        if field.default is not dataclasses.MISSING:
-            known[f"default_{field.name}"] = field.default
-            lines[1] = f"if item is not default_{field.name} and item != default_{field.name}: {text}"
-        pieces[field.name] = lines
-    if tagged:
-        pieces["is"] = [f"text += ',\"is\":{quoted(cls.__name__)}'"]
-    body = [line for _, lines in sorted(pieces.items()) for line in lines]
+        expression, default = _expression(name, hints[name], known), fields[name].default
+        if default is dataclasses.MISSING:
+            pieces += f",{quoted(name)}:{{{expression.format(item=f'value.{name}')}}}"
+            continue
+        known[f"default_{name}"] = default
+        body += [f"text += f'{pieces}'"] if pieces else []
+        text = f"text += f',{quoted(name)}:{{{expression.format(item='item')}}}'"
+        body += [f"item = value.{name}", f"if item is not default_{name} and item != default_{name}: {text}"]
+        pieces = ""
+    body += [f"text += f'{pieces}'"] if pieces else []
     source = "\n    ".join(["def write_class(value):", "text = ''", *body, "return '{' + text[1:] + '}'"])
     exec(source, known)  # noqa: S102 (of names of our own classes and fields, nothing else)
     write: Callable[[Any], str] = known["write_class"]
     return write
 
 
-def _expression(hint: Any) -> str:
-    """What writes ``item``, of a field with this annotation."""
+def _expression(name: str, hint: Any, known: dict[str, Any]) -> str:
+    """What writes ``{item}``, of a field with this name and annotation; what it needs for that becomes ``known``."""
     if hint is str:
-        return "quoted(item)"
+        return "quoted({item})"
     if hint is int:
-        return "item:d"  # refuses what is no integer
-    if count := _numbers_in(hint):
-        return f"numbers({count})(item)"
-    return "dumps(item, tagged=True)" if _has_class_union(hint) else "writers[type(item)](item)"
+        return "{item}:d"  # refuses what is no integer
+    if _has_class_union(hint):
+        return "dumps({item}, tagged=True)"
+    write = _numbers_writer(_numbers_in(hint)) if _numbers_in(hint) else _list_writer(hint)
+    if write is None:
+        return "writers[type({item})]({item})"
+    known[f"write_{name}"] = write
+    return f"write_{name}({{item}})"
 
 
-@cache
-def _numbers_writer(count: int) -> Callable[[tuple[tuple[int, ...], ...]], str]:
+def _numbers_writer(count: int) -> Callable[[Any], str]:
     """Writes tuples of so many numbers: ranges and the like, of which every record of progress has some."""
     spelled = f"[{','.join(['%d'] * count)}]"
     return lambda value: f"[{','.join([spelled % each for each in value])}]"
+
+
+def _list_writer(hint: Any) -> Callable[[Any], str] | None:
+    """Writes tuples of records of one class; None for an annotation that says something else."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is not tuple or inner[1:] != (Ellipsis,) or not dataclasses.is_dataclass(inner[0]):
+        return None
+    made: list[Callable[[Any], str]] = []
+    """Looked up when first needed: classes may name each other."""
+
+    def write_list(value: Any) -> str:
+        if not made:
+            made.append(_WRITERS[inner[0]])
+        return f"[{','.join(map(made[0], value))}]"
+
+    return write_list
 
 
 def _numbers_in(hint: Any) -> int:

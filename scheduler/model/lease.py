@@ -28,7 +28,7 @@ class AttemptState(StrEnum):
     @property
     def is_final(self) -> bool:
         """Nothing more can happen to this attempt."""
-        return self not in (AttemptState.LEASED, AttemptState.RUNNING)
+        return self is not AttemptState.LEASED and self is not AttemptState.RUNNING
 
     @property
     def counts_against_retries(self) -> bool:

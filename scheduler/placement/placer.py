@@ -60,7 +60,8 @@ class Placer:
 
     def fork(self) -> Placer:
         """A placer whose takings are its own; it copies a ranking when the shape is first asked."""
-        self._settle()
+        if self._unsettled:
+            self._settle()
         other = Placer.__new__(Placer)
         other.__dict__ |= self.__dict__
         other.cluster = self.cluster.fork()

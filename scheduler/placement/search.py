@@ -115,11 +115,12 @@ class Search:
     def _warm_row(self, shape: int, warm: Warm, barred: Collection[str], best: int) -> int:
         """The row that is best with what it saves; ``best`` when none of the warm ones is."""
         known = self._placer.cluster.row
-        copies, key = self._placer.room(shape)
+        copies = self._placer.copies_by_row(shape)
         rows = [(known[name], name) for name in warm if name in known and name not in barred]
         rows = [(row, name) for row, name in rows if copies[row] > 0]
-        if not isinstance(warm, Mapping):
+        if not (rows and isinstance(warm, Mapping)):
             return rows[0][0] if rows else best
+        _, key = self._placer.room(shape)
         scored = [(int(key[row, 0]) - warm[name], int(key[row, 1]), name, row) for row, name in rows]
         liked = min(scored, default=None)
         return liked[3] if liked is not None and liked[0] <= int(key[best, 0]) else best

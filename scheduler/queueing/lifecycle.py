@@ -338,7 +338,10 @@ def _refuse_ended(record: JobRecord, verb: str) -> None:
 
 
 def _with_step(record: JobRecord, name: str, change: Callable[[StepRecord], StepRecord]) -> JobRecord:
-    return replace(record, steps=tuple([change(step) if step.name == name else step for step in record.steps]))
+    steps = record.steps
+    if len(steps) == 1 and steps[0].name == name:
+        return replace(record, steps=(change(steps[0]),))
+    return replace(record, steps=tuple([change(step) if step.name == name else step for step in steps]))
 
 
 def _settled(record: JobRecord, at_ms: int) -> JobRecord:

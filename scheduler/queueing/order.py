@@ -8,7 +8,7 @@ that is handed out, so equal queues alternate within one plan. All arithmetic is
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -131,6 +131,16 @@ class Order(Generic[T]):
             if not child.has_entries:
                 heapq.heappop(parent.heap)
         self._path = self._next()
+
+    def skip(self, past: Callable[[Sequence[T], int], int]) -> None:
+        """Drop entries from the next one on. ``past``: of a line and a place there, the first place that is kept."""
+        while self._path:
+            leaf = self._path[-1]
+            to = past(leaf.entries, leaf.at)
+            if to == leaf.at:
+                return
+            leaf.at = to - 1
+            self.drop()
 
     def _next(self) -> list[_Branch[T]]:
         """Root to the leaf that is next; empty when nothing is left."""

@@ -33,6 +33,14 @@ def aged_priority(record: JobRecord, now_ms: int, policy: Policy) -> int:
     return record.job.priority + (min(policy.age_gain_max, gained) if gained > 0 else 0)
 
 
+def ages_ms(record: JobRecord, now_ms: int, policy: Policy) -> int:
+    """When :func:`aged_priority` says something else than now, at the earliest."""
+    if policy.age_gain_ms <= 0:
+        return LAST
+    gained = max((now_ms - record.job.submitted_ms) // policy.age_gain_ms, 0)
+    return record.job.submitted_ms + (gained + 1) * policy.age_gain_ms
+
+
 def expected_work(record: JobRecord) -> int:
     """Card-thousandths x ms that the job's unfinished tasks are expected to take; LAST when a step is unknown."""
     total = 0

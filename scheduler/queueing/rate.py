@@ -11,6 +11,8 @@ FULL_PERMILLE = 1_000
 
 def work_rate_permille(step: Step, ranks: int, model: str) -> int:
     """Thousandths of full speed with ``ranks`` ranks on cards of ``model`` (empty: without cards)."""
+    if ranks == step.ranks and not (step.speeds or step.scaling):
+        return FULL_PERMILLE
     speed = dict(step.speeds).get(model, FULL_PERMILLE)
     return speed * scaling_permille(step, ranks) // FULL_PERMILLE
 

@@ -33,7 +33,7 @@ def add(use: QueueUse | None, queue: str, amounts: Amounts, held_ms: int, at_ms:
     """
     before = use or QueueUse(name=queue, at_ms=at_ms, used=NONE)
     now_ms = max(before.at_ms, at_ms)
-    cpu, memory, cards, instances = (amount * held_ms // MS_PER_SECOND for amount in amounts)
+    cpu, memory, cards, instances = [amount * held_ms // MS_PER_SECOND for amount in amounts]
     new = _decay((cpu, memory, cards, instances), _steps(at_ms, now_ms))
     return QueueUse(name=queue, at_ms=now_ms, used=plus(decayed(before, now_ms), new))
 

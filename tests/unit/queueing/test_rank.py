@@ -4,7 +4,7 @@ import pytest
 
 from scheduler.model.policy import Policy, Sort
 from scheduler.queueing import lifecycle
-from scheduler.queueing.rank import LAST, aged_priority, expected_work, rank_key, weight_milli
+from scheduler.queueing.rank import LAST, aged_priority, ages_ms, expected_work, rank_key, weight_milli
 from scheduler.queueing.rate import scaling_permille, work_done, work_rate_permille
 from tests.builders import a_job, a_step
 
@@ -32,6 +32,17 @@ def test_waiting_gains_priority_up_to_less_than_a_class():
     record = a_record(1, priority=30)
     assert [aged_priority(record, days * DAY, Policy()) for days in (0, 1, 5, 900)] == [30, 31, 35, 49]
     assert aged_priority(record, 900 * DAY, Policy(age_gain_ms=0)) == 30
+
+
+@pytest.mark.parametrize("submitted_ms", [0, 5, 3 * DAY])
+@pytest.mark.parametrize("now_ms", [0, 7, DAY - 1, DAY, 4 * DAY + 5, 900 * DAY])
+def test_a_priority_is_the_same_until_it_says_it_ages(submitted_ms: int, now_ms: int):
+    record, policy = a_record(1, submitted_ms=submitted_ms), Policy()
+    until_ms, now = ages_ms(record, now_ms, policy), aged_priority(record, now_ms, policy)
+    assert now_ms < until_ms
+    assert aged_priority(record, until_ms - 1, policy) == now
+    assert aged_priority(record, until_ms, policy) >= now
+    assert ages_ms(record, now_ms, Policy(age_gain_ms=0)) == LAST
 
 
 def test_least_expected_work_first_and_the_unknown_last():

@@ -43,6 +43,19 @@ def test_migrations_build_what_the_tables_say(store_url):
     store.close()
 
 
+def test_the_ledgers_terms_are_found_by_their_index(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'terms.db'}")
+    wanted = sa.select(tables.journal).where(tables.TERM_ROWS, tables.journal.c.seq <= 9).order_by(tables.journal.c.seq)
+    with store._database.read() as connection:
+        plan = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {wanted.compile(compile_kwargs={'literal_binds': True})}"
+        )
+        steps = [row[-1] for row in plan]
+    assert len(steps) == 1, steps
+    assert "ix_journal_terms" in steps[0]
+    store.close()
+
+
 def test_there_is_no_float_in_the_schema():
     kinds = {type(column.type) for table in tables.metadata.tables.values() for column in table.columns}
     assert kinds == {tables.Plain, tables.Json, sa.Text, sa.BigInteger, sa.LargeBinary}
