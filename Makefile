@@ -3,9 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python -P
 PYTEST := $(PY) -m pytest
-# Whole installations, killed and watched: they wait more than they compute, so they run beside the rest.
-KILLED := tests/kills
-WATCHED := tests/e2e tests/live tests/contract tests/unit/api
+# Whole installations wait more than they compute, so those that are killed and those that are watched run beside the rest.
+KILLED := tests/kills tests/property
+WATCHED := tests/e2e tests/live
 
 .PHONY: help setup demo test lint soak test-gpu test-kubernetes-real bench-loop bench-main bench-farm bench-engine bench-kubernetes pictures lock clean
 

@@ -23,13 +23,13 @@ def live(seed, steps):
     life.check_usage()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_every_promise_holds_after_every_event(seed):
     live(seed, steps=60)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_a_plan_that_looks_at_no_more_of_a_kind_does_the_same_as_one_that_looks_at_all(seed):
     """As with more than 64 waiting steps, which no life here has: plans that say why look at all, and must agree."""

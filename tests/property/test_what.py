@@ -261,7 +261,7 @@ def test_a_promise_that_moved_to_nodes_of_another_lane_is_the_one_that_is_kept()
     a_park(random.Random(5178))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_every_change_named_is_the_smallest_that_starts_it(seed):
     explore(seed)
