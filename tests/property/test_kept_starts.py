@@ -71,8 +71,8 @@ KNOWN = {
     (CONSERVATIVE, False): {1014, 1024, 1031, 1037},
     (CONSERVATIVE, True): set[int](),
 }
-"""Parks with everything else in which a promised start is moved back: in 1001 by a film whose tracks are laid anew, in 1031
-behind a lease that takes longer than its grace to stop; the others were not traced (ARCHITECTURE.md)."""
+"""Parks with everything else in which a promised start is moved back: in 1001 by a film whose tracks are laid anew, in
+1031 behind a lease that takes longer than its grace to stop; the others were not traced (ARCHITECTURE.md)."""
 
 
 @pytest.mark.soak
