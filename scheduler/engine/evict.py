@@ -272,6 +272,19 @@ class Evictor:
         with self._quotas.as_if([self._share(key) for key in leases], ()):
             return self._slots.block(candidate.queue, candidate.amounts, candidate.key, last_ms) is None
 
+    def opens_ms(self, candidate: Candidate, stops: Sequence[tuple[int, str]]) -> int:
+        """When enough of what is stopping has ended for the limits to let the candidate start, for whom that is.
+
+        ``stops``: ``(instant, lease)`` in their order.
+        """
+        last_ms = self._now_ms + candidate.careful_ms if self._slots else 0
+        others = self._expected[:-1]  # the last is the candidate's own
+        for at, (end_ms, _) in enumerate(stops, start=1):
+            with self._quotas.as_if([self._share(key) for _, key in stops[:at]], others):
+                if self._slots.block(candidate.queue, candidate.amounts, candidate.key, last_ms) is None:
+                    return end_ms
+        return stops[-1][0] if stops else self._now_ms
+
     @contextmanager
     def _as_expected(self) -> Iterator[None]:
         """The quotas as they will be: what is stopping given back, and given to those it stops for."""

@@ -65,10 +65,10 @@ class Expected:
         if len(self.stopped) > before:
             self._known.clear()
 
-    def stopped_ms(self) -> int:
-        """When all that is being stopped, or that this plan stops, has ended."""
-        stopping = (self._state.leases[key] for key in self.stopped.union(self._state.stopping))
-        return max((self.end_ms(record) for record in stopping), default=self._now_ms)
+    def stops(self) -> list[tuple[int, str]]:
+        """What is being stopped, or this plan stops: ``(instant at which it has ended, lease)``, in that order."""
+        keys = self.stopped.union(self._state.stopping)
+        return sorted((self.end_ms(self._state.leases[key]), key) for key in keys)
 
     def starts_on(self, node: str) -> bool:
         """Whether this plan starts something on a node."""

@@ -283,7 +283,7 @@ class Trial:
             now = [name for name in names if name not in self.closed(candidate)] if may_stop else ()
             expected, stops = self._stop_for(candidate, now) if may_stop else (False, ())
             # Who is at a limit starts when those have ended whose stop lets it.
-            from_ms = self.expected.stopped_ms() if quota else self.now_ms
+            from_ms = self.evictor.opens_ms(candidate, self.expected.stops()) if quota and expected else self.now_ms
             nodes = self._promise(candidate, names, from_ms) if promised or expected else ()
             if nodes and not expected:
                 expected, stops = self._call_in(candidate, nodes)

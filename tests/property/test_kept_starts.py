@@ -67,11 +67,12 @@ def test_nor_where_a_park_has_everything_else(backfill: Backfill, early: bool) -
 MANY = range(1_000, 1_040)
 KNOWN = {
     (EASY, False): {1001},
-    (EASY, True): {1008},
+    (EASY, True): set[int](),
     (CONSERVATIVE, False): {1014, 1024, 1031, 1037},
-    (CONSERVATIVE, True): set(),
+    (CONSERVATIVE, True): set[int](),
 }
-"""Parks with everything else in which a promised start is moved back, nobody knows yet by what (ARCHITECTURE.md)."""
+"""Parks with everything else in which a promised start is moved back: in 1001 by a film whose tracks are laid anew, in
+1031 behind a lease that takes longer than its grace to stop; the others were not traced (ARCHITECTURE.md)."""
 
 
 @pytest.mark.soak
