@@ -24,7 +24,7 @@ Values = tuple[Any, ...]
 
 
 def number_of(record_id: str) -> int:
-    """17 for ``j17`` and ``l17``: ids of jobs and leases are our own, so any database's text can hold them."""
+    """17 for ``j17`` and ``l17``."""
     return int(record_id[1:])
 
 
@@ -47,7 +47,7 @@ def job_values(record: JobRecord, submitted_seq: int | None) -> Values:
     """A row of ``jobs``; with ``submitted_seq`` the job itself stays in that journal row."""
     job = record.job
     return (
-        job.id,
+        plain(job.id),
         number_of(job.id),
         plain(job.tenant),
         plain(job.queue),
@@ -72,7 +72,7 @@ def job_record(row: Row, steps: list[Any]) -> JobRecord:
 
 def step_values(job_id: str, position: int, step: StepRecord) -> Values:
     """A row of ``steps``."""
-    return job_id, position, text_of(step)
+    return plain(job_id), position, text_of(step)
 
 
 def lease_progress(record: LeaseRecord) -> Values:
@@ -85,9 +85,9 @@ def lease_values(record: LeaseRecord, text: str = "") -> Values:
     lease = record.lease
     closed_ms, body = lease_progress(record)
     return (
-        lease.id,
+        plain(lease.id),
         number_of(lease.id),
-        lease.job_id,
+        plain(lease.job_id),
         plain(lease.step),
         plain(lease.tenant),
         lease.granted_ms,
@@ -107,8 +107,8 @@ def attempt_values(record: AttemptRecord) -> Values:
     """A row of ``attempts``."""
     return (
         plain(record.id),
-        record.lease_id,
-        record.job_id,
+        plain(record.lease_id),
+        plain(record.job_id),
         plain(record.step),
         record.index,
         record.number,
@@ -126,8 +126,8 @@ def usage_values(record: UsageRecord, seq: int, text: str) -> Values:
     return (
         plain(record.id),
         seq,
-        record.lease_id,
-        record.job_id,
+        plain(record.lease_id),
+        plain(record.job_id),
         plain(record.tenant),
         record.bucket.value,
         record.start_ms,
