@@ -89,6 +89,11 @@ class LayOut:
     since_ms: int
     """When that was decided."""
 
+    @property
+    def mark(self) -> str:
+        """As :data:`k8s.names.LAYOUT`."""
+        return f"{self.name}@{self.since_ms}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeBack:

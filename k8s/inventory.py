@@ -213,8 +213,14 @@ class Inventory:
             slices=slices,
             claims=tuple(claims[key] for key in sorted(claims)),
         )
-        more = {"lane": self._lane, "rack_label": self._rack_label, "cards": self._cards, "configs": self._configs}
-        return mapped(sights, self._table, **more)
+        return mapped(
+            sights,
+            self._table,
+            lane=self._lane,
+            rack_label=self._rack_label,
+            cards=self._cards,
+            configs=self._configs,
+        )
 
 
 class _Ear:

@@ -103,6 +103,11 @@ class World:
     epoch: int = 0
     """This leader's."""
 
+    @property
+    def taken(self) -> set[str]:
+        """Uids of pods that a lease has in the book."""
+        return {uid for held in self.held.values() for uid in held.pods if uid}
+
 
 # ── the decision ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -114,7 +119,7 @@ def decide(world: World) -> tuple[Action, ...]:
         return lost  # the book changes: decide again without them
     evicted = in_the_way(_needs(world), [pod for pod in world.pods.values() if not pod.is_over], world)
     evicted |= recuts.in_the_way(world)
-    taken = _taken(world)
+    taken = world.taken
     on_nodes = (*_relabels(world), *recuts.on_nodes(world))
     wanted = (*on_nodes, *_pods(world, taken), *_jobs(world, taken), *_pools(world, taken, evicted))
     return tuple(fenced(wanted, world))
@@ -127,11 +132,6 @@ def is_free(pod: PodSeen, world: World) -> bool:
     cluster = world.clusters.get(pod.cluster)
     leaving = {name for group in cluster.groups for name in group.to_delete} if cluster else frozenset()
     return pod.name not in leaving
-
-
-def _taken(world: World) -> set[str]:
-    """Uids of pods that a lease has in the book."""
-    return {uid for held in world.held.values() for uid in held.pods if uid}
 
 
 def _losses(world: World) -> Iterator[Lose]:

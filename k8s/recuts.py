@@ -25,8 +25,9 @@ def on_nodes(world: World) -> Iterator[OnNode]:
         node = world.sights.get(name)
         if node is None:
             continue
-        if cut is not None and node.asked != f"{cut.name}@{cut.since_ms}" and _is_empty(node, world):
-            yield LayOut(node=node, name=cut.name, since_ms=cut.since_ms)
+        ask = LayOut(node=node, name=cut.name, since_ms=cut.since_ms) if cut is not None else None
+        if ask is not None and node.asked != ask.mark and _is_empty(node, world):
+            yield ask
         elif cut is None and _has_not_begun(node):
             yield TakeBack(node=node)
         elif node.epoch != world.epoch:
@@ -35,7 +36,7 @@ def on_nodes(world: World) -> Iterator[OnNode]:
 
 def in_the_way(world: World) -> frozenset[str]:
     """Uids of idle pods that hold cards of nodes that are to be cut."""
-    taken = {uid for held in world.held.values() for uid in held.pods if uid}
+    taken = world.taken
     going = {name for name, cut in world.cuts.items() if cut is not None}
     return frozenset(
         uid

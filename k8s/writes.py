@@ -171,7 +171,7 @@ class Writer:
                 NODES, node.name, self._stamped({"metadata": {"labels": {MIG_CONFIG: None}}}), only=_as_seen(node)
             )
             node = replace(node, version=told["metadata"]["resourceVersion"])
-        asked = {LAYOUT: f"{action.name}@{action.since_ms}", LAYOUT_BEFORE: before or None}
+        asked = {LAYOUT: action.mark, LAYOUT_BEFORE: before or None}
         return self._on_node(node, {MIG_CONFIG: action.name, MIG_STATE: None}, asked)
 
     def _on_node(self, node: NodeSight, labels: Mapping[str, Any], annotations: Mapping[str, Any]) -> Done:
