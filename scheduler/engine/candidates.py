@@ -153,6 +153,13 @@ class Line(Sequence[Candidate]):
             at += 1
         return at
 
+    def find(self, key: tuple[str, str]) -> Candidate | None:
+        """The candidate of ``(job, step)``; none other is made for that. None: it is not here."""
+        for at, (rank, record) in enumerate(self._steps):
+            if (record.job.id, record.job.steps[rank[-1]].name) == key:
+                return self[at]
+        return None
+
     def __len__(self) -> int:
         return len(self._steps)
 

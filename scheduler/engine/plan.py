@@ -162,7 +162,7 @@ def _drafted(
         _place_all(draft, Order(tree, state.totals, draft.shares, steered))
         entries = _only(entries, wanted.steered, inside=False)
     if state.promised and policy.promises_max > 1:
-        recall(draft.trial, entries)
+        recall(draft.trial, lines, wanted.steered)
     # 6. Who others were stopped for comes next, so that nobody was stopped in vain.
     first = {c.key for line in lines.values() if line.has_special for c in line if c.is_next}
     if first:

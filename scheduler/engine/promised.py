@@ -8,9 +8,9 @@ and Feitelson, IEEE TPDS 12(6), 2001), and keeps it otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from scheduler.engine.candidates import Candidate
+from scheduler.engine.candidates import Candidate, Line
 from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
 from scheduler.model.job import KeptStart
@@ -18,15 +18,20 @@ from scheduler.model.lease import Allocation, number_of
 from scheduler.model.plan import KeepStarts, Reserve
 
 
-def recall(trial: Trial, entries: Mapping[str, Iterable[Candidate]]) -> None:
-    """Begin with the starts that the last plan promised to who still waits and may start."""
+def recall(trial: Trial, lines: Mapping[str, Line], steered: Collection[tuple[str, str]]) -> None:
+    """Begin with the starts that the last plan promised to who still waits and may start. ``steered``: steps that have
+    had their turn.
+    """
     state = trial.state
     for job_id in sorted((key for key in state.promised if key in state.active), key=number_of):
         record = state.active[job_id]
+        line = lines.get(record.job.queue)
         for done in record.steps:
             key, kept = (job_id, done.name), done.promised
-            candidate = next((c for c in entries.get(record.job.queue, ()) if c.key == key), None) if kept else None
-            if kept is not None and candidate is not None:
+            if kept is None or line is None or key in steered:
+                continue
+            candidate = line.find(key)
+            if candidate is not None:
                 trial.starts.recorded[key] = _promise(trial, candidate, kept)
                 trial.expected.call_by(job_id, kept.start_ms)
 
