@@ -32,7 +32,7 @@ def smaller(text):
         ("1-24", "1-4"),
         ("320x180", "64x36"),
         ("samples: 16", "samples: 1"),
-        ("--steps, 1000, --save, 100", "--steps, 120, --save, 20, --pause, '0.02'"),
+        ("--steps, 1000, --save, 100", "--steps, 120, --save, 20, --pause, '0.1'"),
     ):
         text = text.replace(was, now)
     return text
