@@ -38,8 +38,7 @@ class World:
     def __init__(self, park: Park, job_id: str, policy: Policy | None = None) -> None:
         self.snapshot: Snapshot = park.engine.snapshot()
         self.now_ms, self.policy, self.job_id = park.now_ms, policy or park.policy, job_id
-        self.base = 0
-        self.base = self.started()
+        self.anyway = self.started()
 
     def record(self) -> JobRecord:
         return next(r for r in self.snapshot.jobs if r.job.id == self.job_id)
@@ -53,7 +52,7 @@ class World:
         return self.step.resources
 
     def started(self, *, record=None, policy=None, queues=(), nodes=(), without=()) -> int:
-        """Tasks of the job that start on top of what does anyway."""
+        """Tasks of the job that start in the park with these changes."""
         changed = {n.name: n for n in nodes}
         snapshot = replace(
             self.snapshot,
@@ -65,7 +64,11 @@ class World:
         )
         plan = Engine.from_snapshot(snapshot, features=FEATURES).plan(self.now_ms, policy or self.policy)
         mine = (a.lease for a in plan.actions if isinstance(a, Start) and a.lease.job_id == self.job_id)
-        return sum(len(lease.attempts) for lease in mine) - self.base
+        return sum(len(lease.attempts) for lease in mine)
+
+    def starts_more(self, **changes) -> bool:
+        """More than starts anyway. Fewer is no help: new nodes may start a job ahead, which takes the queue's limit."""
+        return self.started(**changes) > self.anyway
 
     def with_step(self, **changes) -> JobRecord:
         record = self.record()
@@ -114,80 +117,80 @@ def copies(world: World, name: str, count: int) -> list:
 
 def smaller(world: World, change: Change) -> None:
     now, unit = getattr(world.ask, change.target), 1 if change.target == "cards" else 50
-    assert world.started(record=world.with_ask(**{change.target: change.amount})) > 0
+    assert world.starts_more(record=world.with_ask(**{change.target: change.amount}))
     for value in {change.amount + 1, *range(change.amount + unit, now, unit)} - {now}:
-        assert not world.started(record=world.with_ask(**{change.target: value})), value
+        assert not world.starts_more(record=world.with_ask(**{change.target: value})), value
 
 
 def fewer_ranks(world: World, change: Change) -> None:
     more = range(change.amount + 1, world.step.ranks)
-    assert world.started(record=world.with_step(ranks=change.amount)) > 0
-    assert not any(world.started(record=world.with_step(ranks=ranks)) for ranks in more)
+    assert world.starts_more(record=world.with_step(ranks=change.amount))
+    assert not any(world.starts_more(record=world.with_step(ranks=ranks)) for ranks in more)
 
 
 def priority(world: World, change: Change) -> None:
     lower = range(world.record().job.priority + 1, change.amount)
-    assert world.started(record=world.with_job(priority=change.amount)) > 0
-    assert not any(world.started(record=world.with_job(priority=p)) for p in lower)
+    assert world.starts_more(record=world.with_job(priority=change.amount))
+    assert not any(world.starts_more(record=world.with_job(priority=p)) for p in lower)
 
 
 def parallel(world: World, change: Change) -> None:
-    assert world.started(record=world.with_step(max_parallel=change.amount)) > 0
-    assert not world.started(record=world.with_step(max_parallel=change.amount - 1))
+    assert world.starts_more(record=world.with_step(max_parallel=change.amount))
+    assert not world.starts_more(record=world.with_step(max_parallel=change.amount - 1))
 
 
 def queue_limit(world: World, change: Change) -> None:
     queue = next(q for q in world.snapshot.queues if q.name == change.target)
     at = ("cpu_milli", "memory_mib", "card_milli", "mig_milli").index(change.names[0])
 
-    def with_limit(value: int) -> int:
+    def with_limit(value: int) -> bool:
         wider = replace(queue, limit=tuple(value if i == at else old for i, old in enumerate(queue.limit)))
-        return world.started(queues=[wider])
+        return world.starts_more(queues=[wider])
 
-    assert with_limit(change.amount) > 0
+    assert with_limit(change.amount)
     assert not any(with_limit(value) for value in (*range(queue.limit[at], change.amount, 50), change.amount - 1))
 
 
 def end_leases(world: World, change: Change) -> None:
-    assert world.started(without=change.names) > 0
+    assert world.starts_more(without=change.names)
     running = [record.lease.id for record in world.snapshot.leases]
     for few in range(1, len(change.names)):
-        assert not any(world.started(without=some) for some in combinations(running, few))
+        assert not any(world.starts_more(without=some) for some in combinations(running, few))
 
 
 def heal(world: World, change: Change) -> None:
-    assert world.started(nodes=cure(world, change.names)) > 0
+    assert world.starts_more(nodes=cure(world, change.names))
     sick = [n.name for n in world.snapshot.nodes if n.state is not NodeState.READY]
     sick += [f"{n.name}/{d.id}" for n in world.snapshot.nodes for d in leasable(n) if d.health is not Health.OK]
     for few in range(1, len(change.names)):
-        assert not any(world.started(nodes=cure(world, some)) for some in combinations(sick, few))
+        assert not any(world.starts_more(nodes=cure(world, some)) for some in combinations(sick, few))
 
 
 def add_nodes(world: World, change: Change) -> None:
-    assert world.started(nodes=copies(world, change.target, change.amount)) > 0
-    assert not any(world.started(nodes=copies(world, change.target, n)) for n in range(1, change.amount))
+    assert world.starts_more(nodes=copies(world, change.target, change.amount))
+    assert not any(world.starts_more(nodes=copies(world, change.target, n)) for n in range(1, change.amount))
 
 
 def other_card(world: World, change: Change) -> None:
-    assert world.started(record=world.with_ask(card_models=tuple(sorted((*world.ask.card_models, change.target))))) > 0
+    assert world.starts_more(record=world.with_ask(card_models=tuple(sorted((*world.ask.card_models, change.target)))))
 
 
 def label(world: World, change: Change) -> None:
     fewer = tuple(label for label in world.ask.labels if "=".join(label) != change.target)
-    assert world.started(record=world.with_ask(labels=fewer)) > 0
+    assert world.starts_more(record=world.with_ask(labels=fewer))
 
 
 def tolerate(world: World, change: Change) -> None:
-    assert world.started(record=world.with_ask(tolerations=tuple(sorted((*world.ask.tolerations, change.target))))) > 0
+    assert world.starts_more(record=world.with_ask(tolerations=tuple(sorted((*world.ask.tolerations, change.target)))))
 
 
 def release(world: World, change: Change) -> None:
-    assert world.started(record=replace(world.record(), held=False)) > 0
+    assert world.starts_more(record=replace(world.record(), held=False))
 
 
 def retry(world: World, change: Change) -> None:
     assert world.record().steps[0].later
-    assert world.started(record=replace(world.record(), steps=(replace(world.record().steps[0], later=()),))) > 0
+    assert world.starts_more(record=replace(world.record(), steps=(replace(world.record().steps[0], later=()),)))
 
 
 ORACLES = {
@@ -212,14 +215,14 @@ def missed(world: World, found: set[ChangeKind]) -> None:
     """What is not offered would indeed not help: a look at the extremes of each kind."""
     job, ask = world.record().job, world.ask
     if ChangeKind.PRIORITY not in found and job.priority < 100:
-        assert not world.started(record=world.with_job(priority=100))
+        assert not world.starts_more(record=world.with_job(priority=100))
     if ChangeKind.END_LEASES not in found:
-        assert not world.started(without=[r.lease.id for r in world.snapshot.leases])
+        assert not world.starts_more(without=[r.lease.id for r in world.snapshot.leases])
     if ChangeKind.SMALLER not in found and ask.cpu_milli:
-        assert not world.started(record=world.with_ask(cpu_milli=0))
+        assert not world.starts_more(record=world.with_ask(cpu_milli=0))
     if ChangeKind.ADD_NODES not in found:
         for node in world.snapshot.nodes:
-            assert not world.started(nodes=copies(world, node.name, 3))
+            assert not world.starts_more(nodes=copies(world, node.name, 3))
 
 
 def a_park(rng: random.Random) -> Park:
