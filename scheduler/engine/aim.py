@@ -59,7 +59,7 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     settled_ms = {key: _settled_ms(state, key, record) for key, record in running.items()}
     for key, record in running.items():
         item = _running_item(state, key, record, models, now_ms)
-        items.append(replace(item, stays=now_ms < settled_ms[key]))
+        items.append(replace(item, settles_ms=settled_ms[key]))
     items += [_stopping_item(state, *each, models, now_ms) for each in held.items() if _comes_back(state, *each)]
     found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
     keys = {_text(key): key for key in (*waiting, *held)}

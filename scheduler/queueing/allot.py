@@ -5,7 +5,8 @@
 3. Cards nobody waits for make elastic ones larger, where they save the most time per card.
 
 What runs is stopped, moved or resized only where that gains more than it loses: its restart and the work since its last
-checkpoint are part of every other choice, and someone else goes before it only with clearly less work.
+checkpoint are part of every other choice, and someone else goes before it only with clearly less work. What started a
+moment ago is left alone, but for who would miss a deadline by waiting for that.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ def allot(
     ranked = sorted(items, key=lambda i: i.key)
     table = timetable(ranked, supply, now_ms, margin_ms=margin_ms)
     hand = _Hand(dict(supply.cards), {i.key: i for i in ranked}, {})
-    for item in ranked:
-        if item.stays and item.running is not None:
-            hand.give(item, item.running)
+    settling = [i for i in ranked if i.settles_ms > now_ms]
+    _begin_slots(hand, _urgent(ranked, table, settling), table)
+    left_alone = _leave_alone(hand, settling)
     _begin_slots(hand, ranked, table)
     waiting = [i for i in ranked if i.key not in hand.places]
     _fill(hand, [i for i in waiting if not i.deadline_ms], supply, objective)
     _fill(hand, [i for i in waiting if i.deadline_ms], supply, Objective.COMPLETION)
-    elastic = [i for i in ranked if i.ranks_min and i.key in hand.places and not i.stays]
+    elastic = [i for i in ranked if i.ranks_min and i.key in hand.places and i.key not in left_alone]
     _restore(hand, elastic)
     _grow(hand, elastic)
     later = [slot.start_ms for slot in table.slots.values() if slot.start_ms > now_ms]
@@ -81,6 +82,24 @@ class _Hand:
         self.free[place[0]] -= item.cards(place[1])
         self.places[item.key] = place
         return True
+
+
+def _urgent(items: Sequence[Item], table: Timetable, settling: Sequence[Item]) -> list[Item]:
+    """Those who would miss their deadline if they waited until somebody who runs may be stopped."""
+    if not settling:
+        return []
+    first_ms = min(i.settles_ms for i in settling)
+    slots = ((item, table.slots[item.key]) for item in items if item.key in table.slots)
+    return [item for item, slot in slots if first_ms + slot.end_ms - slot.start_ms > item.deadline_ms]
+
+
+def _leave_alone(hand: _Hand, settling: Sequence[Item]) -> set[str]:
+    """Keep what started a moment ago where it is, as far as there are cards; the keys of what is kept."""
+    kept = set[str]()
+    for item in sorted(settling, key=lambda i: (-i.lose_ms * i.ranks, i.key)):
+        if item.running is not None and item.key not in hand.places and hand.give(item, item.running):
+            kept.add(item.key)
+    return kept
 
 
 def _begin_slots(hand: _Hand, items: Sequence[Item], table: Timetable) -> None:

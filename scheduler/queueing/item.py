@@ -46,8 +46,8 @@ class Item:
     """0: none."""
     running: Place | None = None
     """Where it runs, or is on its way to: else what was stopped to go on elsewhere would lose its place by leaving."""
-    stays: bool = False
-    """It started where it runs a moment ago, and is left alone for now."""
+    settles_ms: int = 0
+    """It started where it runs a moment ago, and is left alone until then, but for a deadline that cannot wait."""
     lose_ms: int = 0
     """Work done again and time spent restarting if what runs is stopped or resized now; for what waits, its restart."""
     submitted_ms: int = 0

@@ -39,6 +39,7 @@ def anything(rng: random.Random, count: int) -> list[Item]:
             "scaling": rng.choice(((), ((1, 300), (2, 550), (4, 800), (8, 1_000)))),
             "deadline_ms": rng.choice((0, 0, rng.randrange(10, 900) * MINUTE)),
             "lose_ms": rng.choice((0, MINUTE)),
+            "settles_ms": rng.choice((0, 0, rng.randrange(1, 10) * MINUTE)),
         }
         made = item(f"i{at}", **fields)
         place = rng.choice(made.places())[0]
@@ -73,6 +74,26 @@ def test_less_work_goes_first_but_what_runs_stays_for_a_small_difference() -> No
     assert set(allot([runs, near], full, 0).places) == {"runs"}
     assert set(allot([runs, short], full, 0).places) == {"short"}
     assert set(allot([replace(runs, running=None), near], full, 0).places) == {"near"}
+
+
+def test_who_started_a_moment_ago_is_left_alone_but_for_a_deadline_that_cannot_wait() -> None:
+    full = Supply(cards=(("a", 4),))
+    runs = item("runs", ranks=4, remaining_ms=600 * MINUTE, running=("a", 4), lose_ms=MINUTE, settles_ms=5 * MINUTE)
+    soon = item("soon", ranks=4, remaining_ms=10 * MINUTE, deadline_ms=16 * MINUTE)
+    assert set(allot([runs, soon], full, 0).places) == {"runs"}, "there is time until it may be stopped"
+    assert set(allot([replace(runs, settles_ms=0), soon], full, 0).places) == {"soon"}
+    assert set(allot([runs, replace(soon, deadline_ms=14 * MINUTE)], full, 0).places) == {"soon"}
+    assert set(allot([runs, replace(soon, deadline_ms=0)], full, 0).places) == {"runs"}, "only gains may wait"
+    assert set(allot([runs, replace(soon, deadline_ms=9 * MINUTE)], full, 0).places) == {"runs"}, "it cannot be met"
+
+
+def test_of_what_started_a_moment_ago_the_least_is_stopped_for_a_deadline() -> None:
+    full = Supply(cards=(("a", 4),))
+    fields = {"ranks": 2, "remaining_ms": 600 * MINUTE, "running": ("a", 2), "settles_ms": 5 * MINUTE}
+    much, little = item("0", lose_ms=3 * MINUTE, **fields), item("1", lose_ms=MINUTE, **fields)
+    soon = item("soon", ranks=2, remaining_ms=10 * MINUTE, deadline_ms=12 * MINUTE)
+    assert set(allot([much, little, soon], full, 0).places) == {"0", "soon"}
+    assert set(allot([replace(much, lose_ms=0), little, soon], full, 0).places) == {"1", "soon"}
 
 
 def test_an_index_ranks_what_is_not_known() -> None:

@@ -128,6 +128,18 @@ def test_what_an_owner_says_is_corrected_by_how_right_the_tenant_was():
     assert told("new") == pytest.approx(10, rel=0.13), "everybody's ratio stands for a tenant that never said anything"
 
 
+def test_who_was_right_to_the_second_is_believed_to_the_second():
+    said = 3 * HOUR + 4 * 60_000 + 44_000
+    right = [learned(a_job(n, a_step(run_ms_expected=said + n * 1_000)), said + n * 1_000, 1) for n in range(50)]
+    found = estimate(after(*right), a_job(99, a_step(run_ms_expected=said)))
+    assert (found.source, found.median_ms) == (Source.OWNER, said)
+    assert [found.left(said - left) for left in (HOUR, 60_000, 1_000)] == [HOUR, 60_000, 1_000]
+    longer = [learned(a_job(n, a_step(run_ms_expected=said)), said * 1_003 // 1_000, 1) for n in range(50)]
+    assert estimate(after(*longer), a_job(99, a_step(run_ms_expected=said))).median_ms == pytest.approx(
+        said * 1.003, rel=0.000_5
+    )
+
+
 def test_a_step_of_ten_thousand_frames_is_one_opinion_among_others():
     durations = after(
         learned(a_job(1, name="a"), 10_000, 10_000), *(learned(a_job(n, name="bc"), HOUR, 8) for n in (2, 3))

@@ -79,6 +79,25 @@ def test_gangs_of_like_size_do_not_change_places_for_ever(objective, seed):
     assert all(later - earlier >= least for times in by_job for earlier, later in pairwise(times))
 
 
+@pytest.mark.parametrize("seed", [1, 4, 10, 15])  # parks in which a deadline is too near to wait
+def test_deadlines_that_cannot_wait_stop_no_gang_for_ever(seed):
+    rng = random.Random(seed)
+    jobs, minutes, at = [], {}, 0.0
+    for number in range(1, 30):
+        ranks, minutes[f"j{number}"] = rng.choice((1, 2, 4, 8)), rng.choice((2, 5, 40, 200))
+        job = a_gang(number, at, ranks, ranks_min=rng.choice((0, 1)) if ranks > 1 else 0)
+        due_ms = job.submitted_ms + round((minutes[job.id] * rng.uniform(1.05, 4) + 1) * MINUTE)
+        jobs.append(replace(job, deadline_ms=due_ms if rng.random() < 0.8 else 0))
+        at += rng.choice((0, 0, 1, 10))
+    nodes = [a_node(f"n{at}", cards=4, cpus=16) for at in range(4)]
+    run, events = played(a_scenario(nodes, jobs, minutes, stop_ms=0))
+    assert all(job.finished_ms for job in run.jobs)
+    granted = {e.lease.id: e.at_ms for e in events if isinstance(e, LeaseGranted)}
+    stays = [e.at_ms - granted[e.lease_id] for e in events if isinstance(e, LeaseStopping)]
+    assert min(stays) < max(STAY_LEAST_MS, STAY_RESTARTS * RESTART)
+    assert max(job.preempted for job in run.jobs) < 20
+
+
 def test_what_is_stopped_to_move_goes_where_it_was_to_go():
     nodes = [a_node("f", cards=1, model="fast"), a_node("s", cards=1, model="slow")]
     speeds = (("fast", 1_000), ("slow", 200))
