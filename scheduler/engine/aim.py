@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.ends import estimate_of, left_ms
+from scheduler.engine.gather import Movable, gather
 from scheduler.engine.state import State
 from scheduler.model.job import Job, Step
 from scheduler.model.lease import LeaseRecord
@@ -66,9 +67,52 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     places = {keys[text]: place for text, place in found.places.items()}
     moved = ((key, r) for key, r in running.items() if _moves(state, key, r, places.get(key)))
     stops = tuple(_stop(state, key, record, places.get(key)) for key, record in moved)
+    asking = [(c, place) for key, c in waiting.items() if (place := places.get(key)) is not None]
+    if any(c.step.resources.cards > 1 for c, _ in asking):
+        lost_ms = {item.key: item.lose_ms for item in items}
+        settled = [(key, r, lost_ms[_text(key)]) for key, r in running.items() if now_ms >= settled_ms[key]]
+        stops += tuple(_gathered(state, asking, settled, {stop.lease_id for stop in stops}, now_ms))
     marks = [found.wake_ms, *(settled_ms.values() if waiting else ())]
     wake_ms = min((mark for mark in marks if now_ms < mark < NEVER_MS), default=0)
     return Aim(places=places, steered=frozenset(keys.values()), stops=stops, wake_ms=wake_ms)
+
+
+def _gathered(
+    state: State,
+    asking: list[tuple[Candidate, Place]],
+    settled: list[tuple[Key, LeaseRecord, int]],
+    stopped: set[str],
+    now_ms: int,
+) -> Iterator[Preempt]:
+    """Stops of who moves to another node, so that those who have a place find one; nobody who has a deadline moves.
+
+    ``settled``: with what each loses.
+    """
+    views = dict(state.nodes)
+    for record in state.leases.values():
+        if record.stopping or record.lease.id in stopped:
+            for allocation in record.lease.allocations:
+                views[allocation.node] = views[allocation.node].give_back(allocation)
+    movable: dict[str, Movable] = {}
+    for key, record, lose_ms in settled:
+        job = state.jobs[key[0]]
+        at = next(at for at, step in enumerate(job.job.steps) if step.name == key[1])
+        lease = record.lease
+        step, alone = job.job.steps[at], len(lease.allocations) == 1
+        if job.job.deadline_ms or not step.preemptible or not alone or lease.id in stopped:
+            continue
+        movable[lease.id] = Movable(
+            lease_id=lease.id,
+            tenant=lease.tenant,
+            demand=state.asks_of(job.job)[at][0],
+            allocation=lease.allocations[0],
+            lose_ms=lose_ms,
+            left_ms=left_ms(state, record, now_ms, estimate_of(state, *key)),
+        )
+    for lease_id in gather(views, asking, list(movable.values()), state.shapes.features):
+        record = state.leases[lease_id]
+        reason = "goes on on another node, so that a larger gang finds its cards on one"
+        yield Preempt(lease_id=lease_id, for_job=record.lease.job_id, reason=reason, place=_place(state, record))
 
 
 def steer(candidate: Candidate, place: Place | None) -> None:

@@ -149,3 +149,33 @@ def test_run_times_are_learned_at_full_speed_and_with_the_work_that_checkpoints_
     alone = Simulation(a_scenario(nodes[1:], [slow], {"j1": 20}))
     alone.run()
     assert alone.engine.job("j1").steps[0].run_ms_mean == pytest.approx(20 * MINUTE, rel=0.001)
+
+
+def crumbs(rest_minutes, wide_minutes, **fields):
+    """Two nodes of four cards, each with one small gang left after half an hour, and then a gang of a whole node."""
+    nodes = [a_node(f"n{at}", cards=4, cpus=16) for at in range(2)]
+    small = [replace(a_gang(number), **(fields if number in {4, 8} else {})) for number in range(1, 9)]
+    wide = a_step(cards=4, checkpoint_ms=MINUTE, restart_ms=RESTART)
+    jobs = [*small, a_job(9, wide, submitted_ms=32 * MINUTE)]
+    minutes = {f"j{number}": 30 if number not in {4, 8} else 31 + rest_minutes for number in range(1, 9)}
+    run, events = played(a_scenario(nodes, jobs, {**minutes, "j9": wide_minutes}, stop_ms=0))
+    stops = [e for e in events if isinstance(e, LeaseStopping)]
+    started = {e.lease.job_id: e.lease for e in events if isinstance(e, LeaseGranted)}
+    return run, stops, started
+
+
+def test_a_small_gang_moves_where_a_large_one_would_find_its_cards_on_no_node():
+    run, (stop,), started = crumbs(600, 20)
+    assert (stop.at_ms, stop.for_job in {"j4", "j8"}) == (32 * MINUTE, True)
+    assert "another node" in stop.reason
+    assert started["j9"].granted_ms == started[stop.for_job].granted_ms == 32 * MINUTE
+    assert started["j4"].allocations[0].node == started["j8"].allocations[0].node != started["j9"].allocations[0].node
+    assert {job.id: job.preempted for job in run.jobs if job.preempted} == {stop.for_job: 1}
+
+
+def test_nobody_moves_who_is_nearly_done_or_has_a_deadline():
+    _, stops, started = crumbs(0.9, 20)
+    assert not stops, "it would lose a minute, and the large gang waits for less"
+    assert started["j9"].granted_ms < 33 * MINUTE
+    _, stops, started = crumbs(600, 20, deadline_ms=700 * MINUTE)
+    assert not [e for e in stops if e.for_job in {"j4", "j8"} and "another node" in e.reason]
