@@ -45,7 +45,7 @@ test-gpu: ## what needs a real NVIDIA card
 
 test-kubernetes-real: ## the Kubernetes contract on a real API server: KUBEBUILDER_ASSETS=folder (or KUBECONFIG=file) CRDS=folder
 	@bin/setup test
-	@SHISUAN_KUBERNETES=real SHISUAN_KUBERAY_CRDS="$(CRDS)" $(PYTEST) tests/contract/kube/test_api_server.py tests/contract/kube/test_leader.py tests/contract/kube/test_rights.py
+	@SHISUAN_KUBERNETES=real SHISUAN_KUBERAY_CRDS="$(CRDS)" $(PYTEST) tests/contract/kube/test_api_server.py tests/contract/kube/test_leader.py tests/contract/kube/test_rights.py tests/contract/kube/test_accepted.py
 
 pictures: ## draw the pictures of the guides anew from build/demo, whose service must still run
 	@bin/setup test

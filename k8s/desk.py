@@ -128,10 +128,13 @@ class Desk:
         if not self._is_adopted:
             self.book.adopt(self.views.pods.values(), self.views.jobs.values(), self._now_ms())
         self.is_up = self._said = self._is_adopted = True
-        self._tell([self._report(ReportKind.RUNTIME_UP)])
+        there = self._park.names()
+        self._tell([replace(self._report(ReportKind.RUNTIME_UP), nodes=there)])
         now_ms, nodes = self._now_ms(), sorted(self._nodes.items())
         self._tell([Report(kind=ReportKind.NODE, at_ms=now_ms, node=name, facts=node) for name, node in nodes])
-        for name in self._gone:  # it may have gone while no service was there, with leases that were adopted
+        # They may have gone while no service was there, with leases that were adopted.
+        carriers = {shape.node for held in self.book.held.values() for shape in held.shapes}
+        for name in self._gone.keys() | carriers - set(there):
             self.book.node_gone(name)
         self._tell([report for _, report in sorted(self._gone.items())])
         self.speak |= self._nodes.keys()

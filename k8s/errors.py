@@ -13,7 +13,7 @@
         │   └── Contested     fields to be applied belong to another manager
         ├── HistoryGone       the version to go on from is forgotten (410): list again
         ├── BudgetSpent       an eviction that a PodDisruptionBudget forbids at present (429)
-        └── Malformed         the object breaks its schema or the request makes no sense (400, 405, 415, 422)
+        └── Malformed         the object breaks its schema or the request makes no sense (400, 405, 415, 422; UNTYPED)
 """
 
 from __future__ import annotations
@@ -104,6 +104,11 @@ BY_REASON: Mapping[str, type[KubernetesError]] = {
 BY_FIELD: Mapping[str, type[KubernetesError]] = {"metadata.uid": Stale}
 """Fields that only our preconditions name: a patch meant for another object is answered 422, "field is immutable"."""
 
+UNTYPED = "failed to create typed patch object"
+"""How the message begins when fields to be applied are none of the kind's. The status is 500 then, up to 1.36 at least,
+and it is no trouble that passes.
+"""
+
 
 def refusal(status: int, body: bytes | Mapping[str, Any], retry_after: str = "") -> KubernetesError:
     """The error for an answer, or for the Status object in a watch. A proxy's HTML is no Status: it is cut short."""
@@ -113,10 +118,12 @@ def refusal(status: int, body: bytes | Mapping[str, Any], retry_after: str = "")
     reasons = [str(told.get("reason", "")), *(str(cause.get("reason", "")) for cause in causes)]
     named = [BY_REASON[reason] for reason in reasons if reason in BY_REASON]
     named += [BY_FIELD[field] for field in (str(cause.get("field", "")) for cause in causes) if field in BY_FIELD]
+    message = str(told.get("message") or f"HTTP status {status}")
+    named += [Malformed] if message.startswith(UNTYPED) else []
     kind = named[-1] if named else BY_STATUS.get(status, Busy if status >= 500 else KubernetesError)
     asked = retry_after or str(details.get("retryAfterSeconds", ""))
     return kind(
-        str(told.get("message") or f"HTTP status {status}"),
+        message,
         status=status,
         retry_after_s=float(asked) if asked.isdecimal() else 0.0,
         causes=tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes),

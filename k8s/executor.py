@@ -3,9 +3,9 @@
 What is to be done follows from the open leases, the objects seen and the clock (:mod:`k8s.lanes`); this file looks,
 writes, and speaks with the bridges. The service may rely on the rules of ``workers/runtime.py``:
 
-* RUNTIME_UP comes when everything there is was seen; every node follows, those that do not answer as NODE_GONE, then
-  an INVENTORY of each: the leases that are written on our objects are in it whether their bridge is there yet or not,
-  and what nobody holds open is stopped.
+* RUNTIME_UP comes when everything there is was seen, and names all nodes; each follows, those that do not answer as
+  NODE_GONE, then an INVENTORY of each: the leases that are written on our objects are in it whether their bridge is
+  there yet or not, and what nobody holds open is stopped.
 * An order is on its way until its agent has it: pods that end, do not start or lose their head, and objects that
   vanish, have its attempts reported LOST without a cursor. A bridge that comes back is given again what may not have
   arrived.

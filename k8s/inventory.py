@@ -156,6 +156,11 @@ class Inventory:
             told = self._told.get(name)
             return told if isinstance(told, Node) else None
 
+    def names(self) -> tuple[str, ...]:
+        """Of all managed nodes that there are, whether they answer or not. Complete once :attr:`is_listed`."""
+        with self._lock:
+            return tuple(sorted(self._told))
+
     def nodes(self) -> tuple[Node, ...]:
         """Those that answer, by name, as told."""
         with self._lock:

@@ -15,6 +15,7 @@ from k8s.manifests import JOB
 from k8s.mapping import Cards
 from k8s.mig import Config, Entry
 from k8s.site import Bucket, Site, Volume
+from scheduler import mig_file
 from scheduler.control import bootstrap
 from scheduler.control.clock import SystemClock
 from scheduler.control.lanes import KubernetesConfig, MigEntryConfig
@@ -31,14 +32,19 @@ class Lanes:
     """``executor`` is the control plane's; it does nothing before :meth:`lead`."""
 
     def __init__(self, settings: Settings, config: KubernetesConfig, store: SqlStore, clock: Clock) -> None:
-        """Raises KubernetesError when there is no way to ask an API server."""
+        """Raises KubernetesError when there is no way to ask an API server, or (with ``mig_config_map``) no answer;
+        InvalidInput for what that ConfigMap does not have.
+        """
         self._config, self._store = config, store
         self._tokens = Tokens(store.token_secret())
         self._epoch = 0
         connect = from_kubeconfig(settings.kubeconfig) if settings.kubeconfig else in_cluster()
         connect()  # a file that is not there is said at the start
+        api = Api(connect)
+        if config.mig_config_map is not None:
+            config = config.model_copy(update={"mig_configs": mig_file.read(api, config.mig_config_map)})
         self.executor = KubernetesExecutor(
-            Api(connect),
+            api,
             site_of(config),
             token=self._tokens.derive,
             now_ms=clock.now_ms,

@@ -88,6 +88,21 @@ class MigEntryConfig(Strict):
         return self
 
 
+MigEntries = Annotated[list[MigEntryConfig], Field(min_length=1)]
+"""A configuration: what becomes of which cards."""
+
+
+class MigConfigMapConfig(Strict):
+    """The ConfigMap that the GPU Operator gives its MIG manager, and which configurations of it plans may use."""
+
+    namespace: Annotated[str, Field(min_length=1)]
+    """The operator's."""
+    name: Annotated[str, Field(min_length=1)] = "default-mig-parted-config"
+    """As the ClusterPolicy's ``migManager.config.name`` says; the operator's own one where that is empty."""
+    key: Annotated[str, Field(min_length=1)] = "config.yaml"
+    use: Annotated[list[MigName], Field(min_length=1)]
+
+
 class KubernetesConfig(Strict):
     """Defaults are for a park of some hundred nodes."""
 
@@ -117,10 +132,10 @@ class KubernetesConfig(Strict):
     """How pods ask for cards: counted by a device plugin, claimed by name from a driver of dynamic resource allocation,
     or as each node offers them.
     """
-    mig_configs: Annotated[
-        dict[MigName, Annotated[list[MigEntryConfig], Field(min_length=1)]], Field(default_factory=dict)
-    ]
+    mig_configs: Annotated[dict[MigName, MigEntries], Field(default_factory=dict)]
     """Configurations of the GPU Operator's MIG manager that plans may use, as its file has them."""
+    mig_config_map: MigConfigMapConfig | None = None
+    """Where they are read from instead, once, when the service starts."""
     head: Annotated[HeadConfig, Field(default_factory=lambda: HeadConfig.model_validate({}))]
     volumes: Annotated[list[VolumeConfig], Field(default_factory=list)]
     s3: S3Config | None = None
@@ -153,6 +168,13 @@ class KubernetesConfig(Strict):
             facts = {"kind": wrong[0], "valid": ", ".join(known)}
             raise PydanticCustomError("kind", "no kind of step is called {kind}; valid: {valid}", facts)
         return images
+
+    @model_validator(mode="after")
+    def has_one_source(self) -> Self:
+        """Of MIG configurations."""
+        if self.mig_configs and self.mig_config_map is not None:
+            raise PydanticCustomError("mig_configs", "mig_configs and mig_config_map exclude each other; leave one out")
+        return self
 
     @property
     def port(self) -> int:

@@ -20,6 +20,9 @@ first decision, and take longer than all else.
 """
 REMIND_MS = 15_000
 """A message may be dropped while the line to the workers breaks: it is said again after this long."""
+SILENT = "it did not come back with the runtime"
+NOT_THERE = "the runtime has no node of this name any more"
+"""Why a node is lost that the runtime did not name when it came up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,8 @@ class Observer:
         self._reminded_ms = 0
         self._silent_leases: dict[str, int] = {}
         """By limit, the earliest first, so that a cycle looks at none but those that are over it."""
-        self._silent_nodes: dict[str, int] = {}
+        self._silent_nodes: dict[str, tuple[int, str]] = {}
+        """Limit, and what is said of a node that was not heard of by then."""
 
     @property
     def has_signs(self) -> bool:
@@ -98,7 +102,7 @@ class Observer:
             case ReportKind.INVENTORY:
                 return self._inventory(report, engine, now_ms)
             case ReportKind.RUNTIME_UP:
-                return self._runtime_up(engine, now_ms)
+                return self._runtime_up(report, engine, now_ms)
             case ReportKind.RUNTIME_DOWN:
                 self.runtime_up, self.runtime_message = False, report.message or "the runtime is down"
         return Reaction()
@@ -110,8 +114,8 @@ class Observer:
         """
         if not self.runtime_up:
             return
-        for name in [n for n, limit in self._silent_nodes.items() if now_ms >= limit]:
-            yield self._node_gone(name, "it did not come back with the runtime", engine, now_ms)
+        for name, why in [(n, why) for n, (limit_ms, why) in self._silent_nodes.items() if now_ms >= limit_ms]:
+            yield self._node_gone(name, why, engine, now_ms)
         for lease_id in list(takewhile(lambda i: now_ms >= self._silent_leases[i], self._silent_leases)):
             del self._silent_leases[lease_id]
             record = engine.lease(lease_id)
@@ -229,15 +233,18 @@ class Observer:
             reaction.events.append(NodeLost(at_ms=now_ms, node=name, reason=reason))
         return reaction
 
-    def _runtime_up(self, engine: Engine, now_ms: int) -> Reaction:
-        """Repeat what may not have arrived, and give every node and lease time to speak."""
+    def _runtime_up(self, report: Report, engine: Engine, now_ms: int) -> Reaction:
+        """Repeat what may not have arrived, and give every node and lease time to speak. Nodes that are not there any
+        more get none: they are lost with the next :meth:`overdue`.
+        """
         self.runtime_up, self.runtime_message = True, ""
         limit_ms = now_ms + self._silence_ms
-        self._silent_nodes = {
-            n.name: limit_ms if self._declared is None or n.name in self._declared else now_ms
-            for n in engine.nodes()
-            if n.state is not NodeState.LOST
-        }
+        known = {node.name for node in engine.nodes() if node.state is not NodeState.LOST}
+        there, gone = self._declared, SILENT
+        if report.nodes is not None:
+            there, gone = report.nodes, NOT_THERE
+        away = known - set(there) if there is not None else set()
+        self._silent_nodes = {name: (now_ms, gone) if name in away else (limit_ms, SILENT) for name in sorted(known)}
         reaction = Reaction()
         self._silent_leases.clear()
         for record in engine.leases():

@@ -146,6 +146,8 @@ class Report:
     tenant: str = ""
     measured: Measured | None = None
     """With FINISHED: what the attempt was seen to do."""
+    nodes: tuple[str, ...] | None = None
+    """With RUNTIME_UP: all nodes there are, whether they answer or not. None: nobody knows who will come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

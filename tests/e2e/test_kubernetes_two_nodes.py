@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.control.observe import NOT_THERE
 from tests.e2e.kubernetes import FINAL, Park
 from tests.kills import invariants
 from tests.live import blender
@@ -16,6 +17,8 @@ from tests.objects_server import KEYS, Bucket
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+SOON_S = 60.0
+"""Half of what a silent node is waited for."""
 MICRO_YUAN = {"cards": 7, "vcpus": 2, "gib": 16}
 """Per millisecond: what the prices below come to without a rest."""
 CONFIG = """
@@ -314,6 +317,35 @@ def test_a_node_is_lost_in_both_lanes_while_no_service_is_there(park, bucket, ob
         invariants.check_leases(park, job)
         check_bill(park, job["id"])
     invariants.check_journal(park)
+    park.kube.return_node(dies)
+
+
+def test_a_node_is_deleted_while_no_service_is_there(park, bucket):
+    """Nobody speaks of it any more: the list of those there are says so at once."""
+    park.until(
+        lambda: [n["state"] for n in park.api("GET", "/nodes")["nodes"] if n["name"] in ("a", "b")] == ["ready"] * 2
+    )
+    frames = submit(park, bucket, "studio", FRAMES, NAME="fewer")
+    park.until(lambda: len(running(park, frames)) == 4)
+    before = states(park, frames)
+    goes, stays = sorted({node for _, node in before.values()})
+    park.until(lambda: said_in(bucket, "studio", frames) == [f"frame {n}\n" for n in range(4)])
+    park.kill()
+    park.kube.remove_node(goes)
+    park.up()
+    theirs = {attempt for attempt, (_, node) in before.items() if node == goes}
+    park.until(lambda: {states(park, frames)[attempt][0] for attempt in theirs} == {"lost"}, deadline_s=SOON_S)
+    reasons = {a["reason"] for a in park.attempts(frames) if a["state"] == "lost"}
+    assert reasons == {f"node {goes}: {NOT_THERE}"}
+    job = ended(park, frames)
+    after = states(park, frames)
+    assert {attempt: after[attempt] for attempt in before} == {
+        attempt: ("lost", goes) if attempt in theirs else ("succeeded", stays) for attempt in before
+    }
+    assert {after[attempt] for attempt in after.keys() - before.keys()} == {("succeeded", stays)}
+    assert published(bucket, "far-studio/fewer") == {f"{n}.txt": f"a shot {n}\n" for n in range(4)}
+    invariants.check_leases(park, job)
+    check_bill(park, frames)
 
 
 @pytest.mark.blender

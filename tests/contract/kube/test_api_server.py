@@ -183,6 +183,13 @@ def test_apply_creates_then_sets_and_takes_back_what_it_had_set(api, namespace):
     assert made["metadata"]["generation"] == 2
 
 
+def test_what_is_empty_without_what_was_taken_back_goes_too(api, namespace):
+    api.apply(LEASES, lease("one", labels={"a": "1"}), namespace)
+    assert "labels" not in api.apply(LEASES, lease("one"), namespace)["metadata"]
+    api.apply(RAY_CLUSTERS, ray_cluster("two", gcsFaultToleranceOptions={"redisAddress": "redis:6379"}), namespace)
+    assert "gcsFaultToleranceOptions" not in api.apply(RAY_CLUSTERS, ray_cluster("two"), namespace)["spec"]
+
+
 def test_applying_the_same_twice_changes_nothing(api, namespace):
     if api.serves(PODS) and not api.serves(BUDGETS):
         pytest.skip("this API server is older than 1.21: it writes the time of an apply anew that changes nothing")

@@ -30,6 +30,7 @@ from k8s.leader import Elector, Timing
 from k8s.names import DEVICES, LANE, LEASE, MANAGED
 from k8s.pods import Cluster
 from k8s.resource import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     LEASES,
     NAMESPACES,
@@ -44,6 +45,9 @@ from k8s.resource import (
 from k8s.seen import GroupSeen, cluster_seen, job_seen, pod_seen
 from k8s.shapes import Shape
 from k8s.writes import Writer
+from scheduler import mig_file
+from scheduler.control.lanes import MigConfigMapConfig
+from scheduler.model.errors import InvalidInput
 from scheduler.model.node import Lane, NodeState
 from scheduler.model.order import ReportKind
 from tests.contract.kube.objects import lease as lease_object
@@ -62,7 +66,12 @@ RIGHTS = {
     "ClusterRole": Resource(**RBAC, plural="clusterroles", kind="ClusterRole", namespaced=False),
     "ClusterRoleBinding": Resource(**RBAC, plural="clusterrolebindings", kind="ClusterRoleBinding", namespaced=False),
 }
-PARK = "park"
+PARK, OPERATOR = "park", "gpu-operator"
+MIG = (
+    f"lanes.enabled=true,lanes.images.default=a,lanes.settings.mig_config_map.namespace={OPERATOR},"
+    "lanes.settings.mig_config_map.use={half}"
+)
+FILE = "{version: v1, mig-configs: {half: [{devices: all, mig-enabled: true, mig-devices: {3g.40gb: 2}}]}}"
 TOKEN = Resource(plural="serviceaccounts/shisuan/token", kind="TokenRequest")
 pytestmark = pytest.mark.timeout(200)
 numbers = itertools.count(1)
@@ -76,11 +85,13 @@ def config(site, shared_api, tmp_path_factory):
     if not shared_api.serves(RIGHTS["Role"]):
         pytest.skip("this API server has no roles")
     folder = tmp_path_factory.mktemp("rights")
-    shared_api.create(NAMESPACES, {"metadata": {"name": PARK}})
-    for thing in Helm(folder).objects("--set", "rbac.parts={inventory,leader,lanes}"):
+    for namespace in (PARK, OPERATOR):
+        shared_api.create(NAMESPACES, {"metadata": {"name": namespace}})
+    for thing in Helm(folder).objects("--set", "rbac.parts={inventory,leader,lanes}", "--set", MIG):
         resource = RIGHTS.get(thing["kind"])
         if resource is not None:
-            shared_api.create(resource, thing, PARK if resource.namespaced else "")
+            where = thing["metadata"].get("namespace", PARK) if resource.namespaced else ""
+            shared_api.create(resource, thing, where)
     asked = {"apiVersion": "authentication.k8s.io/v1", "spec": {"expirationSeconds": 3600}}
     told = yaml.safe_load(site.kubeconfig.read_text("utf-8"))
     told["users"][0]["user"] = {"token": shared_api.create(TOKEN, asked, PARK)["status"]["token"]}
@@ -139,9 +150,22 @@ def test_the_account_may_lead(ours):
     assert ours.get(LEASES, "leader", PARK)["spec"]["holderIdentity"] == ""
 
 
+def test_the_account_may_read_the_configurations_of_the_mig_manager(ours, api):
+    told = MigConfigMapConfig(namespace=OPERATOR, use=["half"])
+    with pytest.raises(InvalidInput, match="there is no ConfigMap gpu-operator/default-mig-parted-config"):
+        mig_file.read(ours, told)
+    api.create(CONFIG_MAPS, {"metadata": {"name": told.name}, "data": {told.key: FILE}}, OPERATOR)
+    assert mig_file.read(ours, told)["half"][0].mig_devices == {"3g.40gb": 2}
+    with pytest.raises(InvalidInput, match=r"the service may not read ConfigMap park/.*cannot get resource"):
+        mig_file.read(ours, told.model_copy(update={"namespace": PARK}))
+
+
 @pytest.mark.parametrize(
     "ask",
     {
+        "read another ConfigMap there": lambda api: api.get(CONFIG_MAPS, "other", OPERATOR),
+        "list ConfigMaps there": lambda api: list(api.pages(CONFIG_MAPS, OPERATOR)),
+        "read a ConfigMap here": lambda api: api.get(CONFIG_MAPS, "default-mig-parted-config", PARK),
         "read a secret": lambda api: api.get(SECRETS, "any", PARK),
         "list secrets": lambda api: list(api.pages(SECRETS, PARK)),
         "make a pod": lambda api: api.create(PODS, pod("one"), PARK),

@@ -106,7 +106,7 @@ def merge(live: Any, wanted: Any, node: Mapping[str, Any] | None, schemas: Schem
 
 
 def remove(obj: Any, path: Path) -> None:
-    """Take one field out, if it is there."""
+    """Take one field out, if it is there, and what is empty without it."""
     value = obj
     for step in path[:-1]:
         value = _step(value, step)
@@ -114,7 +114,9 @@ def remove(obj: Any, path: Path) -> None:
             return
     last = path[-1]
     if last.startswith("f:") and isinstance(value, dict):
-        value.pop(last[2:], None)
+        had = value.pop(last[2:], None)
+        if not value and had is not None and len(path) > 1:
+            remove(obj, path[:-1])
     elif isinstance(value, list):
         found = _step(value, last)
         value[:] = [item for item in value if item is not found and f"v:{compact(item)}" != last]

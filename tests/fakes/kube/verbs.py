@@ -190,6 +190,7 @@ class Verbs:
             raise Refusal(400, "metadata.managedFields must be nil")
         if (config.get("apiVersion"), config.get("kind")) != (call.kind.api_version, call.kind.name):
             raise Refusal(400, f"apiVersion and kind must be {call.kind.api_version} {call.kind.name}")
+        self._check_declared(call, config)
         live = self.storage.get(call.kind.table, call.key)
         entry = self._owned_by(call, "Apply")
         if live is None:
@@ -217,6 +218,16 @@ class Verbs:
         obj = {**obj, "metadata": {**obj["metadata"], **meta}}
         obj = self._kept(call, live.obj, self._conformed(call, obj))
         return self._write(call, live, obj)
+
+    def _check_declared(self, call: Call, config: dict[str, Any]) -> None:
+        """Fields to be applied must be the kind's. Real servers answer 500 where they are not."""
+        findings = Findings()
+        self.schemas.conform(config, call.kind.schema, findings)
+        said = [*findings.mistyped, *((path, "field not declared in schema") for path in findings.unknown)]
+        if said:
+            what = f"{call.namespace}/{call.name}; {call.kind.api_version}, Kind={call.kind.name}"
+            path, why = said[0]
+            raise Refusal(500, f"failed to create typed patch object ({what}): .{path}: {why}")
 
     def _kept(self, call: Call, live: Mapping[str, Any], obj: dict[str, Any]) -> dict[str, Any]:
         """``obj`` with what this way of writing may not change, as it was."""

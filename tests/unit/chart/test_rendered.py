@@ -73,6 +73,11 @@ WRONG = {
     "an ingress without TLS": (["ingress.enabled=true,ingress.host=a.example"], "/ingress/tlsSecret"),
     "a way to fetch images that does not exist": (["image.pullPolicy=Maybe"], "/image/pullPolicy"),
     "lanes without rights": (["lanes.enabled=true,lanes.images.default=a"], "rbac.parts: lanes.enabled needs the part"),
+    "a ConfigMap nowhere": (["lanes.settings.mig_config_map.use={a}"], "/lanes/settings/mig_config_map"),
+    "configurations of no name": (
+        ["lanes.settings.mig_config_map.namespace=g,lanes.settings.mig_config_map.use={}"],
+        "/lanes/settings/mig_config_map/use",
+    ),
     "lanes without images": (["lanes.enabled=true,rbac.parts={inventory,lanes}"], "lanes.images"),
     "a certificate that nobody trusts": (
         ["lanes.enabled=true,rbac.parts={inventory,lanes},lanes.images.default=a,lanes.tls.secret=s"], "lanes.tls",

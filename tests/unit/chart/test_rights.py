@@ -46,6 +46,24 @@ def test_roles_grant_the_table_and_nothing_else(helm, parts):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "shisuan", "namespace": "park"}]
 
 
+MIG = "lanes.enabled=true,lanes.images.default=a,lanes.settings.mig_config_map.namespace=gpu-operator"
+
+
+@pytest.mark.parametrize("name", ["default-mig-parted-config", "mine"])
+def test_one_config_map_may_be_read_where_it_is_named_and_none_else(helm, name):
+    more = f",lanes.settings.mig_config_map.name={name}" if name == "mine" else ""
+    asked = ["--set", "rbac.parts={inventory,lanes}", "--set", MIG + ",lanes.settings.mig_config_map.use={half}" + more]
+    role, binding = (o for o in helm.objects(*asked) if o["metadata"].get("namespace") == "gpu-operator")
+    wanted = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get"]}
+    assert (role["kind"], role["rules"]) == ("Role", [wanted])
+    assert (binding["kind"], binding["roleRef"]["kind"]) == ("RoleBinding", "Role")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "shisuan", "namespace": "park"}]
+    assert not [
+        key for key in granted(helm.objects("--set", f"rbac.parts={{{','.join(PARTS)}}}")) if "configmaps" in key
+    ]
+
+
 def test_a_service_that_asks_the_api_nothing_has_no_rights_and_no_token(rendered):
     objects = rendered["minimal"]
     assert not granted(objects)

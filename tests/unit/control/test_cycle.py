@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from scheduler.control.observe import REMIND_MS
+from scheduler.control.observe import NOT_THERE, REMIND_MS
 from scheduler.control.replay import first_difference
 from scheduler.control.settings import Limits
 from scheduler.model.errors import Conflict, NotFound
@@ -252,6 +252,35 @@ def test_a_node_that_does_not_come_back_with_the_runtime_is_lost(world):
     world.turn()
     with world.cycle.state() as engine:
         assert [n.state.value for n in engine.nodes()] == ["lost"]
+
+
+def test_a_node_that_the_runtime_does_not_name_when_it_comes_up_is_lost_at_once_with_what_it_carried(world):
+    """Those that it names may be silent: they are waited for. Nothing is ordered where there is no node."""
+    workers, other = world.workers, replace(NODE, name="n2")
+    workers.nodes[other.name] = other
+    workers.connect()
+    world.turn()
+    job = world.submit(step(count=5))  # four fill a node
+    waits = f"{job}.run.1.a1"
+    for attempt in workers.ran:
+        if attempt != waits:
+            workers.begin(attempt)
+    world.turn()
+    before = {a["id"]: a["node"] for a in world.service.attempts(OPERATOR, job)}
+    gone = before[waits]
+    assert set(before.values()) == {NODE.name, other.name}
+    for forgotten in (workers.nodes, workers.known, workers.ran):
+        forgotten.clear()
+    (there,) = workers.there = tuple({NODE.name, other.name} - {gone})
+    world.boot()
+    after = {a["id"]: (a["state"], a["reason"]) for a in world.service.attempts(OPERATOR, job)}
+    lost = ("lost", f"node {gone}: {NOT_THERE}")
+    assert {key: after[key] for key in before} == {
+        key: lost if node == gone else ("running", "") for key, node in before.items()
+    }
+    assert waits not in workers.ran
+    with world.cycle.state() as engine:
+        assert {n.name: n.state.value for n in engine.nodes()} == {gone: "lost", there: "ready"}
 
 
 def test_a_node_this_start_does_not_declare_is_not_waited_for(world):

@@ -68,6 +68,8 @@ class Workers:
     def __init__(self, clock, nodes=(NODE,)):
         self.clock = clock
         self.nodes = {n.name: n for n in nodes}
+        self.there = None
+        """Names of all nodes there are, where the runtime says so when it comes up."""
         self.known = {}
         self.ran = []
         self.stopped = []
@@ -138,7 +140,7 @@ class Workers:
         """The runtime is (again) reachable: everything unacknowledged is told again, then the inventories."""
         self.mail.clear()
         self.wake()
-        self.mail.append(Report(kind=ReportKind.RUNTIME_UP, at_ms=self.clock.now_ms()))
+        self.mail.append(Report(kind=ReportKind.RUNTIME_UP, at_ms=self.clock.now_ms(), nodes=self.there))
         for node in self.nodes.values():
             self.mail.append(Report(kind=ReportKind.NODE, node=node.name, facts=node))
         self.mail += self.unacknowledged.values()

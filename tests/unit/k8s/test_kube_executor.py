@@ -347,6 +347,30 @@ def test_a_node_that_died_while_no_service_was_there_is_told_gone(farm):
     second.kind(ReportKind.NODE, "alpha")
 
 
+def test_a_node_that_was_deleted_while_no_service_was_there_is_none_of_those_there_are(farm):
+    """And what was found of its leases is let go, the other ranks too: the control plane closes them."""
+    first = farm.reader()
+    single, gang = lease(next(numbers), "sleep", "1000"), train("sleep", "1000")
+    for orders in ([single], gang):
+        first.executor.start(orders)
+        first.start_of(orders[0].lease_id)
+    assert (single.node, {order.node for order in gang}) == ("alpha", {"alpha", "beta"})
+    first.executor.close()
+    farm.park.remove_node("alpha")
+    second = farm.reader()
+    assert second.kind(ReportKind.RUNTIME_UP).nodes == ("beta",)
+    told = second.kind(ReportKind.INVENTORY)
+    assert (told.node, single.lease_id in told.leases) == ("beta", False)
+    until(lambda: not objects(farm, "rayjobs"), "the deletion")
+
+
+def test_a_node_that_does_not_answer_is_one_of_those_there_are(farm):
+    farm.park.lose_node("alpha")
+    reader = farm.reader()
+    assert reader.kind(ReportKind.RUNTIME_UP).nodes == ("alpha", "beta")
+    assert reader.kind(ReportKind.NODE_GONE).node == "alpha"
+
+
 def test_what_nobody_holds_open_is_stopped_and_deleted(farm):
     first = farm.reader()
     orders = train("sleep", "1000")
