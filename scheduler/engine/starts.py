@@ -50,8 +50,8 @@ class Starts:
         """A start to promise on some of ``names``, not before an instant; None: it would never fit there.
 
         ``leave``: its job when what leaves for that is told in time, else empty. ``gaps``: it may lie between other
-        promised starts. ``is_part``: other nodes are closed to a start now only. What was promised to it, perhaps there,
-        then stands if nothing is found that early.
+        promised starts. ``is_part``: other nodes are closed to a start now only; what was promised to it,
+        perhaps there, then stands if nothing is found that early.
 
         What was promised to it before is made earlier if it can be without delaying anybody else who was promised a
         start, and never later. If it cannot be kept (something ends later than expected, or somebody went ahead), it

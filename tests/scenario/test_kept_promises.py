@@ -112,6 +112,25 @@ def test_who_starts_earlier_than_promised_needs_no_room_beside_who_comes_after_i
     assert reserved_ms(park, "j3") <= promised_ms
 
 
+def test_room_of_who_starts_later_may_still_be_held_when_those_who_leave_are_told():
+    """j5 gets card b and four vCPUs when j2 has ended, in the middle of j3's run; j3 takes what j1 and j4 leave."""
+    park = conservative(a_node("n1", cards=3, cpus=7))
+    park.submit(a_job(1, known(1_000, cards=1)), a_job(2, known(1_100, cards=1, cpus=4)))
+    serve(park)
+    park.submit(a_job(3, known(2_000, cards=2, cpus=2)), a_job(4, saving(5_000, cards=1)))
+    serve(park)
+    assert park.engine.lease("l3").lease.leaves_for == "j3"
+    park.submit(a_job(5, known(2_000, cards=1, cpus=4)))
+    serve(park)
+    assert reserved_ms(park, "j3") < reserved_ms(park, "j5") < reserved_ms(park, "j3") + 2_000 * SECOND
+    park.wait(10 * SECOND)
+    park.end("j1.work.0.a1")
+    promised_ms = reserved_ms(park, "j3")
+    assert promised_ms - park.now_ms <= 1 * SECOND + 1
+    assert serve(park) == ["l3"]
+    assert reserved_ms(park, "j3") <= promised_ms
+
+
 def test_a_films_tasks_that_run_beside_its_tracks_take_no_new_ones():
     """The track on n1 begins and both tasks run on n2: it is kept in case one fails, and is nobody's reason to wait."""
     park = Park(a_node("n1", cards=1, cpus=16))
