@@ -7,6 +7,7 @@ import threading
 import time
 import types
 import typing
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -566,16 +567,15 @@ def test_no_field_of_any_record_is_lost(tmp_path_factory, request, records, by_e
     granted = replace(granted, lease=replace(granted.lease, id="l7"), closed_ms=0)
     tried = replace(tried, lease_id="l7")
     used = replace(used, start_ms=min(used.start_ms, used.end_ms), end_ms=max(used.start_ms, used.end_ms))
-    store = open_store(url)
-    store.commit(
-        store.acquire_epoch("me"),
-        [sealed(used)] + ([submitted(held)] if by_event else []),
-        changes(jobs=(held,), leases=(granted,), attempts=(tried,), nodes=(node,), tenants=(tenant,)),
-    )
-    found = store.load()
-    assert (found.jobs, found.leases, found.attempts) == ((held,), (granted,), (tried,))
-    assert (found.nodes, found.tenants, store.usage()) == ((node,), (tenant,), (used,))
-    store.close()
+    with closing(open_store(url)) as store:
+        store.commit(
+            store.acquire_epoch("me"),
+            [sealed(used)] + ([submitted(held)] if by_event else []),
+            changes(jobs=(held,), leases=(granted,), attempts=(tried,), nodes=(node,), tenants=(tenant,)),
+        )
+        found = store.load()
+        assert (found.jobs, found.leases, found.attempts) == ((held,), (granted,), (tried,))
+        assert (found.nodes, found.tenants, store.usage()) == ((node,), (tenant,), (used,))
 
 
 def test_a_key_that_was_made_elsewhere_is_kept_once_and_a_revoked_one_stays_so(store):

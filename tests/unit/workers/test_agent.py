@@ -56,12 +56,13 @@ def test_a_program_that_is_not_there_is_named(run, program, words):
     assert words in done.message
 
 
-@pytest.mark.parametrize(("parent", "state"), [(None, AttemptState.FAILED), (1, AttemptState.LOST)])
-def test_a_strangers_kill_is_a_failure_unless_the_nodes_runtime_is_gone(run, home, monkeypatch, parent, state):
+@pytest.mark.parametrize(("orphan", "state"), [(False, AttemptState.FAILED), (True, AttemptState.LOST)])
+def test_a_strangers_kill_is_a_failure_unless_the_nodes_runtime_is_gone(run, home, monkeypatch, orphan, state):
     monkeypatch.setattr(lease_run, "WHOSE_KILL_S", 0.0)
     one, reader = run()
-    if parent is not None:
-        monkeypatch.setattr(os, "getppid", lambda: parent)
+    if orphan:
+        adopter = os.getppid() + 1  # not 1: in a container that is our parent already
+        monkeypatch.setattr(os, "getppid", lambda: adopter)
     one.submit([lease(shell("kill -KILL $$"))])
     done = reader.finished()
     assert (done.state, done.exit_code) == (state, -9)
