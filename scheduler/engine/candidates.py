@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -63,6 +63,21 @@ class Candidate:
         self.chunk = chunk
         self.__dict__.pop("run_ms", None)
         self.__dict__.pop("likely_ms", None)
+
+    def sizes(self, copies: Callable[[Demand], int]) -> Iterator[int]:
+        """Numbers of ranks to try, largest first: all of them, or what an elastic gang can do with. ``copies``: of a
+        demand that fit now.
+        """
+        step = self.step
+        if self.place is not None:
+            yield self.place[1]
+            return
+        yield step.ranks
+        if not step.ranks_min:
+            return
+        most = min(step.ranks - 1, copies(self.demand))
+        sizes = [ranks for ranks, _ in step.scaling if step.ranks_min <= ranks <= most] or [most]
+        yield from sorted((ranks for ranks in sizes if ranks >= step.ranks_min), reverse=True)
 
     def amounts_on(self, ranks: int) -> Amounts:
         """Of one lease with so many ranks."""

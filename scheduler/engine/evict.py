@@ -21,7 +21,7 @@ from scheduler.placement.fit import capacity
 from scheduler.placement.future import allocate, groups
 from scheduler.placement.search import Search
 from scheduler.placement.view import NodeView
-from scheduler.queueing.calendar import FOREVER_MS, Floors
+from scheduler.queueing.calendar import Floors
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.order import NONE, amounts_of
 from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
@@ -104,6 +104,8 @@ class Evictor:
         self.standings = Standings(state, now_ms, policy)
         self._gone = set(state.stopping)
         """Leases that are stopping already, and those this plan stops."""
+        self._late: frozenset[str] = frozenset()
+        """Leases that are stopping, but will not have ended when the candidate is to start."""
         self._expected: list[Share] = []
         """Of those for whom they stop: it counts as theirs when others ask."""
         self._hopeless: dict[tuple[object, ...], int] = {}
@@ -150,6 +152,15 @@ class Evictor:
         for claim in theirs:
             self._claims[claim[0].node].remove(claim)
 
+    @contextmanager
+    def without(self, late: frozenset[str]) -> Iterator[None]:
+        """As if these were not stopping: they will not have ended in time."""
+        self._late = late & self._gone
+        self._gone -= self._late
+        yield
+        self._gone |= self._late
+        self._late = frozenset()
+
     def expect(self, ending: frozenset[str]) -> None:
         """These leases will have ended by themselves when what this plan stops is gone."""
         self._gone |= ending
@@ -159,16 +170,14 @@ class Evictor:
     ) -> tuple[Preempt, ...]:
         """What to stop so that the candidate starts on ``names``; empty when nobody may be or it would not help.
 
-        ``promised_ms``: its start there is promised, in so long; what leaves for that is stopped, and nobody else. If
-        it can be, just those who were ``presumed`` to leave, and nobody who needs longer than that to go.
+        ``promised_ms``: its start there is promised, in so long; what leaves for that is stopped, and nobody else, nor
+        who needs longer than that to go. If it can be, just those who were ``presumed`` to leave.
         """
         promised = promised_ms > 0
         room = self._room(candidate, names)
         with self._as_expected():
             chosen = self._all_of(candidate, room, promised_ms, presumed) if presumed else ()
             chosen = chosen or self._cheapest(candidate, room, promised_ms)
-            if not chosen and promised:
-                chosen = self._cheapest(candidate, room, FOREVER_MS)
             if not chosen or self._taken_by_others(candidate, chosen):
                 if not promised:
                     self._hopeless[kind_of(candidate)] = self.standings.behind(candidate)
@@ -329,7 +338,8 @@ class Evictor:
             job = self._state.jobs[record.lease.job_id]
             step, _ = find_step(job, record.lease.step)
             is_kept = job.job.slot is not None or lease_id in self.kept
-            if job.job.id == candidate.job.id or lease_id in self._gone or is_kept:
+            is_gone = lease_id in self._gone or lease_id in self._late
+            if job.job.id == candidate.job.id or is_gone or is_kept:
                 continue
             if promised_ms:
                 in_time = self._leavers.notice_ms(record.lease) <= promised_ms

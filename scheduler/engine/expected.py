@@ -113,16 +113,13 @@ class Expected:
         if begun is not None:
             return max(self._now_ms + begun.careful_ms, begun.until_ms)
         record = self._state.leases[lease_id]
-        end_ms = self._stop_ms(record) or self._now_ms + self._left_ms(record, CAREFUL_PERMILLE)
-        return max(end_ms, self._kept.get(lease_id, 0))
+        left = self._left_ms(record, CAREFUL_PERMILLE)
+        return max(self._now_ms + left, self._kept.get(lease_id, 0))
 
     def end_ms(self, record: LeaseRecord, for_job: str = "") -> int:
         """When a running lease will have ended, as likely as not, or when it is told to leave for a job."""
-        stop_ms = self._stop_ms(record)
-        if stop_ms:
-            return stop_ms
         left = self._left_ms(record, LIKELY_PERMILLE)
-        if for_job and self._leavers.leaves(record, for_job):
+        if for_job and record.lease.id not in self.stopped and self._leavers.leaves(record, for_job):
             notice_ms = self._leavers.notice_ms(record.lease)
             # One more, so that who was stopped already is counted on first.
             left = min(left, notice_ms + (self._calls.get(for_job) != self._now_ms + notice_ms))
@@ -136,10 +133,9 @@ class Expected:
                 if allocation.node == node:
                     yield end_ms, allocation, lease_id
 
-    def _stop_ms(self, record: LeaseRecord) -> int:
-        """When a lease that this plan stops is gone, which is never now; 0: it does not stop it."""
-        return self._now_ms + max(self._state.grace_ms(record.lease), 1) if record.lease.id in self.stopped else 0
-
     def _left_ms(self, record: LeaseRecord, permille: int) -> int:
+        """A quantile of what is left of a running lease, within its grace if this plan stops it; never nothing."""
         estimate = estimate_of(self._state, record.lease.job_id, record.lease.step)
-        return left_ms(self._state, record, self._now_ms, estimate, permille)
+        left = left_ms(self._state, record, self._now_ms, estimate, permille)
+        stopped = record.lease.id in self.stopped
+        return min(left, max(self._state.grace_ms(record.lease), 1)) if stopped else left

@@ -130,21 +130,29 @@ class Gaps:
         copies = capacity(view, asked.demand, self._features)
         while slots and copies > 0:
             copies = min(copies, asked.ranks)
-            if self._leaves_slots(asked, name, copies, view, [*others, *slots]):
+            if self._leaves_slots(asked, name, copies, view, others, slots):
                 break
             copies -= 1
         return copies, view
 
-    def _leaves_slots(
-        self, asked: Stretch, name: str, copies: int, view: NodeView, promises: Sequence[Promise]
+    def _leaves_slots(  # noqa: PLR0917 (all of them decide)
+        self,
+        asked: Stretch,
+        name: str,
+        copies: int,
+        view: NodeView,
+        others: Sequence[Promise],
+        slots: Sequence[Promise],
     ) -> bool:
-        """Whether so many copies on a node, as they find it, leave room for the slots: those take any cards."""
+        """Whether so many copies on a node, as they find it, leave room for slots that begin beside them: those take
+        any cards. ``others``: what has begun before.
+        """
         mine: list[Allocation] = []
         for _ in range(copies):
             mine.append(allocate(view, asked.demand, self._features))
             view = view.take(mine[-1], asked.tenant)
-        for at_ms in (p.start_ms for p in promises if p.is_slot):
-            begun = [p for p in promises if p.start_ms <= at_ms < p.end_ms]
+        for at_ms in (slot.start_ms for slot in slots):
+            begun = [p for p in (*others, *slots) if p.start_ms <= at_ms < p.end_ms]
             if self._at(name, at_ms, begun, [(place, asked.tenant) for place in mine]) is None:
                 return False
         return True

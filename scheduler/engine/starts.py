@@ -38,12 +38,20 @@ class Starts:
         """What the last plan promised to steps that this one has not come to yet, where it was recorded."""
 
     def promise(
-        self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int = 0
+        self,
+        candidate: Candidate,
+        names: Sequence[str],
+        leave: str,
+        *,
+        gaps: bool,
+        from_ms: int = 0,
+        is_part: bool = False,
     ) -> Promise | None:
         """A start to promise on some of ``names``, not before an instant; None: it would never fit there.
 
         ``leave``: its job when what leaves for that is told in time, else empty. ``gaps``: it may lie between other
-        promised starts.
+        promised starts. ``is_part``: other nodes are closed to a start now only; what was promised to it,
+        perhaps there, then stands if nothing is found that early.
 
         What was promised to it before is made earlier if it can be without delaying anybody else who was promised a
         start, and never later. If it cannot be kept (something ends later than expected, or somebody went ahead), it
@@ -57,6 +65,8 @@ class Starts:
             if found is not None and found.start_ms <= (self._now_ms if own is None else own.start_ms):
                 return found
         if own is not None:
+            if is_part:
+                return None
             self.recorded.clear()
         return self._anew(candidate, names, leave, gaps=gaps, from_ms=from_ms)
 
@@ -66,6 +76,10 @@ class Starts:
         """
         own = self.recorded.get(candidate.key)
         return [p for p in self.recorded.values() if p is not own and (own is None or p.start_ms < own.end_ms)]
+
+    def beside(self, promise: Promise) -> list[Promise]:
+        """What was promised before to steps that this plan has not come to yet, and lies beside a start found now."""
+        return [p for p in self.recorded.values() if p.start_ms < promise.end_ms and p.end_ms > promise.start_ms]
 
     def _anew(
         self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool, from_ms: int = 0

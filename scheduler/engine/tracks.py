@@ -117,13 +117,17 @@ class Film:
             message = "its last tasks run where room is kept for them, which keeps its deadline"
             candidate.blocked = Reason(kind=ReasonKind.RESERVATION, resource=candidate.job.id, message=message)
 
-    def keep(self, needed: int) -> None:
+    def keep(self, needed: int, beside: int) -> None:
         """Keep as many copies as are needed for so many tasks, the earliest first.
+
+        And, of those that there are, for tasks that run ``beside`` the tracks, which may fail: for them no other places
+        are sought as long as they run.
 
         Where they have too little time, a task starts on a free one although it may end too late there: more likely
         than not it does not, and elsewhere it hardly can.
         """
         kept: list[Copy] = []
+        needed += beside
         for copy in (copy for copy in self.copies if copy.room and not copy.is_taken):
             if needed > 0:
                 needed -= copy.room
@@ -135,7 +139,7 @@ class Film:
                 kept.append(copy)
         for copy in kept:
             self._keep(copy)
-        self.copies, self.short = kept, max(needed, 0)
+        self.copies, self.short = kept, max(needed - beside, 0)
 
     def _keep(self, copy: Copy) -> None:
         if copy.lease:
@@ -175,9 +179,9 @@ def _film(trial: Trial, record: JobRecord, position: int, candidate: Candidate |
     film = Film(trial, candidate, is_open, careful_task_ms(prior, done), limit_ms(record, step))
     copies = [copy for track in _open_tracks(trial, record, candidate) for copy in _copies_of(trial, track)]
     film.copies = sorted(copies, key=lambda copy: (copy.track.start_ms, copy.track.end_ms, copy.track.node))
-    beside = _seat(trial, record.job.id, step.name, film.copies)
+    stopping, beside = _seat(trial, record.job.id, step.name, film.copies)
     _size(film)
-    film.keep(len(done.waiting) + beside)
+    film.keep(len(done.waiting) + stopping, beside)
     return film
 
 
@@ -207,12 +211,12 @@ def _copies_of(trial: Trial, track: Track) -> Iterator[Copy]:
         yield Copy(track, at_ms)
 
 
-def _seat(trial: Trial, job_id: str, step: str, copies: list[Copy]) -> int:
-    """Say which lease runs on which copy; the number of tasks that run beside the tracks, or are being stopped."""
+def _seat(trial: Trial, job_id: str, step: str, copies: list[Copy]) -> tuple[int, int]:
+    """Say which lease runs on which copy; how many tasks are being stopped, and how many run beside the tracks."""
     waits: dict[tuple[str, str], list[Copy]] = {}
     for copy in copies:
         waits.setdefault((copy.track.node, copy.track.model), []).append(copy)
-    beside = 0
+    stopping = beside = 0
     ends = sorted((trial.expected.last_end_ms(key), number_of(key), key) for key in _leases(trial, job_id, step))
     for last_ms, _, key in ends:
         record = trial.state.leases[key]
@@ -221,9 +225,12 @@ def _seat(trial: Trial, job_id: str, step: str, copies: list[Copy]) -> int:
         if seat is not None:
             seat.lease, seat.free_ms = key, max(trial.expected.end_ms(record), seat.track.start_ms)
             trial.evictor.kept.add(key)
-        if seat is None or record.stopping:
-            beside += sum(not attempt.state.is_final for attempt in trial.state.attempts_of(record.lease))
-    return beside
+        tasks = sum(not attempt.state.is_final for attempt in trial.state.attempts_of(record.lease))
+        if record.stopping:
+            stopping += tasks
+        elif seat is None:
+            beside += tasks
+    return stopping, beside
 
 
 def _leases(trial: Trial, job_id: str, step: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
@@ -27,9 +27,12 @@ from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
-from scheduler.queueing.calendar import Calendar, Floors
+from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
 from scheduler.queueing.quota import Quotas, ancestors
 from scheduler.queueing.tasks import tries
+
+Stops = tuple[bool, tuple[Preempt, ...]]
+"""Whether stops make room, and those that are new."""
 
 
 class Trial:
@@ -159,7 +162,7 @@ class Trial:
         barred = self.barred(candidate)
         if seat is not None:
             barred |= frozenset(self.search.nodes).difference(seat.nodes)
-        for ranks in self._sizes(candidate):
+        for ranks in candidate.sizes(self.search.copies):
             found = self.search.place(
                 candidate.demand, ranks, job.tenant, candidate.record.warm_nodes, barred=barred, together=step.together
             )
@@ -171,7 +174,7 @@ class Trial:
         """The place where its start would be promised, if that is now: so it starts where it was promised before."""
         barred = self.barred(candidate) if self.slots else frozenset[str]()
         names = [name for name in self._possible(candidate) if name not in barred]
-        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=True)
+        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=True, is_part=bool(barred))
         if promise is None or promise.start_ms > self.now_ms:
             return ()
         self._seated += 1
@@ -192,19 +195,6 @@ class Trial:
             self.search.hold(found[-1], candidate.job.tenant)
         return tuple(found)
 
-    def _sizes(self, candidate: Candidate) -> Iterator[int]:
-        """Numbers of ranks to try, largest first: all of them, or what an elastic gang can do with."""
-        step = candidate.step
-        if candidate.place is not None:
-            yield candidate.place[1]
-            return
-        yield step.ranks
-        if not step.ranks_min:
-            return
-        most = min(step.ranks - 1, self.search.copies(candidate.demand))
-        sizes = [ranks for ranks, _ in step.scaling if step.ranks_min <= ranks <= most] or [most]
-        yield from sorted((ranks for ranks in sizes if ranks >= step.ranks_min), reverse=True)
-
     def barred(self, candidate: Candidate) -> frozenset[str]:
         """Nodes kept for others for as long as the candidate would need them."""
         promised: frozenset[str] = frozenset()
@@ -217,7 +207,7 @@ class Trial:
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""
-        key = (candidate.queue, self.now_ms + candidate.run_ms)
+        key = candidate.queue, self.now_ms + candidate.run_ms
         if key not in self._closed:
             self._closed[key] = frozenset(node for node in self.calendar.nodes if self.window(candidate, node))
         return self._closed[key]
@@ -282,13 +272,13 @@ class Trial:
         with self.evictor.beside(() if ahead else self.starts.others(candidate)):
             now = [name for name in names if name not in self.closed(candidate)] if may_stop else ()
             expected, stops = self._stop_for(candidate, now) if may_stop else (False, ())
-            # Who is at a limit starts when those have ended whose stop lets it.
-            from_ms = self.evictor.opens_ms(candidate, self.expected.stops()) if quota and expected else self.now_ms
-            nodes = self._promise(candidate, names, from_ms) if promised or expected else ()
-            if nodes and not expected:
-                expected, stops = self._call_in(candidate, nodes)
+        # Who is at a limit starts when those have ended whose stop lets it.
+        from_ms = self.evictor.opens_ms(candidate, self.expected.stops()) if quota and expected else self.now_ms
+        promise = self._promise(candidate, names, from_ms) if promised or expected else None
+        if promise is not None and not expected:
+            expected, stops = self._call_in(candidate, promise, () if ahead else self.starts.beside(promise))
         if not expected:
-            self._kept.update(nodes)
+            self._kept.update(promise.nodes if promise is not None else ())
             self.evictor.passed(candidate)
         return stops
 
@@ -299,24 +289,36 @@ class Trial:
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
         return candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
 
-    def _call_in(self, candidate: Candidate, nodes: Sequence[str]) -> tuple[bool, tuple[Preempt, ...]]:
-        """The same for its promised start: what leaves for it is told in time to be gone with the others."""
+    def _call_in(self, candidate: Candidate, promise: Promise, others: Sequence[Promise]) -> Stops:
+        """The same for its promised start: what leaves for it is told in time to be gone with the others.
+
+        ``others``: other promised starts. What those need that begin later may still be held when it starts.
+        """
+        nodes, start_ms = promise.nodes, promise.start_ms
         lead_ms = self.leavers.lead_ms(nodes, candidate.job.id) if self.leave(candidate) else None
         if lead_ms is None:
             return False, ()
-        promise = self.promise_of(candidate)
-        start_ms = promise.start_ms if promise is not None else self.now_ms
-        if start_ms - lead_ms > self.now_ms + 1:
+        is_due = start_ms - lead_ms <= self.now_ms + 1
+        if not is_due:
             self.calls_ms.append(start_ms - lead_ms)
         # What is told late must not wait for what ends only after the promised instant.
-        self.evictor.expect(self.leavers.ending(nodes, min(lead_ms, max(start_ms - self.now_ms, LEAST_MS))))
-        presumed = self.leavers.presumed(promise) if self.promises_max > 1 and promise is not None else frozenset[str]()
-        return self._stop_for(candidate, nodes, max(start_ms - self.now_ms, LEAST_MS), presumed)
+        promised_ms = max(start_ms - self.now_ms, LEAST_MS)
+        self.evictor.expect(self.leavers.ending(nodes, min(lead_ms, promised_ms)))
+        presumed = self.leavers.presumed(promise) if self.promises_max > 1 else frozenset[str]()
+        late = frozenset(key for end_ms, key in self.expected.stops() if end_ms > self.now_ms + promised_ms)
+        begun = [other for other in others if other.start_ms <= start_ms]
+        for beside in (others, begun) if is_due and len(begun) < len(others) else (others,):
+            with self.evictor.without(late), self.evictor.beside(beside):
+                expected, stops = self._stop_for(candidate, nodes, promised_ms, presumed)
+            if expected:
+                return True, stops
+        with self.evictor.beside(others):
+            return self._stop_for(candidate, nodes, FOREVER_MS)
 
     def _stop_for(
         self, candidate: Candidate, names: Sequence[str], promised_ms: int = 0, presumed: Collection[str] = ()
-    ) -> tuple[bool, tuple[Preempt, ...]]:
-        """Whether stops make room for the candidate, and those that are new. ``promised_ms``: of what leaves for it."""
+    ) -> Stops:
+        """Stops for the candidate. ``promised_ms``: of what leaves for its start, in so long."""
         free = [name for name in names if name not in self._kept]
         if self.evictor.fits_when_stopped(candidate, free):
             return True, ()
@@ -340,15 +342,15 @@ class Trial:
         """Nodes where a copy would fit if they were empty."""
         return list(self.state.shapes.possible(self.state.shapes.of(candidate.demand)))
 
-    def _promise(self, candidate: Candidate, names: Sequence[str], from_ms: int) -> tuple[str, ...]:
-        """The nodes of the start that is promised, not before an instant; none when there never will be one."""
+    def _promise(self, candidate: Candidate, names: Sequence[str], from_ms: int) -> Promise | None:
+        """The start that is promised, not before an instant; None: there never will be one, or a limit forbids it."""
         gaps = bool(self.slots or self.calendar.nodes) or self.promises_max > 1
         promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps, from_ms=from_ms)
         if promise is None or not self.headroom.allows(candidate):
-            return ()
+            return None
         self.keep(promise)
         self.headroom.keep(promise, candidate)
-        return promise.nodes
+        return promise
 
     def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
         """A start is promised: what comes later must not delay it."""
