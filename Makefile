@@ -4,8 +4,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python -P
 PYTEST := $(PY) -m pytest
 # Whole installations wait more than they compute, so those that are killed and those that are watched run beside the rest.
-KILLED := tests/kills tests/property
-WATCHED := tests/e2e tests/live
+KILLED := tests/kills tests/property tests/contract/test_store_crash.py
+WATCHED := tests/e2e tests/live tests/unit/api/test_process.py tests/unit/api/test_disaster.py
 
 .PHONY: help setup demo test lint soak test-gpu test-kubernetes-real bench-loop bench-main bench-farm bench-engine bench-kubernetes pictures lock clean
 
@@ -22,7 +22,7 @@ test: ## lint, types, import contracts and the test suite (10 to 15 minutes on 2
 	@mkdir -p build
 	@$(PYTEST) -m "not soak and not gpu" $(KILLED) >build/test-killed.log 2>&1 & killed=$$!; \
 	$(PYTEST) -m "not soak and not gpu" $(WATCHED) >build/test-watched.log 2>&1 & watched=$$!; \
-	$(PYTEST) -m "not soak and not gpu" $(foreach folder,$(KILLED) $(WATCHED),--ignore=$(folder)); failed=$$?; \
+	$(PYTEST) -m "not soak and not gpu" $(foreach place,$(KILLED) $(WATCHED),--ignore=$(place)); failed=$$?; \
 	wait $$killed || failed=1; wait $$watched || failed=1; \
 	cat build/test-killed.log build/test-watched.log; exit $$failed
 

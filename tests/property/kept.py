@@ -30,7 +30,7 @@ S = 1_000
 WARM_UP = 6
 """Jobs at the beginning from which the engine learns how right owners are."""
 SAID_PERMILLE = 960
-"""What tasks take of what their owner says: all of a bucket of what is learned is then at least the truth, and the time
+"""What tasks take of what their owner says, who rounds up: what is learned is then at least the truth, and the time
 limit of each task cuts it down to that."""
 ALLOWANCE_MS = 1
 """In the plan that stops what leaves for it a start is promised a millisecond later, behind what was stopped before."""
@@ -78,7 +78,7 @@ class World:
     def _known(self, job_id: str, run_ms: int, **changes: object) -> Step:
         """A step whose tasks take that long, which the engine will know exactly."""
         self.work_ms[job_id] = run_ms
-        return a_step(run_ms_expected=run_ms * 1_000 // SAID_PERMILLE, timeout_ms=run_ms, **changes)
+        return a_step(run_ms_expected=-(-run_ms * 1_000 // SAID_PERMILLE), timeout_ms=run_ms, **changes)
 
     def _job(self, number: int, at_ms: int) -> Job:
         draw = self.random
