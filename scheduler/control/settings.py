@@ -51,8 +51,8 @@ class Limits:
     """Longest sleep of the cycle: deadlines of silent leases are noticed within a second."""
     gather_ms: int = 50
     """Longest pause after a transaction, in which reports gather for the next one; users' verbs do not wait for it."""
-    ends_per_cycle: int = 300
-    """Ends of attempts that one cycle hears, half as many again as the starts it may make: it and its transaction stay
+    ends_per_cycle: int = 200
+    """Ends of attempts that one cycle hears, a third more than the starts it may make: it and its transaction stay
     within about 0.1 s when a crowd ends at once. The rest comes with the next cycle, which waits for nothing."""
     silence_ms: int = 120_000
     """A lease nobody has spoken of for this long after it was ordered, or after the runtime came back, is lost. Longer
