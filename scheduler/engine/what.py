@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import combinations, islice
 
 from scheduler.engine.recut import offer, with_cut
 from scheduler.engine.relayout import best_offer
@@ -30,6 +30,8 @@ from scheduler.queueing.tasks import hurry
 
 NODES_MOST = 64
 """More nodes or seats than this are not an answer anybody can use."""
+SETS_SURE = 128
+"""So many sets of leases are tried one by one: all that are smaller than four of eight, for instance."""
 NODES_SURE = 8
 PRIORITY_MOST = 100
 SMALLER = {
@@ -186,6 +188,10 @@ def _end_leases(trials: Trials) -> Iterator[Change]:
     leases = list(trials.world.leases)
     victims = [Victim(lease_id=lease_id, cost=1) for lease_id in leases]
     chosen = sorted(choose(victims, trials.starts_without), key=number_of)
+    # Who ends also makes room for others ahead, so fewer may help where more do not: the first are tried one by one.
+    leases.sort(key=number_of)
+    fewer = (few for size in range(1, len(chosen)) for few in combinations(leases, size))
+    chosen = list(next(filter(trials.starts_without, islice(fewer, SETS_SURE)), chosen))
     if chosen:
         message = f"wait for {len(chosen)} running leases to end, or stop them: {', '.join(chosen)}"
         yield Change(kind=ChangeKind.END_LEASES, names=tuple(chosen), amount=len(chosen), message=message)

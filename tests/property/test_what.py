@@ -264,6 +264,11 @@ def test_a_promise_that_moved_to_nodes_of_another_lane_is_the_one_that_is_kept()
     a_park(random.Random(5178))
 
 
+def test_a_smaller_set_of_leases_is_named_where_more_of_them_help_as_well_and_others_do_not():
+    """More room starts somebody ahead: of leases 2 and 3 the end of the third helps, that of both does not."""
+    explore(120)
+
+
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_every_change_named_is_the_smallest_that_starts_it(seed):
