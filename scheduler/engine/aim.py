@@ -18,6 +18,7 @@ from scheduler.model.lease import LeaseRecord
 from scheduler.model.node import DeviceKind, Health, NodeState
 from scheduler.model.plan import Preempt, Reason, ReasonKind
 from scheduler.model.policy import Objective, Policy
+from scheduler.placement.fit import demand_of
 from scheduler.placement.view import leasable
 from scheduler.queueing import gittins
 from scheduler.queueing.allot import allot
@@ -95,16 +96,15 @@ def _gathered(
                 views[allocation.node] = views[allocation.node].give_back(allocation)
     movable: dict[str, Movable] = {}
     for key, record, lose_ms in settled:
-        job = state.jobs[key[0]]
-        at = next(at for at, step in enumerate(job.job.steps) if step.name == key[1])
-        lease = record.lease
-        step, alone = job.job.steps[at], len(lease.allocations) == 1
+        job, lease = state.jobs[key[0]], record.lease
+        step, _ = find_step(job, key[1])
+        alone = len(lease.allocations) == 1
         if job.job.deadline_ms or not step.preemptible or not alone or lease.id in stopped:
             continue
         movable[lease.id] = Movable(
             lease_id=lease.id,
             tenant=lease.tenant,
-            demand=state.asks_of(job.job)[at][0],
+            demand=demand_of(step, lease.tenant),
             allocation=lease.allocations[0],
             lose_ms=lose_ms,
             left_ms=left_ms(state, record, now_ms, estimate_of(state, *key)),

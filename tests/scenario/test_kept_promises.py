@@ -42,6 +42,14 @@ def reserved_ms(park: Park, job_id: str) -> int:
     return next(a.start_ms for a in park.plan().actions if isinstance(a, Reserve) and a.job_id == job_id)
 
 
+def l3_is_told_to_leave_for_j3(park: Park) -> None:
+    """Within a second, and for that j3 starts no later than was promised before."""
+    promised_ms = reserved_ms(park, "j3")
+    assert promised_ms - park.now_ms <= 1 * SECOND + 1
+    assert serve(park) == ["l3"]
+    assert reserved_ms(park, "j3") <= promised_ms
+
+
 def test_who_is_stopped_and_ends_by_itself_before_its_grace_is_over_is_gone_then():
     park = conservative(a_node("n1", cards=1))
     park.submit(a_job(1, known(60, cards=1, grace_ms=10 * SECOND)))
@@ -69,10 +77,7 @@ def test_who_is_stopping_but_goes_only_after_the_promised_start_makes_no_room_fo
     assert park.engine.lease("l1").stopping
     park.wait(10 * SECOND)
     park.end("j2.work.0.a1")
-    promised_ms = reserved_ms(park, "j3")
-    assert promised_ms - park.now_ms <= 1 * SECOND + 1
-    assert serve(park) == ["l3"]
-    assert reserved_ms(park, "j3") <= promised_ms
+    l3_is_told_to_leave_for_j3(park)
 
 
 def test_a_node_that_is_closed_for_a_start_now_is_no_reason_to_forget_what_was_promised_there():
@@ -106,10 +111,7 @@ def test_who_starts_earlier_than_promised_needs_no_room_beside_who_comes_after_i
     serve(park)
     park.wait(200 * SECOND)
     park.end("j2.work.0.a1")
-    promised_ms = reserved_ms(park, "j3")
-    assert promised_ms - park.now_ms <= 1 * SECOND + 1
-    assert serve(park) == ["l3"]
-    assert reserved_ms(park, "j3") <= promised_ms
+    l3_is_told_to_leave_for_j3(park)
 
 
 def test_room_of_who_starts_later_may_still_be_held_when_those_who_leave_are_told():
@@ -125,10 +127,7 @@ def test_room_of_who_starts_later_may_still_be_held_when_those_who_leave_are_tol
     assert reserved_ms(park, "j3") < reserved_ms(park, "j5") < reserved_ms(park, "j3") + 2_000 * SECOND
     park.wait(10 * SECOND)
     park.end("j1.work.0.a1")
-    promised_ms = reserved_ms(park, "j3")
-    assert promised_ms - park.now_ms <= 1 * SECOND + 1
-    assert serve(park) == ["l3"]
-    assert reserved_ms(park, "j3") <= promised_ms
+    l3_is_told_to_leave_for_j3(park)
 
 
 def test_a_films_tasks_that_run_beside_its_tracks_take_no_new_ones():

@@ -327,13 +327,19 @@ def test_a_new_service_adopts_what_runs_and_what_waits(farm):
     assert second.end_of(runs.lease_id).state is AttemptState.CANCELLED
 
 
-def test_a_node_that_died_while_no_service_was_there_is_told_gone(farm):
-    """Nobody else would say so: the control plane would wait for it for two minutes, and with it its leases."""
+def running(farm):
+    """A service under which a single task runs and a gang on both nodes: it, and their orders."""
     first = farm.reader()
     single, gang = lease(next(numbers), "sleep", "1000"), train("sleep", "1000")
     for orders in ([single], gang):
         first.executor.start(orders)
         first.start_of(orders[0].lease_id)
+    return first, single, gang
+
+
+def test_a_node_that_died_while_no_service_was_there_is_told_gone(farm):
+    """Nobody else would say so: the control plane would wait for it for two minutes, and with it its leases."""
+    first, single, _ = running(farm)
     first.executor.close()
     farm.park.lose_node("alpha")
     second = farm.reader()
@@ -349,11 +355,7 @@ def test_a_node_that_died_while_no_service_was_there_is_told_gone(farm):
 
 def test_a_node_that_was_deleted_while_no_service_was_there_is_none_of_those_there_are(farm):
     """And what was found of its leases is let go, the other ranks too: the control plane closes them."""
-    first = farm.reader()
-    single, gang = lease(next(numbers), "sleep", "1000"), train("sleep", "1000")
-    for orders in ([single], gang):
-        first.executor.start(orders)
-        first.start_of(orders[0].lease_id)
+    first, single, gang = running(farm)
     assert (single.node, {order.node for order in gang}) == ("alpha", {"alpha", "beta"})
     first.executor.close()
     farm.park.remove_node("alpha")
