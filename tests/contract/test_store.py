@@ -276,7 +276,7 @@ def test_the_journal_gives_events_back_in_order(store):
     assert store.journal_tail(2) == ((3, events[2]), (4, events[3]))
 
 
-@pytest.mark.parametrize("table", ["journal", "usage", "outbox"])
+@pytest.mark.parametrize("table", ["journal", "usage"])
 @pytest.mark.parametrize(
     "statement",
     ["UPDATE {} SET body = '{{}}'", "DELETE FROM {}", "DELETE FROM {} WHERE seq = 1"],
@@ -286,6 +286,13 @@ def test_append_only_tables_refuse_change(store, table, statement):
     with pytest.raises(StoreError, match=f"{table} is append-only"):
         raw(store, statement.format(table))
     assert store.verify() == 1
+
+
+def test_the_outbox_is_only_looked_at(store):
+    store.commit(store.acquire_epoch("me"), [sealed(usage())], changes())
+    with pytest.raises(StoreError, match="view"):
+        raw(store, "DELETE FROM outbox")
+    assert store.outbox_backlog(0) == 1
 
 
 def test_append_only_tables_refuse_being_replaced_or_emptied(store):
@@ -336,6 +343,13 @@ def test_a_usage_record_is_never_sealed_with_other_content(store, together):
         store.commit(epoch, ([sealed(usage())] if together else []) + [sealed(other)], changes(next_job=77))
     assert store.usage() == before
     assert store.load().next_job != 77
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 300, 1_000])
+def test_any_number_of_rows_is_written_in_order(store, count):
+    records = [usage(n) for n in range(1, count + 1)]
+    store.commit(store.acquire_epoch("me"), [*map(sealed, records)], changes())
+    assert (store.verify(), list(store.usage())) == (count, records)
 
 
 def test_outbox_rows_name_the_row_before_them(store):
