@@ -189,33 +189,32 @@ class Reads:
 
     def outbox(self, after: int = 0, limit: int = 1_000) -> tuple[tuple[int, Event], ...]:
         """What the park's ledger has not read yet: ``(number, event)`` above ``after``, in order."""
-        outbox = tables.outbox.c
-        wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
-        with self._database.read() as connection:
-            found = connection.execute(wanted).all()
-        return tuple(map(_event, found))
+        return tuple(map(_event, self._outbox(after, limit)))
 
     def outbox_rows(self, after: int, limit: int) -> tuple[OutboxRow, ...]:
         """At most ``limit`` rows above ``after`` as they were recorded; ``after`` is the number of a row, or 0."""
-        outbox = tables.outbox.c
-        wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
-        with self._database.read() as connection:
-            found = connection.execute(wanted).all()
+        found = self._outbox(after, limit)
         before = (after, *(row.seq for row in found))
         return tuple(
             OutboxRow(seq=row.seq, prev=prev, kind=row.kind, version=row.version, body=row.body)
             for row, prev in zip(found, before, strict=False)
         )
 
+    def _outbox(self, after: int, limit: int) -> Sequence[rows.Row]:
+        seq = tables.outbox.c.seq
+        wanted = sa.select(tables.outbox).where(seq > after).order_by(seq).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            return connection.execute(wanted).all()
+
     def outbox_holds(self, seq: int) -> bool:
         """There is an outbox row of this number."""
-        wanted = sa.select(tables.outbox.c.seq).where(tables.outbox.c.seq == seq)
+        wanted = sa.select(tables.usage.c.seq).where(tables.usage.c.seq == seq)
         with self._database.read() as connection:
             return connection.scalar(wanted) is not None
 
     def outbox_backlog(self, after: int) -> int:
         """How many outbox rows lie above ``after``."""
-        wanted = sa.select(sa.func.count()).select_from(tables.outbox).where(tables.outbox.c.seq > after)
+        wanted = sa.select(sa.func.count()).select_from(tables.usage).where(tables.usage.c.seq > after)
         with self._database.read() as connection:
             found: int = connection.execute(wanted).scalar_one()
         return found
