@@ -2,8 +2,8 @@
 
 Rules: integers only, no floats (SQLite tables are STRICT, so a float or a text in a number's place is refused);
 instants are Unix ms with 0 for "not yet". A table's ``body`` is the record's canonical JSON, so a new field with a
-default needs no migration; other columns repeat what is searched for. Free text from users and runners stands only in
-JSON, because it may hold what a database's text may not (NUL, lone surrogates from file names).
+default needs no migration; other columns repeat what is searched for, or hold it alone. Free text from users and
+runners stands only in JSON, because it may hold what a database's text may not (NUL, lone surrogates from file names).
 """
 
 from __future__ import annotations
@@ -212,6 +212,7 @@ attempts = _table(
     UniqueConstraint("job_id", "step", "task_index", "number"),
     Index("ix_attempts_lease_id", "lease_id"),
 )
+"""``body`` is the AttemptRecord without what the other columns hold; until 2026-11-28 it was written whole."""
 
 usage = _table(
     "usage",

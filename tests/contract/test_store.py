@@ -208,6 +208,23 @@ def test_text_no_database_can_hold_survives(store):
     assert store.verify() == 2
 
 
+def test_an_attempts_columns_and_body_hold_all_of_it(store):
+    epoch, leased = store.acquire_epoch("me"), attempt()
+    store.commit(epoch, [], changes(leases=(LeaseRecord(lease=lease()),), attempts=(leased,)))
+    ended = replace(leased, state=AttemptState.FAILED, started_ms=5, finished_ms=9, exit_code=0, reason=WEIRD)
+    for record in (leased, ended):
+        store.commit(epoch, [], changes(attempts=(record,)))
+        assert store.load().attempts == store.attempts("j1") == store.latest_attempts("j1") == (record,)
+        assert store.attempt(record.id) == record
+
+
+def test_an_attempt_written_before_its_columns_held_it_alone_is_read(store):
+    store.commit(store.acquire_epoch("me"), [], changes(attempts=(attempt(started_ms=5),)))
+    whole = codec.dumps(attempt(started_ms=5))
+    raw(store, f"UPDATE attempts SET body = '{whole}'".replace(":", "\\:"))
+    assert store.attempts("j1") == (attempt(started_ms=5),)
+
+
 @pytest.mark.parametrize("name", ["j1\x00", "j\ud800", "", "'; DROP TABLE jobs"])
 def test_ids_that_cannot_exist_are_not_found(store, name):
     with pytest.raises(NotFound):
