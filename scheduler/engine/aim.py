@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.ends import estimate_of, left_ms
-from scheduler.engine.gather import Movable, gather
+from scheduler.engine.gather import gather
 from scheduler.engine.state import State
 from scheduler.model.job import Job, Step
 from scheduler.model.lease import LeaseRecord
@@ -19,6 +19,7 @@ from scheduler.model.node import DeviceKind, Health, NodeState
 from scheduler.model.plan import Preempt, Reason, ReasonKind
 from scheduler.model.policy import Objective, Policy
 from scheduler.placement.fit import demand_of
+from scheduler.placement.room import Mover
 from scheduler.placement.view import leasable
 from scheduler.queueing import gittins
 from scheduler.queueing.allot import allot
@@ -94,22 +95,25 @@ def _gathered(
         if record.stopping or record.lease.id in stopped:
             for allocation in record.lease.allocations:
                 views[allocation.node] = views[allocation.node].give_back(allocation)
-    movable: dict[str, Movable] = {}
+    movers: list[Mover] = []
+    rest_ms: dict[str, int] = {}
     for key, record, lose_ms in settled:
         job, lease = state.jobs[key[0]], record.lease
         step, _ = find_step(job, key[1])
         alone = len(lease.allocations) == 1
         if job.job.deadline_ms or not step.preemptible or not alone or lease.id in stopped:
             continue
-        movable[lease.id] = Movable(
-            lease_id=lease.id,
-            tenant=lease.tenant,
-            demand=demand_of(step, lease.tenant),
-            allocation=lease.allocations[0],
-            lose_ms=lose_ms,
-            left_ms=left_ms(state, record, now_ms, estimate_of(state, *key)),
+        rest_ms[lease.id] = left_ms(state, record, now_ms, estimate_of(state, *key))
+        movers.append(
+            Mover(
+                lease_id=lease.id,
+                tenant=lease.tenant,
+                demand=demand_of(step, lease.tenant),
+                allocations=lease.allocations,
+                price=lose_ms,
+            )
         )
-    for lease_id in gather(views, asking, list(movable.values()), state.shapes.features):
+    for lease_id in gather(views, asking, movers, rest_ms, state.shapes.features):
         record = state.leases[lease_id]
         reason = "goes on on another node, so that a larger gang finds its cards on one"
         yield Preempt(lease_id=lease_id, for_job=record.lease.job_id, reason=reason, place=_place(state, record))

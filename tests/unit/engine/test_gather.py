@@ -5,13 +5,14 @@ import random
 import pytest
 
 from scheduler.engine.candidates import candidate_of
-from scheduler.engine.gather import Movable, gather
+from scheduler.engine.gather import gather
 from scheduler.engine.state import State
 from scheduler.model.job import Together
 from scheduler.model.policy import Policy
 from scheduler.model.snapshot import Snapshot
 from scheduler.placement.fit import demand_of
 from scheduler.placement.future import allocate
+from scheduler.placement.room import Mover
 from scheduler.placement.view import NodeView
 from scheduler.queueing import lifecycle
 from tests.builders import FEATURES, a_job, a_node, a_step
@@ -26,7 +27,7 @@ class Farm:
         self.views = {name: NodeView.empty(a_node(name, cards=cards, cpus=32)) for name in names}
         for name, model in models.items():
             self.views[name] = NodeView.empty(a_node(name, cards=cards, cpus=32, model=model))
-        self.movable = []
+        self.movers, self.left_ms = [], {}
 
     def runs(self, lease_id, node, cards=1, *, lose_ms=1, left_ms=100, may_move=True, models=(), cpus=1):
         step = a_step(cards=cards, cpus=cpus, resources={"card_models": models})
@@ -34,20 +35,18 @@ class Farm:
         held = allocate(self.views[node], demand, FEATURES)
         self.views[node] = self.views[node].take(held, "studio")
         if may_move:
-            self.movable.append(
-                Movable(
-                    lease_id=lease_id, tenant="studio", demand=demand, allocation=held,
-                    lose_ms=lose_ms, left_ms=left_ms,
-                )
-            )  # fmt: skip
+            self.movers.append(
+                Mover(lease_id=lease_id, tenant="studio", demand=demand, allocations=(held,), price=lose_ms)
+            )
+            self.left_ms[lease_id] = left_ms
         return self
 
     def moves(self, *asking, rng=None):
         """Who moves for these, in whatever order all is told."""
-        views, movable = list(self.views.items()), list(self.movable)
-        for told in (views, movable, asking := list(asking)) if rng else ():
+        views, movers = list(self.views.items()), list(self.movers)
+        for told in (views, movers, asking := list(asking)) if rng else ():
             rng.shuffle(told)
-        return gather(dict(views), asking, movable, FEATURES)
+        return gather(dict(views), asking, movers, self.left_ms, FEATURES)
 
 
 def wants(cards=4, ranks=1, *, number=9, model="H100", cpus=1, **step):
@@ -94,6 +93,12 @@ def test_who_is_dearer_moves_where_the_cheaper_one_would_end_sooner():
     assert farm.moves(wants()) == ["l2"]
 
 
+def test_who_would_end_first_stays_where_all_together_lose_too_much():
+    farm = Farm("n1", "n2").runs("l1", "n1", lose_ms=5, left_ms=6).runs("l2", "n1", lose_ms=5, left_ms=8)
+    farm.runs("l3", "n1", lose_ms=6).runs("l4", "n2", 2, may_move=False)
+    assert sorted(farm.moves(wants(3))) == ["l2", "l3"]
+
+
 def test_nobody_moves_who_may_not():
     farm = Farm("n1", "n2").runs("l1", "n1", may_move=False).runs("l2", "n2", lose_ms=90)
     assert farm.moves(wants()) == ["l2"]
@@ -128,21 +133,35 @@ def test_a_gang_finds_room_for_all_ranks_or_moves_nobody():
     farm = Farm("n1", "n2", "n3", "n4").runs("l2", "n2").runs("l3", "n3", lose_ms=2).runs("l4", "n4", may_move=False)
     assert farm.moves(wants(ranks=1)) == []
     assert farm.moves(wants(ranks=2)) == ["l2"]
+    assert sorted(farm.moves(wants(ranks=3))) == ["l2", "l3"], "neither goes where the other makes room"
     assert farm.moves(wants(ranks=4)) == [], "for the fourth there is none"
 
 
 def test_each_gang_has_a_node_of_its_own_and_the_largest_is_served_first():
-    farm = Farm("n1", "n2", "n3").runs("l1", "n1").runs("l2", "n2", lose_ms=2).runs("l3", "n3", 2, may_move=False)
+    farm = Farm("n0", "n1", "n2").runs("l1", "n1").runs("l2", "n2", lose_ms=2).runs("l0", "n0", 2, may_move=False)
     assert sorted(farm.moves(wants(number=8), wants(number=9))) == ["l1", "l2"]
     narrow = Farm("n1", "n2").runs("l1", "n1").runs("l2", "n2", 2, may_move=False)
     assert narrow.moves(wants(3, number=8), wants(4, number=9)) == ["l1"], "for the large one; then there is no room"
 
 
-def test_nobody_moves_twice():
-    farm = Farm("n1", "n2", "n3", "n4", "n5").runs("l1", "n1").runs("l2", "n1")
-    for node in ("n2", "n3", "n4", "n5"):
-        farm.runs(f"for-{node}", node, 3, may_move=False)
-    assert sorted(farm.moves(wants(4, number=8), wants(2, number=9))) == ["l1", "l2"]
+def test_what_moved_for_one_gang_has_no_room_to_give_to_another():
+    farm = Farm("n1", "n2", "n3", "n4", "n5", "n6").runs("l1", "n1").runs("l2", "n1").runs("l6", "n6", lose_ms=50)
+    for node, cards in (("n2", 3), ("n3", 3), ("n4", 3), ("n5", 3), ("n6", 2)):
+        farm.runs(f"for-{node}", node, cards, may_move=False)
+    assert sorted(farm.moves(wants(4, number=8), wants(2, number=9))) == ["l1", "l2", "l6"]
+
+
+def test_a_gang_takes_the_room_that_it_finds_and_who_moved_for_it_too():
+    assert crumbs().moves(wants(number=8), wants(number=9)) == ["l2"], "its place is beside the other"
+    farm = Farm("n0", "n1", "n2").runs("l1", "n1").runs("l2", "n2", lose_ms=2).runs("l0", "n0", 3, may_move=False)
+    assert farm.moves(wants(number=8), wants(number=9)) == ["l1"], "the last free card is taken"
+
+
+def test_what_is_left_of_the_room_that_was_made_serves_the_next_gang():
+    farm = Farm("n0", "n1", "n2", "n3", cards=8).runs("l1", "n1", 3, cpus=20).runs("l2", "n2", lose_ms=2)
+    for node, cards in (("n0", 5), ("n1", 2), ("n2", 6), ("n3", 7)):
+        farm.runs(f"for-{node}", node, cards, may_move=False)
+    assert farm.moves(wants(4, number=8), wants(2, cpus=15, number=9)) == ["l1"]
 
 
 def test_nothing_is_done_for_ranks_that_must_lie_near_to_each_other():
@@ -183,17 +202,17 @@ def test_all_find_room_and_nobody_moves_in_vain_in_whatever_order_all_is_told(se
     moved = farm.moves(*asking)
     for again in range(3):
         assert farm.moves(*asking, rng=random.Random(again)) == moved
-    movable = {each.lease_id: each for each in farm.movable}
+    movers = {mover.lease_id: mover for mover in farm.movers}
     assert len(set(moved)) == len(moved)
     free = {name: 4 - len(view.held) for name, view in farm.views.items()}
     if not moved:
         return
     assert not seated(free, sizes)
-    cards = [movable[lease_id].demand.resources.cards for lease_id in moved]
+    cards = [movers[lease_id].demand.resources.cards for lease_id in moved]
     for lease_id, count in zip(moved, cards, strict=True):
-        free[movable[lease_id].allocation.node] += count
+        free[movers[lease_id].allocations[0].node] += count
     # Of two gangs the first may find no room, and the second may still get its own.
     assert any(seated(free, sorted((*cards, *some), reverse=True)) for some in (sizes, [max(sizes)], [min(sizes)]))
     if len(sizes) == 1:
-        assert sum(movable[lease_id].lose_ms for lease_id in moved) < max(movable[i].left_ms for i in moved)
+        assert sum(movers[lease_id].price for lease_id in moved) < max(farm.left_ms[lease_id] for lease_id in moved)
         assert max(cards) < sizes[0]
