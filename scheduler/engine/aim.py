@@ -60,8 +60,9 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
     settled_ms = {key: _settled_ms(state, key, record) for key, record in running.items()}
+    rest_ms = {r.lease.id: left_ms(state, r, now_ms, estimate_of(state, *key)) for key, r in running.items()}
     for key, record in running.items():
-        item = _running_item(state, key, record, models, now_ms)
+        item = _running_item(state, key, record, models, now_ms, rest_ms[record.lease.id])
         items.append(replace(item, settles_ms=settled_ms[key]))
     items += [_stopping_item(state, *each, models, now_ms) for each in held.items() if _comes_back(state, *each)]
     found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
@@ -73,7 +74,7 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     if any(c.step.resources.cards > 1 for c, _ in asking):
         lost_ms = {item.key: item.lose_ms for item in items}
         settled = [(key, r, lost_ms[_text(key)]) for key, r in running.items() if now_ms >= settled_ms[key]]
-        stops += tuple(_gathered(state, asking, settled, {stop.lease_id for stop in stops}, now_ms))
+        stops += tuple(_gathered(state, asking, settled, {stop.lease_id for stop in stops}, rest_ms))
     marks = [found.wake_ms, *(settled_ms.values() if waiting else ())]
     wake_ms = min((mark for mark in marks if now_ms < mark < NEVER_MS), default=0)
     return Aim(places=places, steered=frozenset(keys.values()), stops=stops, wake_ms=wake_ms)
@@ -84,11 +85,11 @@ def _gathered(
     asking: list[tuple[Candidate, Place]],
     settled: list[tuple[Key, LeaseRecord, int]],
     stopped: set[str],
-    now_ms: int,
+    rest_ms: dict[str, int],
 ) -> Iterator[Preempt]:
     """Stops of who moves to another node, so that those who have a place find one; nobody who has a deadline moves.
 
-    ``settled``: with what each loses.
+    ``settled``: with what each loses. ``rest_ms``: how much longer each lease is likely to run.
     """
     views = dict(state.nodes)
     for record in state.leases.values():
@@ -96,14 +97,12 @@ def _gathered(
             for allocation in record.lease.allocations:
                 views[allocation.node] = views[allocation.node].give_back(allocation)
     movers: list[Mover] = []
-    rest_ms: dict[str, int] = {}
     for key, record, lose_ms in settled:
         job, lease = state.jobs[key[0]], record.lease
         step, _ = find_step(job, key[1])
         alone = len(lease.allocations) == 1
         if job.job.deadline_ms or not step.preemptible or not alone or lease.id in stopped:
             continue
-        rest_ms[lease.id] = left_ms(state, record, now_ms, estimate_of(state, *key))
         movers.append(
             Mover(
                 lease_id=lease.id,
@@ -184,12 +183,14 @@ def _of_job(item: Item, job: Job) -> Item:
     )
 
 
-def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
+def _running_item(  # noqa: PLR0917 (all of them are the item)
+    state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int, rest_ms: int
+) -> Item:
     job = state.jobs[key[0]]
     step, done = find_step(job, key[1])
     place = _place(state, record)
     rate = max(1, work_rate_permille(step, place[1], place[0]))
-    left = left_ms(state, record, now_ms, estimate_of(state, *key)) * rate // FULL_PERMILLE
+    left = rest_ms * rate // FULL_PERMILLE
     ran_ms = now_ms - record.lease.granted_ms
     lost_ms = ran_ms % step.checkpoint_ms if step.checkpoint_ms else ran_ms
     item = item_of(step, key=_text(key), remaining_ms=max(1, left), models=models)
@@ -209,7 +210,9 @@ def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
 def _stopping_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
     """As it will wait once it has stopped."""
     step, done = find_step(state.jobs[key[0]], key[1])
-    item = _running_item(state, key, replace(record, stopping=False), models, now_ms)  # the rest, not of its grace
+    going_on = replace(record, stopping=False)
+    rest_ms = left_ms(state, going_on, now_ms, estimate_of(state, *key))  # the rest, not of its grace
+    item = _running_item(state, key, going_on, models, now_ms, rest_ms)
     return replace(item, running=done.goes_on, lose_ms=step.restart_ms)
 
 
