@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.ends import estimate_of, left_ms
-from scheduler.engine.gather import Movable, gather
+from scheduler.engine.gather import gather
 from scheduler.engine.state import State
 from scheduler.model.job import Job, Step
 from scheduler.model.lease import LeaseRecord
@@ -19,6 +19,7 @@ from scheduler.model.node import DeviceKind, Health, NodeState
 from scheduler.model.plan import Preempt, Reason, ReasonKind
 from scheduler.model.policy import Objective, Policy
 from scheduler.placement.fit import demand_of
+from scheduler.placement.room import Mover
 from scheduler.placement.view import leasable
 from scheduler.queueing import gittins
 from scheduler.queueing.allot import allot
@@ -59,8 +60,9 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
     settled_ms = {key: _settled_ms(state, key, record) for key, record in running.items()}
+    rest_ms = {r.lease.id: left_ms(state, r, now_ms, estimate_of(state, *key)) for key, r in running.items()}
     for key, record in running.items():
-        item = _running_item(state, key, record, models, now_ms)
+        item = _running_item(state, key, record, models, now_ms, rest_ms[record.lease.id])
         items.append(replace(item, settles_ms=settled_ms[key]))
     items += [_stopping_item(state, *each, models, now_ms) for each in held.items() if _comes_back(state, *each)]
     found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
@@ -72,7 +74,7 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     if any(c.step.resources.cards > 1 for c, _ in asking):
         lost_ms = {item.key: item.lose_ms for item in items}
         settled = [(key, r, lost_ms[_text(key)]) for key, r in running.items() if now_ms >= settled_ms[key]]
-        stops += tuple(_gathered(state, asking, settled, {stop.lease_id for stop in stops}, now_ms))
+        stops += tuple(_gathered(state, asking, settled, {stop.lease_id for stop in stops}, rest_ms))
     marks = [found.wake_ms, *(settled_ms.values() if waiting else ())]
     wake_ms = min((mark for mark in marks if now_ms < mark < NEVER_MS), default=0)
     return Aim(places=places, steered=frozenset(keys.values()), stops=stops, wake_ms=wake_ms)
@@ -83,33 +85,34 @@ def _gathered(
     asking: list[tuple[Candidate, Place]],
     settled: list[tuple[Key, LeaseRecord, int]],
     stopped: set[str],
-    now_ms: int,
+    rest_ms: dict[str, int],
 ) -> Iterator[Preempt]:
     """Stops of who moves to another node, so that those who have a place find one; nobody who has a deadline moves.
 
-    ``settled``: with what each loses.
+    ``settled``: with what each loses. ``rest_ms``: how much longer each lease is likely to run.
     """
     views = dict(state.nodes)
     for record in state.leases.values():
         if record.stopping or record.lease.id in stopped:
             for allocation in record.lease.allocations:
                 views[allocation.node] = views[allocation.node].give_back(allocation)
-    movable: dict[str, Movable] = {}
+    movers: list[Mover] = []
     for key, record, lose_ms in settled:
         job, lease = state.jobs[key[0]], record.lease
         step, _ = find_step(job, key[1])
         alone = len(lease.allocations) == 1
         if job.job.deadline_ms or not step.preemptible or not alone or lease.id in stopped:
             continue
-        movable[lease.id] = Movable(
-            lease_id=lease.id,
-            tenant=lease.tenant,
-            demand=demand_of(step, lease.tenant),
-            allocation=lease.allocations[0],
-            lose_ms=lose_ms,
-            left_ms=left_ms(state, record, now_ms, estimate_of(state, *key)),
+        movers.append(
+            Mover(
+                lease_id=lease.id,
+                tenant=lease.tenant,
+                demand=demand_of(step, lease.tenant),
+                allocations=lease.allocations,
+                price=lose_ms,
+            )
         )
-    for lease_id in gather(views, asking, list(movable.values()), state.shapes.features):
+    for lease_id in gather(views, asking, movers, rest_ms, state.shapes.features):
         record = state.leases[lease_id]
         reason = "goes on on another node, so that a larger gang finds its cards on one"
         yield Preempt(lease_id=lease_id, for_job=record.lease.job_id, reason=reason, place=_place(state, record))
@@ -180,12 +183,14 @@ def _of_job(item: Item, job: Job) -> Item:
     )
 
 
-def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
+def _running_item(  # noqa: PLR0917 (all of them are the item)
+    state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int, rest_ms: int
+) -> Item:
     job = state.jobs[key[0]]
     step, done = find_step(job, key[1])
     place = _place(state, record)
     rate = max(1, work_rate_permille(step, place[1], place[0]))
-    left = left_ms(state, record, now_ms, estimate_of(state, *key)) * rate // FULL_PERMILLE
+    left = rest_ms * rate // FULL_PERMILLE
     ran_ms = now_ms - record.lease.granted_ms
     lost_ms = ran_ms % step.checkpoint_ms if step.checkpoint_ms else ran_ms
     item = item_of(step, key=_text(key), remaining_ms=max(1, left), models=models)
@@ -205,7 +210,9 @@ def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
 def _stopping_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
     """As it will wait once it has stopped."""
     step, done = find_step(state.jobs[key[0]], key[1])
-    item = _running_item(state, key, replace(record, stopping=False), models, now_ms)  # the rest, not of its grace
+    going_on = replace(record, stopping=False)
+    rest_ms = left_ms(state, going_on, now_ms, estimate_of(state, *key))  # the rest, not of its grace
+    item = _running_item(state, key, going_on, models, now_ms, rest_ms)
     return replace(item, running=done.goes_on, lose_ms=step.restart_ms)
 
 

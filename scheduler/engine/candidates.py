@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -10,10 +10,11 @@ from typing import overload
 
 from scheduler.engine.backoff import backoff_of
 from scheduler.engine.ends import CAREFUL_PERMILLE
+from scheduler.engine.guard import Promise
 from scheduler.engine.queued import Queued
 from scheduler.engine.state import State
 from scheduler.model.job import Job, JobRecord, JobState, Step, StepRecord, Together
-from scheduler.model.lease import number_of
+from scheduler.model.lease import Allocation, number_of
 from scheduler.model.plan import Reason, ReasonKind, Wait
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Amounts
@@ -122,6 +123,30 @@ class Candidate:
     def restart_ms(self) -> int:
         """What it then takes to catch up with them, before anything new is done."""
         return self.step.restart_ms if self.kept_ms else 0
+
+    def promise(
+        self,
+        allocations: Iterable[Allocation],
+        start_ms: int,
+        end_ms: int,
+        *,
+        is_slot: bool = False,
+        is_first: bool = False,
+        is_drain: bool = False,
+    ) -> Promise:
+        """Its start there and then, for the guard."""
+        return Promise(
+            job_id=self.job.id,
+            step=self.step.name,
+            tenant=self.job.tenant,
+            demand=self.demand,
+            allocations=tuple(allocations),
+            start_ms=start_ms,
+            end_ms=end_ms,
+            is_slot=is_slot,
+            is_first=is_first,
+            is_drain=is_drain,
+        )
 
     @property
     def key(self) -> tuple[str, str]:

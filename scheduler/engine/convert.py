@@ -11,10 +11,9 @@ from dataclasses import replace
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
 from scheduler.model.lease import Allocation
-from scheduler.model.node import Lane, Node, NodeState
+from scheduler.model.node import Lane, NodeState
 from scheduler.model.plan import Convert, Preempt
 from scheduler.placement.fit import capacity
 from scheduler.placement.view import NodeView
@@ -34,7 +33,7 @@ def drain(trial: Trial, candidate: Candidate) -> tuple[Preempt, ...]:
         return ()
     trial.lanes_kept.add(Lane(candidate.demand.lane))
     nodes = tuple(_nodes_for(trial, candidate))
-    trial.moves.update({node: Lane(candidate.demand.lane) for node in nodes if _is_idle(trial, node)})
+    trial.moves.update({node: Lane(candidate.demand.lane) for node in nodes if is_idle(trial, node)})
     return trial.leave_now(candidate, (node for node in nodes if node not in trial.moves))
 
 
@@ -45,7 +44,7 @@ def conversions(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Convert, 
     waiting = (c for c in left_over if c.left and c.blocked is None and c.step.ranks == 1)
     for candidate in islice(waiting, LOOKED_AT):
         for node in _nodes_for(trial, candidate):
-            if _is_idle(trial, node):
+            if is_idle(trial, node):
                 trial.moves[node] = Lane(candidate.demand.lane)
     cost = cost_ms(trial)
     return tuple(Convert(node=name, lane=trial.moves[name], cost_ms=cost) for name in sorted(trial.moves))
@@ -83,7 +82,8 @@ def _nodes_for(trial: Trial, candidate: Candidate) -> Iterator[str]:
     yield from chosen
 
 
-def _is_idle(trial: Trial, node: str) -> bool:
+def is_idle(trial: Trial, node: str) -> bool:
+    """Nobody is on it, or starts there in this plan."""
     return node not in trial.state.leases_of_node and not trial.expected.starts_on(node)
 
 
@@ -110,26 +110,17 @@ def _copies(trial: Trial, candidate: Candidate, view: NodeView) -> int:
 def _keep(trial: Trial, candidate: Candidate, nodes: Sequence[str], ready_ms: int) -> bool:
     """Let the nodes drain for the gang; False where its own lane has a place for it as soon."""
     start_ms = ready_ms + cost_ms(trial)
-    own = next((p for p in trial.promises if (p.job_id, p.step) == candidate.key), None)
+    own = trial.promise_of(candidate)
     full = own is None and len(trial.promises) >= trial.policy.promises_max
     if full or (own is not None and own.start_ms <= start_ms):
         return False
-    trial.keep(
-        Promise(
-            job_id=candidate.job.id,
-            step=candidate.step.name,
-            tenant=candidate.job.tenant,
-            demand=candidate.demand,
-            allocations=tuple(_whole(trial.state.nodes[name].node) for name in nodes),
-            start_ms=ready_ms,
-            end_ms=start_ms + candidate.run_ms,
-            is_first=bool(trial.leave(candidate)),
-            is_drain=True,
-        ),
-        instead_of=own,
-    )
+    all_of = (whole_node(trial, name) for name in nodes)
+    is_first, end_ms = bool(trial.leave(candidate)), start_ms + candidate.run_ms
+    trial.keep(candidate.promise(all_of, ready_ms, end_ms, is_first=is_first, is_drain=True), instead_of=own)
     return True
 
 
-def _whole(node: Node) -> Allocation:
-    return Allocation(node=node.name, cpu_milli=node.cpu_milli, memory_mib=node.memory_mib)
+def whole_node(trial: Trial, name: str) -> Allocation:
+    """All that it has but for its devices, which may change until then."""
+    node = trial.state.nodes[name].node
+    return Allocation(node=name, cpu_milli=node.cpu_milli, memory_mib=node.memory_mib)

@@ -122,7 +122,7 @@ def by_rule(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Keep | Preemp
 
 
 def _proposal(trial: Trial, candidate: Candidate, movers: Sequence[Mover], tries: int) -> Proposal | None:
-    step, own = candidate.step, next((p for p in trial.promises if (p.job_id, p.step) == candidate.key), None)
+    step, own = candidate.step, trial.promise_of(candidate)
     if own is not None:
         trial.guard.drop(own)
     goal = Goal(

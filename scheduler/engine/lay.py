@@ -128,16 +128,8 @@ class Laying:
 
 def promised(candidate: Candidate, track: Track, start_ms: int) -> Promise:
     """One copy of a track for the guard, from an instant on."""
-    return Promise(
-        job_id=candidate.job.id,
-        step=candidate.step.name,
-        tenant=candidate.job.tenant,
-        demand=on_model(candidate.demand, track.model),
-        allocations=(Allocation(node=track.node),),
-        start_ms=start_ms,
-        end_ms=track.end_ms,
-        is_slot=True,
-    )
+    there = candidate.promise((Allocation(node=track.node),), start_ms, track.end_ms, is_slot=True)
+    return replace(there, demand=on_model(candidate.demand, track.model))
 
 
 def _models(trial: Trial, candidate: Candidate, name: str) -> list[str]:

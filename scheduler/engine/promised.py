@@ -39,25 +39,18 @@ def recall(trial: Trial, lines: Mapping[str, Line], steered: Collection[tuple[st
 def _promise(trial: Trial, candidate: Candidate, kept: KeptStart) -> Promise:
     trial.set_chunk(candidate)
     ask, start_ms = candidate.demand.resources, max(kept.start_ms, trial.now_ms)
-    return Promise(
-        job_id=candidate.job.id,
-        step=candidate.step.name,
-        tenant=candidate.job.tenant,
-        demand=candidate.demand,
-        allocations=tuple(
-            Allocation(
-                node=node,
-                devices=devices,
-                card_milli=ask.card_milli,
-                cpu_milli=ask.cpu_milli,
-                memory_mib=ask.memory_mib,
-                scratch_mib=ask.scratch_mib,
-            )
-            for node, devices in kept.places
-        ),
-        start_ms=start_ms,
-        end_ms=start_ms + candidate.run_ms,
+    places = (
+        Allocation(
+            node=node,
+            devices=devices,
+            card_milli=ask.card_milli,
+            cpu_milli=ask.cpu_milli,
+            memory_mib=ask.memory_mib,
+            scratch_mib=ask.scratch_mib,
+        )
+        for node, devices in kept.places
     )
+    return candidate.promise(places, start_ms, start_ms + candidate.run_ms)
 
 
 def keep_starts(trial: Trial, *, is_full: bool) -> Iterator[KeepStarts]:

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.guard import Promise
+from scheduler.engine.convert import is_idle, whole_node
 from scheduler.engine.recut import GAIN, LOOKED_AT, cost_ms, cuts_of, rest_ms
 from scheduler.engine.trial import Trial
 from scheduler.model.catalogue import BY_ID
 from scheduler.model.layout import laid_out, layout_named, layout_under_way
-from scheduler.model.lease import Allocation
 from scheduler.model.node import Health, Node, NodeLayout, NodeState
 from scheduler.model.plan import Recut
 from scheduler.placement.fit import Demand, Features, capacity
@@ -79,8 +78,9 @@ def drain(trial: Trial, candidate: Candidate) -> None:
     start_ms = ready_ms + cost_ms(trial, whole=True)
     if own is not None and own.start_ms <= start_ms:
         return
-    trial.keep(_promise(trial, candidate, best.node, ready_ms, start_ms), instead_of=own)
-    if _is_idle(trial, best.node):
+    node = whole_node(trial, best.node)
+    trial.keep(candidate.promise((node,), ready_ms, start_ms + candidate.run_ms), instead_of=own)
+    if is_idle(trial, best.node):
         _take(trial, candidate, best)
     else:
         trial.laid.draining[candidate.key] = (best.node, best.name, ready_ms)
@@ -167,7 +167,7 @@ def _offers(trial: Trial, candidate: Candidate, tasks: int, *, idle: bool = Fals
     found: list[LayoutOffer] = []
     taken = trial.guard.nodes | trial.moves.keys() | trial.laid.now.keys() | _resting(trial)
     for name in sorted(trial.state.laid - taken):
-        if idle and not _is_idle(trial, name):
+        if idle and not is_idle(trial, name):
             continue
         node = trial.state.nodes[name].node
         kind = trial.laid.kinds.get(name) or trial.laid.kinds.setdefault(name, _kind(node))
@@ -202,10 +202,6 @@ def _resting(trial: Trial) -> set[str]:
     }
 
 
-def _is_idle(trial: Trial, node: str) -> bool:
-    return node not in trial.state.leases_of_node and not trial.expected.starts_on(node)
-
-
 def _take(trial: Trial, candidate: Candidate, offer: LayoutOffer) -> None:
     trial.laid.now[offer.node] = Recut(
         node=offer.node,
@@ -214,17 +210,4 @@ def _take(trial: Trial, candidate: Candidate, offer: LayoutOffer) -> None:
         name=offer.name,
         for_job=candidate.job.id,
         cost_ms=cost_ms(trial, whole=True),
-    )
-
-
-def _promise(trial: Trial, candidate: Candidate, name: str, ready_ms: int, start_ms: int) -> Promise:
-    node = trial.state.nodes[name].node
-    return Promise(
-        job_id=candidate.job.id,
-        step=candidate.step.name,
-        tenant=candidate.job.tenant,
-        demand=candidate.demand,
-        allocations=(Allocation(node=name, cpu_milli=node.cpu_milli, memory_mib=node.memory_mib),),
-        start_ms=ready_ms,
-        end_ms=start_ms + candidate.run_ms,
     )

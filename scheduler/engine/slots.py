@@ -122,16 +122,8 @@ def _recorded(trial: Trial, candidate: Candidate, slot: Slot) -> Promise | None:
 def _promise(trial: Trial, candidate: Candidate, slot: Slot) -> Promise:
     """The slot for the guard; one that begins late lasts as long as the step still takes."""
     late_ms = trial.now_ms + length_ms(candidate, (slot.model, slot.ranks)) if slot.start_ms < trial.now_ms else 0
-    return Promise(
-        job_id=candidate.job.id,
-        step=candidate.step.name,
-        tenant=candidate.job.tenant,
-        demand=candidate.demand,
-        allocations=tuple(Allocation(node=name) for name in slot.nodes),
-        start_ms=max(slot.start_ms, trial.now_ms),
-        end_ms=late_ms or slot.end_ms,
-        is_slot=True,
-    )
+    start_ms, end_ms = max(slot.start_ms, trial.now_ms), late_ms or slot.end_ms
+    return candidate.promise((Allocation(node=name) for name in slot.nodes), start_ms, end_ms, is_slot=True)
 
 
 def _seek_anew(trial: Trial, candidate: Candidate) -> None:

@@ -92,17 +92,8 @@ class Starts:
             if alone is not None and alone[0] <= found[0]:
                 found = alone  # as soon, and nobody has to leave
         start_ms, allocations = found
-        return Promise(
-            job_id=candidate.job.id,
-            step=candidate.step.name,
-            tenant=candidate.job.tenant,
-            demand=candidate.demand,
-            allocations=allocations,
-            start_ms=start_ms,
-            # One more, because in the plan that calls others away it is later by that (``Expected.end_ms``).
-            end_ms=start_ms + candidate.run_ms + 1,
-            is_first=bool(leave),
-        )
+        # One more, because in the plan that calls others away it is later by that (``Expected.end_ms``).
+        return candidate.promise(allocations, start_ms, start_ms + candidate.run_ms + 1, is_first=bool(leave))
 
     def hold(self, kept: Sequence[tuple[Promise, Candidate, Sequence[str]]]) -> list[Promise]:
         """Promises as they can be kept beside each other and what the plan starts, none later; as far as they can.

@@ -1,37 +1,35 @@
 """The smallest changes that would start a waiting step now. Each that is returned was tried on the real plan.
 
 Within a kind of change the smallest is found by bisection where more of it never helps less (a smaller demand, a higher
-priority, more nodes or seats), and for sets (leases that end, nodes and cards that come back) exactly up to twelve
-members, beyond that as a set from which nothing can be left out.
+priority, more nodes or seats), and for sets (leases that end, nodes and cards that come back) as in
+:mod:`scheduler.engine.fewest`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import combinations, islice
+from itertools import islice
 
+from scheduler.engine.fewest import fewest
 from scheduler.engine.recut import offer, with_cut
 from scheduler.engine.relayout import best_offer
 from scheduler.engine.state import State
 from scheduler.engine.trials import Trials
 from scheduler.model.job import JobRecord, Resources, Together
 from scheduler.model.layout import laid_out
-from scheduler.model.lease import number_of
+from scheduler.model.lease import Allocation, number_of
 from scheduler.model.node import Health, Node, NodeState
 from scheduler.model.plan import Change, ChangeKind
 from scheduler.model.policy import Policy
 from scheduler.model.queue import Queue
 from scheduler.placement.fit import Demand, Features, demand_of
-from scheduler.placement.view import leasable
-from scheduler.queueing.preempt import Victim, choose
+from scheduler.placement.view import device_millis, leasable
 from scheduler.queueing.quota import ancestors
 from scheduler.queueing.tasks import hurry
 
 NODES_MOST = 64
-"""More nodes or seats than this are not an answer anybody can use."""
-SETS_SURE = 128
-"""So many sets of leases are tried one by one: all that are smaller than four of eight, for instance."""
+"""More nodes, seats or leases than this are not an answer anybody can use."""
 NODES_SURE = 8
 PRIORITY_MOST = 100
 SMALLER = {
@@ -185,16 +183,21 @@ def _queue_limits(trials: Trials) -> Iterator[Change]:
 
 
 def _end_leases(trials: Trials) -> Iterator[Change]:
-    leases = list(trials.world.leases)
-    victims = [Victim(lease_id=lease_id, cost=1) for lease_id in leases]
-    chosen = sorted(choose(victims, trials.starts_without), key=number_of)
-    # Who ends also makes room for others ahead, so fewer may help where more do not: the first are tried one by one.
-    leases.sort(key=number_of)
-    fewer = (few for size in range(1, len(chosen)) for few in combinations(leases, size))
-    chosen = list(next(filter(trials.starts_without, islice(fewer, SETS_SURE)), chosen))
+    held = {lease_id: record.lease.allocations for lease_id, record in trials.world.leases.items()}
+    crowd = {node: len(on) for node, on in trials.world.leases_of_node.items()}
+    leases = sorted(held, key=number_of)
+    by_node = sorted(leases, key=lambda lease_id: min((crowd[a.node], a.node) for a in held[lease_id]))
+    largest_first = sorted(leases, key=lambda lease_id: _freed(held[lease_id]), reverse=True)
+    chosen = sorted(fewest((leases, by_node, largest_first), trials.starts_without, NODES_MOST), key=number_of)
     if chosen:
         message = f"wait for {len(chosen)} running leases to end, or stop them: {', '.join(chosen)}"
         yield Change(kind=ChangeKind.END_LEASES, names=tuple(chosen), amount=len(chosen), message=message)
+
+
+def _freed(allocations: Iterable[Allocation]) -> tuple[int, int]:
+    """What the end of a lease gives back: cards (thousandths) and vCPU."""
+    cards = sum(milli for held in allocations for _, milli in device_millis(held))
+    return cards, sum(held.cpu_milli for held in allocations)
 
 
 def _heal(trials: Trials) -> Iterator[Change]:
@@ -213,7 +216,7 @@ def _heal(trials: Trials) -> Iterator[Change]:
                 nodes[name] = replace(node, state=NodeState.READY)
         return trials.starts_with_nodes(nodes.values())
 
-    chosen = choose([Victim(lease_id=key, cost=1) for key in sorted(sick)], fits)
+    chosen = tuple(sorted(fewest([sorted(sick)], fits, NODES_MOST)))
     if chosen:
         message = f"bring back {', '.join(chosen)}"
         yield Change(kind=ChangeKind.HEAL, names=chosen, amount=len(chosen), message=message)
