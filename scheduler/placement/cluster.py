@@ -322,6 +322,6 @@ def _class_of(node: Node, slots: list[Device], content: tuple[object, ...], pric
         leasable=tuple(bool(device[-1]) for device in devices),
         kinds=tuple(kinds.setdefault(device[1:], len(kinds)) for device in devices),
         islands=tuple(device[0] for device in devices),
-        key=content_key(tuple(repr(content).encode())),
+        key=content_key(repr(content).encode()),
         price_permille=price_permille,
     )
