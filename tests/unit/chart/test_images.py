@@ -70,6 +70,11 @@ def test_what_keeps_no_bytecode_comes_with_it(file):
     assert any("PYTHONDONTWRITEBYTECODE=1" in rest for word, rest in words[run:] if word == "ENV")
 
 
+def test_bytecode_is_made_with_an_installation():
+    (line,) = re.findall(r"^.venv/bin/python -P -m compileall (.+?) \|\| :", SETUP, re.MULTILINE)
+    assert {".venv*/lib", "benchmarks", "k8s", "pipelines", "scheduler", "workers"} <= set(line.split())
+
+
 @by_name
 def test_nobody_in_it_is_root_and_its_base_is_named(file):
     assert said(file, "USER")[-1] == "10001:10001"
