@@ -31,7 +31,7 @@ ROUND_MS, START_MS = 380, 60
 end per round, as in the feed."""
 SETTLED = 2_000
 """Ends before anything is measured."""
-TABLES = ("journal", "jobs", "steps", "leases", "attempts", "usage", "outbox", "queue_uses", "meta")
+TABLES = ("journal", "jobs", "steps", "leases", "attempts", "usage", "queue_uses", "meta")
 SECRET = {"token_secret", "owner"}
 """Columns that are drawn anew for each database."""
 

@@ -112,7 +112,7 @@ class Store(Protocol):
     def commit(
         self, epoch: int, events: Sequence[Event], changes: Changes, meanwhile: Callable[[], object] | None = None
     ) -> int:
-        """One transaction: journal rows, projections, outbox rows for UsageSealed. Returns the last journal number.
+        """One transaction: journal rows, projections, usage. Returns the last journal number.
 
         ``meanwhile`` is called once, in another thread, while the database makes it durable: nothing that it does may
         be seen outside before this returns.

@@ -6,14 +6,20 @@ made by ``rows.py`` as the database takes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scheduler.store.database import Database
 from scheduler.store.rows import Values
+
+T = TypeVar("T")
+BLOCK, GRAIN = 256, 32
+"""Most rows in one statement, and what the lengths of blocks are multiples of, unless they are shorter: the driver
+keeps the statements that it has compiled, one for each length."""
 
 
 class _Statement:
@@ -43,6 +49,16 @@ class Bulk(_Statement):
             changed = {name: getattr(statement.excluded, name) for name in progress}
             statement = statement.on_conflict_do_update(index_elements=list(key), set_=changed)
         super().__init__(database, statement, table.columns.keys())
+        self._row = f"({', '.join('?' * len(table.columns))})"
+
+    def write(self, connection: sa.Connection, values: Sequence[Values]) -> None:
+        """Carry it out for every row. SQLite takes many in one statement in four fifths of the time of as many."""
+        if self._names:
+            super().write(connection, values)
+            return
+        for block in _blocks(values):
+            text = self._text.replace(self._row, ", ".join([self._row] * len(block)), 1)
+            connection.exec_driver_sql(text, tuple(chain.from_iterable(block)))
 
 
 class Change(_Statement):
@@ -51,3 +67,11 @@ class Change(_Statement):
     def __init__(self, database: Database, table: sa.Table, *progress: str, key: str) -> None:
         statement = sa.update(table).where(table.c[key] == sa.bindparam("row_key"))
         super().__init__(database, statement, [*progress, "row_key"])
+
+
+def _blocks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    start = 0
+    while rest := len(rows) - start:
+        size = rest if rest < GRAIN else min(rest - rest % GRAIN, BLOCK)
+        yield rows[start : start + size]
+        start += size

@@ -113,7 +113,7 @@ class Reads:
         if after:
             statement = statement.where(sa.tuple_(*place) > sa.tuple_(*[sa.literal(part) for part in after]))
         with self._database.read() as connection:
-            return tuple(rows.record_of(AttemptRecord, row) for row in connection.execute(statement))
+            return tuple(rows.attempt_records(connection.execute(statement).all()))
 
     def latest_attempts(self, job_id: str, limit: int = 20) -> tuple[AttemptRecord, ...]:
         """A job's attempts that ended last, then those that have not ended."""
@@ -124,7 +124,7 @@ class Reads:
         statement = mine.order_by(*newest).limit(min(limit, MOST))
         with self._database.read() as connection:
             found = connection.execute(statement).all()
-        return tuple(rows.record_of(AttemptRecord, row) for row in reversed(found))
+        return tuple(rows.attempt_records(found[::-1]))
 
     def attempt(self, attempt_id: str) -> AttemptRecord:
         """One attempt. Raises NotFound."""
@@ -133,8 +133,7 @@ class Reads:
             found = connection.execute(wanted).first()
         if found is None:
             raise NotFound(f"no attempt {attempt_id!r}")
-        record: AttemptRecord = rows.record_of(AttemptRecord, found)
-        return record
+        return rows.attempt_records([found])[0]
 
     def usage(
         self, *, job_id: str = "", tenant: str = "", start_ms: int = 0, end_ms: int = 0, after: str = "",
@@ -189,33 +188,32 @@ class Reads:
 
     def outbox(self, after: int = 0, limit: int = 1_000) -> tuple[tuple[int, Event], ...]:
         """What the park's ledger has not read yet: ``(number, event)`` above ``after``, in order."""
-        outbox = tables.outbox.c
-        wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
-        with self._database.read() as connection:
-            found = connection.execute(wanted).all()
-        return tuple(map(_event, found))
+        return tuple(map(_event, self._outbox(after, limit)))
 
     def outbox_rows(self, after: int, limit: int) -> tuple[OutboxRow, ...]:
         """At most ``limit`` rows above ``after`` as they were recorded; ``after`` is the number of a row, or 0."""
-        outbox = tables.outbox.c
-        wanted = sa.select(tables.outbox).where(outbox.seq > after).order_by(outbox.seq).limit(min(limit, MOST))
-        with self._database.read() as connection:
-            found = connection.execute(wanted).all()
+        found = self._outbox(after, limit)
         before = (after, *(row.seq for row in found))
         return tuple(
             OutboxRow(seq=row.seq, prev=prev, kind=row.kind, version=row.version, body=row.body)
             for row, prev in zip(found, before, strict=False)
         )
 
+    def _outbox(self, after: int, limit: int) -> Sequence[rows.Row]:
+        seq = tables.outbox.c.seq
+        wanted = sa.select(tables.outbox).where(seq > after).order_by(seq).limit(min(limit, MOST))
+        with self._database.read() as connection:
+            return connection.execute(wanted).all()
+
     def outbox_holds(self, seq: int) -> bool:
         """There is an outbox row of this number."""
-        wanted = sa.select(tables.outbox.c.seq).where(tables.outbox.c.seq == seq)
+        wanted = sa.select(tables.usage.c.seq).where(tables.usage.c.seq == seq)
         with self._database.read() as connection:
             return connection.scalar(wanted) is not None
 
     def outbox_backlog(self, after: int) -> int:
         """How many outbox rows lie above ``after``."""
-        wanted = sa.select(sa.func.count()).select_from(tables.outbox).where(tables.outbox.c.seq > after)
+        wanted = sa.select(sa.func.count()).select_from(tables.usage).where(tables.usage.c.seq > after)
         with self._database.read() as connection:
             found: int = connection.execute(wanted).scalar_one()
         return found
@@ -277,12 +275,10 @@ def _leases(connection: sa.Connection, wanted: Any, limit: int | None = None) ->
 
 def _open_attempts(connection: sa.Connection) -> tuple[AttemptRecord, ...]:
     leases, attempts = tables.leases, tables.attempts
-    statement = (
-        sa.select(attempts.c.body).join(leases, leases.c.id == attempts.c.lease_id).where(leases.c.closed_ms == 0)
-    )
+    statement = sa.select(attempts).join(leases, leases.c.id == attempts.c.lease_id).where(leases.c.closed_ms == 0)
     in_order = statement.order_by(leases.c.number, attempts.c.task_index, attempts.c.number)
-    pages = connection.scalars(in_order).partitions(ROWS_PARSED)
-    return tuple(chain.from_iterable(rows.records_of(AttemptRecord, page) for page in pages))
+    pages = connection.execute(in_order).partitions(ROWS_PARSED)
+    return tuple(chain.from_iterable(map(rows.attempt_records, pages)))
 
 
 def _named(connection: sa.Connection, table: sa.Table, cls: type[Any]) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ from scheduler.store.upcast import lift
 
 Row = Any
 """A SQLAlchemy row: columns as attributes."""
+ATTEMPT_COLUMNS = ("id", "lease_id", "job_id", "step", "index", "number", "state", "started_ms", "finished_ms")
+"""Fields of an AttemptRecord as the columns of ``attempts`` hold them, in their order; ``body`` holds the others."""
 Values = tuple[Any, ...]
 """What is written into a table's columns, in their order, as the database takes it."""
 
@@ -117,8 +119,21 @@ def attempt_values(record: AttemptRecord) -> Values:
 
 
 def attempt_progress(record: AttemptRecord) -> Values:
-    """The last columns of ``attempts``: what changes after its lease was granted."""
-    return record.state.value, record.started_ms, record.finished_ms, text_of(record)
+    """The last columns of ``attempts``: what changes after its lease was granted.
+
+    The body leaves out what other columns hold, unless they cannot hold it as it is.
+    """
+    names = record.id + record.lease_id + record.job_id + record.step
+    text = storable(dumps_without(record, *ATTEMPT_COLUMNS)) if plain(names) == names else text_of(record)
+    return record.state.value, record.started_ms, record.finished_ms, text
+
+
+def attempt_records(page: Sequence[Row]) -> list[AttemptRecord]:
+    """From rows of ``attempts``: see :data:`ATTEMPT_COLUMNS`."""
+    return [
+        decode(AttemptRecord, dict(zip(ATTEMPT_COLUMNS, row, strict=False)) | body)
+        for row, body in zip(page, _values([row.body for row in page]), strict=True)
+    ]
 
 
 def usage_values(record: UsageRecord, seq: int, text: str) -> Values:
@@ -139,11 +154,6 @@ def usage_values(record: UsageRecord, seq: int, text: str) -> Values:
 def record_of(cls: type[Any], row: Row) -> Any:
     """The record whose whole JSON is the row's ``body``."""
     return decode(cls, json.loads(row.body))
-
-
-def records_of(cls: type[Any], bodies: Sequence[str]) -> list[Any]:
-    """The records whose whole JSON these are."""
-    return [decode(cls, value) for value in _values(bodies)]
 
 
 def _values(texts: Sequence[str]) -> list[Any]:

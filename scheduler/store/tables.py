@@ -2,8 +2,8 @@
 
 Rules: integers only, no floats (SQLite tables are STRICT, so a float or a text in a number's place is refused);
 instants are Unix ms with 0 for "not yet". A table's ``body`` is the record's canonical JSON, so a new field with a
-default needs no migration; other columns repeat what is searched for. Free text from users and runners stands only in
-JSON, because it may hold what a database's text may not (NUL, lone surrogates from file names).
+default needs no migration; other columns repeat what is searched for, or hold it alone. Free text from users and
+runners stands only in JSON, because it may hold what a database's text may not (NUL, lone surrogates from file names).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    column,
+    table,
     text,
 )
 from sqlalchemy.dialects.postgresql import TEXT
@@ -210,6 +212,7 @@ attempts = _table(
     UniqueConstraint("job_id", "step", "task_index", "number"),
     Index("ix_attempts_lease_id", "lease_id"),
 )
+"""``body`` is the AttemptRecord without what the other columns hold; until 2026-11-28 it was written whole."""
 
 usage = _table(
     "usage",
@@ -224,20 +227,14 @@ usage = _table(
     _body("body"),
     CheckConstraint("start_ms <= end_ms", name="interval"),
     UniqueConstraint("seq"),
-    Index("ix_usage_job_id_start_ms", "job_id", "start_ms"),
-    Index("ix_usage_tenant_start_ms", "tenant", "start_ms"),
-    Index("ix_usage_start_ms", "start_ms"),
+    Index("ix_usage_job_id_seq", "job_id", "seq"),
+    Index("ix_usage_tenant_end_ms", "tenant", "end_ms"),
+    Index("ix_usage_end_ms", "end_ms"),
 )
 """Append-only. ``seq`` is the journal row that sealed it."""
 
-outbox = _table(
-    "outbox",
-    _whole("seq", primary_key=True, autoincrement=False),
-    _text("kind"),
-    _whole("version"),
-    _body("body"),
-)
-"""Append-only. What the park's ledger is told, in order; ``seq`` is the journal row it comes from."""
+outbox = table("outbox", column("seq"), column("kind"), column("version"), column("body"))
+"""A view: what the park's ledger is told, in order. ``seq`` is the journal row that sealed a usage record."""
 
 api_keys = _table(
     "api_keys",
@@ -295,5 +292,5 @@ ledger_head = _table(
 )
 """One row: the last journal row that was read, and where the ledger ends."""
 
-APPEND_ONLY = ("journal", "usage", "outbox", "ledger")
+APPEND_ONLY = ("journal", "usage", "ledger")
 """Tables whose rows triggers protect from UPDATE and DELETE on both databases."""

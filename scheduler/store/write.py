@@ -1,4 +1,4 @@
-"""One cycle's facts in one transaction: the epoch check, journal rows, records, usage and outbox."""
+"""One cycle's facts in one transaction: the epoch check, journal rows, records and usage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ _CLAIM = (
 )
 _MOVE_HEAD = sa.update(tables.meta).values({name: sa.bindparam(name) for name in ("head_seq", "head_hash")})
 _HEAD = attrgetter(*(field.name for field in fields(JobRecord) if field.name not in ("job", "steps")))
-Sealed = tuple[rows.Values, JournalRow]
 
 
 class Writer:
@@ -51,7 +50,6 @@ class Writer:
         self._attempts = Bulk(database, tables.attempts, "state", "started_ms", "finished_ms", "body", key=["id"])
         self._known_attempts = Change(database, tables.attempts, "state", "started_ms", "finished_ms", "body", key="id")
         self._usage = Bulk(database, tables.usage)
-        self._outbox = Bulk(database, tables.outbox)
         self._written: dict[str, JobRecord] = {}
         self._leased: set[str] = set()
 
@@ -148,19 +146,17 @@ class Writer:
                 self._leased.add(lease.lease.id)
 
     def _seal(self, connection: sa.Connection, journal: Sequence[JournalRow], events: Sequence[Event]) -> None:
-        """Usage and its outbox rows. A record that is there already is left out; with other content it is an error."""
+        """A record that is there already is left out; with other content it is an error."""
         sealed = [
-            (rows.usage_values(event.record, row.seq, part(row.body, "record")), row)
+            rows.usage_values(event.record, row.seq, part(row.body, "record"))
             for event, row in zip(events, journal, strict=True)
             if isinstance(event, UsageSealed)
         ]
         try:
             with connection.begin_nested():
-                self._usage.write(connection, [values for values, _ in sealed])
+                self._usage.write(connection, sealed)
         except IntegrityError:
-            sealed = _unknown(connection, sealed)
-            self._usage.write(connection, [values for values, _ in sealed])
-        self._outbox.write(connection, [(row.seq, row.kind, row.version, row.body) for _, row in sealed])
+            self._usage.write(connection, _unknown(connection, sealed))
 
 
 def _claim(connection: sa.Connection, epoch: int, changes: Changes) -> tuple[int, bytes]:
@@ -174,16 +170,14 @@ def _claim(connection: sa.Connection, epoch: int, changes: Changes) -> tuple[int
     return found.head_seq, found.head_hash
 
 
-def _unknown(connection: sa.Connection, sealed: Iterable[Sealed]) -> list[Sealed]:
+def _unknown(connection: sa.Connection, sealed: Iterable[rows.Values]) -> list[rows.Values]:
     """Those that are not in the table, each once. Raises StoreError for one known with other content."""
-    fresh: dict[str, Sealed] = {}
-    for values, row in sealed:
-        first, _ = fresh.setdefault(values[0], (values, row))
-        _require_same(values[0], first[-1], values[-1])
+    fresh: dict[str, rows.Values] = {}
+    for values in sealed:
+        _require_same(values[0], fresh.setdefault(values[0], values)[-1], values[-1])
     usage = tables.usage.c
     for known in connection.execute(sa.select(usage.id, usage.body).where(usage.id.in_(list(fresh)))).all():
-        values, _ = fresh.pop(known.id)
-        _require_same(known.id, known.body, values[-1])
+        _require_same(known.id, known.body, fresh.pop(known.id)[-1])
     return list(fresh.values())
 
 

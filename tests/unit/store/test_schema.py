@@ -4,8 +4,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from scheduler.model.errors import StoreError
-from scheduler.store import migrate, migration_sql, open_store, schema, tables
+from scheduler.store import SqlStore, migrate, migration_sql, open_store, schema, tables
 from scheduler.store.database import Database
 
 
@@ -43,16 +44,31 @@ def test_migrations_build_what_the_tables_say(store_url):
     store.close()
 
 
-def test_the_ledgers_terms_are_found_by_their_index(tmp_path):
-    store = open_store(f"sqlite:///{tmp_path / 'terms.db'}")
-    wanted = sa.select(tables.journal).where(tables.TERM_ROWS, tables.journal.c.seq <= 9).order_by(tables.journal.c.seq)
+def looks(store: SqlStore, wanted: sa.Select) -> list[str]:
+    """What SQLite looks at for that, in its words."""
     with store._database.read() as connection:
         plan = connection.exec_driver_sql(
             f"EXPLAIN QUERY PLAN {wanted.compile(compile_kwargs={'literal_binds': True})}"
         )
-        steps = [row[-1] for row in plan]
+        return [row[-1] for row in plan]
+
+
+def test_the_ledgers_terms_are_found_by_their_index(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'terms.db'}")
+    wanted = sa.select(tables.journal).where(tables.TERM_ROWS, tables.journal.c.seq <= 9).order_by(tables.journal.c.seq)
+    steps = looks(store, wanted)
     assert len(steps) == 1, steps
     assert "ix_journal_terms" in steps[0]
+    store.close()
+
+
+def test_of_the_outbox_only_what_is_new_is_read(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'outbox.db'}")
+    outbox = tables.outbox.c
+    steps = looks(store, sa.select(tables.outbox).where(outbox.seq > 9).order_by(outbox.seq).limit(7))
+    assert len(steps) == 2, steps
+    assert steps[0].startswith("SEARCH usage USING COVERING INDEX")
+    assert steps[1].startswith("SEARCH journal USING INTEGER PRIMARY KEY")
     store.close()
 
 
@@ -89,18 +105,25 @@ def test_a_new_file_that_somebody_writes_is_waited_for(tmp_path):
         ends.join()
 
 
-def test_keys_of_before_there_was_a_third_role_stay(store_url):
+@contextmanager
+def as_it_was(url: str, revision: str) -> Iterator[sa.Connection]:
+    """A new database with an earlier schema."""
     from alembic import command
 
     config = Config()
     config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
-    database = Database(store_url)
+    database = Database(url)
     with database.write() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
+        command.upgrade(config, revision)
+        yield connection
+    database.close()
+
+
+def test_keys_of_before_there_was_a_third_role_stay(store_url):
+    with as_it_was(store_url, "0003") as connection:
         row = "'k1', 'default', 'operator', 'abc', '\"\"', 1, 2, 3"
         connection.execute(sa.text(f"INSERT INTO api_keys VALUES ({row})"))
-    database.close()
     store = open_store(store_url)
     before = store.list_keys()
     assert [(key.id, key.role, key.expires_ms) for key in before] == [("k1", "operator", 2)]
@@ -108,6 +131,25 @@ def test_keys_of_before_there_was_a_third_role_stay(store_url):
     assert store.find_key(secret, 5).role == "figures"
     with pytest.raises(StoreError), store._database.write() as connection:
         connection.execute(sa.text("UPDATE api_keys SET role = 'king'"))
+    store.close()
+
+
+def test_an_outbox_that_was_a_table_says_the_same_as_a_view(store_url):
+    """The journal's first row seals a usage record, the second seals it again, the third another."""
+    bodies = [f'{{"at_ms":5,"record":{{"id":"l{n}"}}}}' for n in (1, 1, 2)]
+    told = [(1, "UsageSealed", 1, bodies[0]), (3, "UsageSealed", 1, bodies[2])]
+    journal = sa.text("INSERT INTO journal VALUES (:seq, 5, 'UsageSealed', 1, :body, :hash, :hash)")
+    usage = sa.text("INSERT INTO usage VALUES (:id, :seq, 'l', 'j', 't', 'free', 1, 2, :body)")
+    outbox = sa.text("INSERT INTO outbox VALUES (:seq, :kind, :version, :body)")
+    with as_it_was(store_url, "0005") as connection:
+        for seq, body in enumerate(bodies, 1):
+            connection.execute(journal, {"seq": seq, "body": body, "hash": b"h"})
+        for seq, kind, version, body in told:
+            connection.execute(usage, {"id": f"u{seq}", "seq": seq, "body": body})
+            connection.execute(outbox, {"seq": seq, "kind": kind, "version": version, "body": body})
+    store = open_store(store_url)
+    assert [(row.seq, row.kind, row.version, row.body) for row in store.outbox_rows(0, 10)] == told
+    assert store.outbox_backlog(1) == 1
     store.close()
 
 
