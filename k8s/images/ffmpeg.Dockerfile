@@ -5,6 +5,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
+# Processes of the image keep no bytecode (PYTHONDONTWRITEBYTECODE): each would compile anew all that it imports.
+ENV UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./

@@ -38,6 +38,8 @@ class NodeClass:
     """A hash of all of it, the same in every process."""
     islands: tuple[int, ...]
     """Per slot, NVLink island, numbered from 0 by name; a device without one is an island of its own, before those."""
+    likeness: int
+    """Equal for classes that differ in labels alone: those of a park whose nodes are all labelled with their names."""
     price_permille: int = 0
     """What work costs here beside all else, in thousandths of the cards it asks for."""
 
@@ -58,6 +60,7 @@ class Cluster:
         self.version = 0
         """Moves when the arrays are others than before."""
         self._class_of: dict[tuple[object, ...], int] = {}
+        self._likeness: dict[tuple[object, ...], int] = {}
         self._slot: list[dict[str, int]] = []
         self._ids: list[tuple[str, ...]] = []
         self._strays: dict[int, dict[str, tuple[int, str]]] = {}
@@ -219,7 +222,8 @@ class Cluster:
         number = self._class_of.get(content)
         if number is None:
             number = self._class_of[content] = len(self.classes)
-            self.classes.append(_class_of(node, slots, content, price))
+            likeness = self._likeness.setdefault((content[:-3], content[-2:]), len(self._likeness))
+            self.classes.append(_class_of(node, slots, content, likeness, price))
             self.members.append(0)
         return number
 
@@ -292,7 +296,7 @@ def _in_slots(node: Node) -> list[Device]:
 
 
 def _content(node: Node, slots: list[Device]) -> tuple[object, ...]:
-    """What a class is told by: nothing in it names the node or a device."""
+    """What a class is told by: nothing in it names the node or a device. Labels are the last but two."""
     split = {device.parent for device in slots if device.kind is DeviceKind.MIG}
     keys = sorted({device.island or f"\0{device.id}" for device in slots})
     islands = {key: number for number, key in enumerate(keys)}
@@ -313,7 +317,9 @@ def _content(node: Node, slots: list[Device]) -> tuple[object, ...]:
     return (node.lane.value, node.state.value, node.taints, node.labels, amounts, devices)
 
 
-def _class_of(node: Node, slots: list[Device], content: tuple[object, ...], price_permille: int) -> NodeClass:
+def _class_of(
+    node: Node, slots: list[Device], content: tuple[object, ...], likeness: int, price_permille: int
+) -> NodeClass:
     devices: tuple[tuple[int, ...], ...] = content[-1]  # type: ignore[assignment]
     kinds: dict[tuple[object, ...], int] = {}
     return NodeClass(
@@ -322,6 +328,7 @@ def _class_of(node: Node, slots: list[Device], content: tuple[object, ...], pric
         leasable=tuple(bool(device[-1]) for device in devices),
         kinds=tuple(kinds.setdefault(device[1:], len(kinds)) for device in devices),
         islands=tuple(device[0] for device in devices),
-        key=content_key(tuple(repr(content).encode())),
+        key=content_key(repr(content).encode()),
+        likeness=likeness,
         price_permille=price_permille,
     )

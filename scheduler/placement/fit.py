@@ -138,8 +138,14 @@ def admits(node: Node, demand: Demand) -> bool:
         node.state is NodeState.READY
         and (node.lane is Lane.ANY or node.lane.value == demand.lane)
         and (not node.taints or set(node.taints) <= set(ask.tolerations))
-        and (not ask.labels or set(ask.labels) <= set(node.labels))
+        and has_labels(node, demand)
     )
+
+
+def has_labels(node: Node, demand: Demand) -> bool:
+    """All that the demand asks for."""
+    asked = demand.resources.labels
+    return not asked or set(asked) <= set(node.labels)
 
 
 def refusal(view: NodeView, demand: Demand, features: Features) -> Refusal | None:

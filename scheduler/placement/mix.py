@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.placement.compiled import called
+
 WHOLE_MILLI = 1000
 ROLLOUTS = 16
 DRAWS = 16
@@ -129,11 +131,19 @@ def splitmix64(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def content_key(words: Sequence[int]) -> int:
-    """A 64-bit key of a sequence of integers, the same in every process."""
-    key = len(words)
-    for word in words:
-        key = splitmix64((key * GOLDEN + word + 1) & MASK64)
+def content_key(content: bytes) -> int:
+    """A 64-bit key, the same in every process: ``splitmix64`` over byte after byte, of hundreds per node of a park."""
+    return int(_content_key(np.frombuffer(content, np.uint8)))
+
+
+@called
+def _content_key(content: NDArray[np.uint8]) -> np.uint64:
+    key = np.uint64(len(content))
+    for byte in content:
+        key = key * np.uint64(GOLDEN) + np.uint64(byte) + np.uint64(1)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
     return key
 
 

@@ -43,10 +43,9 @@ def static_cost(demand: Demand, kind: NodeClass, features: Features) -> int:
     asked = ask.card_milli or ask.cards * WHOLE_CARD_MILLI
     if not asked:
         return (CARD if any(kind.leasable) else 0) + CARD * kind.price_permille // 1_000
-    devices = suitable(
-        (device for device, is_free in zip(kind.slots, kind.leasable, strict=True) if is_free), ask, features
-    )
-    losses = (_lost_permille(demand, device, features) for device in devices)
+    slots = zip(kind.kinds, kind.slots, kind.leasable, strict=True)
+    alike = {number: device for number, device, is_free in slots if is_free}
+    losses = (_lost_permille(demand, device, features) for device in suitable(alike.values(), ask, features))
     return min((asked * MILLI_CARD * (lost + kind.price_permille) // 1_000 for lost in losses), default=0)
 
 

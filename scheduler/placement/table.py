@@ -10,7 +10,7 @@ from scheduler.model.job import Resources
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement import fragment, kernels, mix
 from scheduler.placement.cluster import Cluster, NodeClass
-from scheduler.placement.fit import Demand, Features, admits, capacity, suitable
+from scheduler.placement.fit import Demand, Features, admits, capacity, has_labels, suitable
 from scheduler.placement.kernels import NOWHERE, Asks, Frag
 from scheduler.placement.score import static_cost
 from scheduler.placement.view import NodeView, healed
@@ -21,6 +21,11 @@ MEMO_BITS = 16
 """States of nodes whose value is kept; 1 MiB."""
 MASK_SLOTS = 63
 """Fragmentation sees no more device slots of a node than that."""
+
+_Judgement = tuple[int, int, int, list[int]]
+"""Copies that fit on an empty node, and on one whose state and cards are well; the cost; per slot its island from 1,
+0 where it does not suit.
+"""
 
 
 class Table:
@@ -52,8 +57,7 @@ class Table:
             ask.same_island,
             cluster.tenant(demand.tenant) if ask.card_milli else 0,
         )
-        for index, kind in enumerate(cluster.classes[: self._classes]):
-            self._judge(number, index, kind)
+        self._judge(cluster, (number,), 0, self._classes)
         return number
 
     def follow(self, cluster: Cluster) -> None:
@@ -61,26 +65,22 @@ class Table:
         if self._classes == len(cluster.classes):
             return
         self._reserve(len(self.demands), len(cluster.classes), cluster.rows.milli.shape[1])
-        for index in range(self._classes, len(cluster.classes)):
-            kind = cluster.classes[index]
-            for number in range(len(self.demands)):
-                self._judge(number, index, kind)
+        self._judge(cluster, range(len(self.demands)), self._classes, len(cluster.classes))
         self._classes = len(cluster.classes)
 
-    def _judge(self, number: int, index: int, kind: NodeClass) -> None:
-        demand = self.demands[number]
-        empty, whole = NodeView.empty(kind.node), healed(kind.node)
-        now = capacity(empty, demand, self._features)
-        self.asks.empty[number, index] = now
-        most = now if whole == kind.node else capacity(NodeView.empty(whole), demand, self._features)
-        self.healed[number].append(most)
-        if not admits(kind.node, demand):
-            self.asks.cost[number, index] = NOWHERE
-            return
-        self.asks.cost[number, index] = static_cost(demand, kind, self._features)
-        fits = suits(kind, demand.resources, self._features)
-        groups = [1 + island if fit else 0 for island, fit in zip(kind.islands, fits, strict=True)]
-        self.asks.group[number, index, : len(groups)] = groups
+    def _judge(self, cluster: Cluster, numbers: Sequence[int], first: int, end: int) -> None:
+        """Shapes against classes ``first`` to ``end``. What labels do not tell apart is judged once."""
+        for number in numbers:
+            demand, known = self.demands[number], dict[tuple[int, bool], _Judgement]()
+            for index in range(first, end):
+                kind = cluster.classes[index]
+                alike = kind.likeness, has_labels(kind.node, demand)
+                if alike not in known:
+                    known[alike] = _judged(demand, kind, self._features)
+                empty, healthy, cost, groups = known[alike]
+                self.asks.empty[number, index], self.asks.cost[number, index] = empty, cost
+                self.asks.group[number, index, : len(groups)] = groups
+                self.healed[number].append(healthy)
 
     def _reserve(self, shapes: int, classes: int, slots: int) -> None:
         have = self.asks.group.shape
@@ -91,6 +91,17 @@ class Table:
             old, new = getattr(self.asks, name), getattr(more, name)
             new[tuple(slice(0, length) for length in old.shape)] = old
         self.asks = more
+
+
+def _judged(demand: Demand, kind: NodeClass, features: Features) -> _Judgement:
+    whole = healed(kind.node)
+    now = capacity(NodeView.empty(kind.node), demand, features)
+    most = now if whole == kind.node else capacity(NodeView.empty(whole), demand, features)
+    if not admits(kind.node, demand):
+        return now, most, NOWHERE, []
+    fits = suits(kind, demand.resources, features)
+    groups = [1 + island if fit else 0 for island, fit in zip(kind.islands, fits, strict=True)]
+    return now, most, static_cost(demand, kind, features), groups
 
 
 def suits(kind: NodeClass, ask: Resources, features: Features) -> tuple[bool, ...]:

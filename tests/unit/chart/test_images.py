@@ -63,6 +63,19 @@ def test_versions_are_the_locks_and_the_set_ups(file):
 
 
 @by_name
+def test_what_keeps_no_bytecode_comes_with_it(file):
+    words = [(word, rest) for word, rest in instructions(file) if word in {"FROM", "ENV", "RUN"}]
+    built, run = (at for at, (word, _) in enumerate(words) if word == "FROM")
+    assert ("ENV", "UV_COMPILE_BYTECODE=1") in words[built : next(n for n, w in enumerate(words) if "uv pip" in w[1])]
+    assert any("PYTHONDONTWRITEBYTECODE=1" in rest for word, rest in words[run:] if word == "ENV")
+
+
+def test_bytecode_is_made_with_an_installation():
+    (line,) = re.findall(r"^.venv/bin/python -P -m compileall (.+?) \|\| :", SETUP, re.MULTILINE)
+    assert {".venv*/lib", "benchmarks", "k8s", "pipelines", "scheduler", "workers"} <= set(line.split())
+
+
+@by_name
 def test_nobody_in_it_is_root_and_its_base_is_named(file):
     assert said(file, "USER")[-1] == "10001:10001"
     (base,) = said(file, "ARG")

@@ -7,7 +7,7 @@ from scheduler.model.node import Device, Node
 from scheduler.placement import fit
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.fragment import memo_of, value
-from scheduler.placement.mix import FIXED, ROLLOUTS, Demand, NodeClass, content_key, mix_of
+from scheduler.placement.mix import FIXED, GOLDEN, MASK64, ROLLOUTS, Demand, NodeClass, content_key, mix_of, splitmix64
 from scheduler.placement.placer import Placer
 from scheduler.placement.wanted import wanted_of
 
@@ -16,7 +16,7 @@ UNIT = ROLLOUTS * FIXED
 
 def a_class(cards=2, cpus=8, gib=64, count=10, kinds=None):
     kinds = kinds or (0,) * cards
-    key = content_key((cpus, gib, *kinds))
+    key = content_key(bytes((cpus, gib, *kinds)))
     return NodeClass(cpu_milli=cpus * 1000, memory_mib=gib * 1024, slots=kinds, count=count, key=key)
 
 
@@ -116,6 +116,17 @@ def test_the_order_of_demands_changes_no_draw():
     classes = [a_class(), a_class(cpus=9)]
     for one, other in zip(arrays(mix_of(some, classes)), arrays(mix_of(some[::-1], classes)), strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"\xff" * 9, repr(("pool", "ready", ("视", 2**40), 0.5)).encode() * 20]
+)
+def test_the_key_of_a_class_is_the_mixer_over_its_bytes(content):
+    key = len(content)
+    for byte in content:
+        key = splitmix64((key * GOLDEN + byte + 1) & MASK64)
+    assert content_key(content) == key
+    assert isinstance(content_key(content), int)
 
 
 def arrays(found):

@@ -1,11 +1,17 @@
+from dataclasses import replace
+from itertools import product
+
 import pytest
 
+from scheduler.model.catalogue import FEATURES
 from scheduler.model.job import Resources
+from scheduler.model.node import Device, DeviceKind, Health, NodeState
 from scheduler.placement import ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.core import address_of
-from scheduler.placement.fit import Demand
+from scheduler.placement.fit import Demand, suitable
 from scheduler.placement.placer import Placer
+from scheduler.placement.score import static_cost
 from tests.builders import a_node
 
 
@@ -61,3 +67,63 @@ def test_kernels_compiled_for_other_arrays_are_refused():
     placer.shape(Demand(resources=Resources(cpu_milli=1), lane="pool", tenant=""))
     with pytest.raises(RuntimeError, match="other arrays"):
         address_of(placer._core, ranking.layout() + 1)
+
+
+def test_cards_of_one_kind_cost_what_each_of_them_would():
+    cards = [
+        Device(id=f"G{at}", index=at, model=model, memory_mib=memory_mib, health=health, only_whole=only_whole)
+        for at, (model, memory_mib, health, only_whole) in enumerate(
+            product(
+                ("L40S", "H100-SXM-80GB", "unknown"), (16_384, 81_920), (Health.OK, Health.QUARANTINED), (False, True)
+            )
+        )
+    ] * 2
+    cards = [replace(card, id=f"{card.id}-{at}", index=at) for at, card in enumerate(cards)]
+    cluster = Cluster()
+    cluster.set_node(
+        replace(a_node(cpus=64), devices=(*cards, Device(id="M", index=99, model="L40S", kind=DeviceKind.MIG)))
+    )
+    (kind,) = cluster.classes
+    for ask in (Resources(cards=1), Resources(cards=2, card_memory_mib=40_000), Resources(card_milli=500)):
+        for speeds in ((), (("H100-SXM-80GB", 500),), (("L40S", 100), ("unknown", 300))):
+            demand = Demand(resources=ask, lane="pool", speeds=speeds)
+            each = [replace(kind, slots=(card,), leasable=(True,), kinds=(0,), islands=(0,)) for card in kind.slots]
+            alone = [
+                static_cost(demand, one, FEATURES) for one in each if suitable(one.slots, demand.resources, FEATURES)
+            ]
+            assert static_cost(demand, kind, FEATURES) == min(alone)
+            assert len(set(alone)) > 1
+
+
+def test_nodes_that_differ_in_labels_alone_are_judged_once_and_by_their_labels():
+    def park(labelled):
+        nodes = [a_node(f"n{at}", cpus=64, cards=4, island=2) for at in range(6)]
+        nodes += [replace(node, name=f"m{node.name}", state=NodeState.CORDONED) for node in nodes[:2]]
+        nodes += [replace(a_node("s", cpus=8, cards=1), devices=())]
+        return a_placer(*(replace(node, labels=labelled(node.name)) for node in nodes))
+
+    def judged(placer, ask):
+        number = placer.shape(Demand(resources=ask, lane="pool"))
+        klass, asks = placer.cluster.rows.klass[: placer.cluster.count], placer.table.asks
+        return [
+            (
+                asks.empty[number, at],
+                asks.cost[number, at],
+                placer.table.healed[number][at],
+                asks.group[number, at].tolist(),
+            )
+            for at in klass
+        ]
+
+    alike, named = park(lambda _: ()), park(lambda name: (("host", name),))
+    assert len(alike.cluster.classes) < len(named.cluster.classes)
+    assert {kind.likeness for kind in named.cluster.classes} == {kind.likeness for kind in alike.cluster.classes}
+    for ask in (Resources(), Resources(cards=1), Resources(cards=3, same_island=True), Resources(card_milli=500)):
+        assert judged(named, ask) == judged(alike, ask)
+    chosen = judged(named, Resources(cards=1, labels=(("host", "n4"),)))
+    assert [at for at, found in enumerate(chosen) if found[0]] == [4]
+    assert chosen[4] == judged(named, Resources(cards=1))[4]
+    known = named.shape(Demand(resources=Resources(cards=1), lane="pool"))
+    named.set_node(replace(a_node("new", cpus=64, cards=4, island=2), labels=(("host", "new"),)))
+    assert named.copies(known) == 28
+    assert judged(named, Resources(cards=1))[-1] == chosen[4]
