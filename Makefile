@@ -16,7 +16,7 @@ demo: ## a film, its masters and a training run on this machine, and what happen
 	@bin/setup
 	@.venv/bin/shisuan demo
 
-test: ## lint, types, import contracts and the test suite (10 to 15 minutes on 2 quick cores, up to 25 on slow ones)
+test: ## lint, types, import contracts and the test suite (10 to 15 minutes on 2 cores)
 	@bin/setup test
 	@$(MAKE) --no-print-directory lint
 	@mkdir -p build
