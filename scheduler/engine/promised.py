@@ -14,8 +14,9 @@ from scheduler.engine.candidates import Candidate, Line
 from scheduler.engine.guard import Promise
 from scheduler.engine.trial import Trial
 from scheduler.model.job import KeptStart
-from scheduler.model.lease import Allocation, number_of
+from scheduler.model.lease import number_of
 from scheduler.model.plan import KeepStarts, Reserve
+from scheduler.placement.fit import allotted
 
 
 def recall(trial: Trial, lines: Mapping[str, Line], steered: Collection[tuple[str, str]]) -> None:
@@ -39,17 +40,7 @@ def recall(trial: Trial, lines: Mapping[str, Line], steered: Collection[tuple[st
 def _promise(trial: Trial, candidate: Candidate, kept: KeptStart) -> Promise:
     trial.set_chunk(candidate)
     ask, start_ms = candidate.demand.resources, max(kept.start_ms, trial.now_ms)
-    places = (
-        Allocation(
-            node=node,
-            devices=devices,
-            card_milli=ask.card_milli,
-            cpu_milli=ask.cpu_milli,
-            memory_mib=ask.memory_mib,
-            scratch_mib=ask.scratch_mib,
-        )
-        for node, devices in kept.places
-    )
+    places = (allotted(ask, node, devices) for node, devices in kept.places)
     return candidate.promise(places, start_ms, start_ms + candidate.run_ms)
 
 

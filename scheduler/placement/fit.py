@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.model.job import Resources, Step
+from scheduler.model.lease import Allocation
 from scheduler.model.node import Device, DeviceKind, Health, Lane, Node, NodeState
 from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement.view import NodeView
@@ -139,6 +140,18 @@ def admits(node: Node, demand: Demand) -> bool:
         and (node.lane is Lane.ANY or node.lane.value == demand.lane)
         and (not node.taints or set(node.taints) <= set(ask.tolerations))
         and has_labels(node, demand)
+    )
+
+
+def allotted(ask: Resources, node: str, devices: tuple[str, ...]) -> Allocation:
+    """What one copy holds on a node. ``devices``: their ids, sorted."""
+    return Allocation(
+        node=node,
+        devices=devices,
+        card_milli=ask.card_milli,
+        cpu_milli=ask.cpu_milli,
+        memory_mib=ask.memory_mib,
+        scratch_mib=ask.scratch_mib,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from scheduler.model.job import Resources, Together
 from scheduler.model.lease import Allocation
 from scheduler.model.node import Device
-from scheduler.placement.fit import Demand, Features, by_island, fraction_room, free_whole, suitable
+from scheduler.placement.fit import Demand, Features, allotted, by_island, fraction_room, free_whole, suitable
 from scheduler.placement.view import NodeView
 
 Score = tuple[int, int, int, int]
@@ -47,14 +47,7 @@ def allocate(view: NodeView, demand: Demand, features: Features) -> Allocation:
     """The allocation of one copy of ``demand`` on a node it fits on."""
     ask = demand.resources
     devices = _choose(view, demand, features) if ask.cards or ask.card_milli else ()
-    return Allocation(
-        node=view.node.name,
-        devices=tuple(sorted(device.id for device in devices)),
-        card_milli=ask.card_milli,
-        cpu_milli=ask.cpu_milli,
-        memory_mib=ask.memory_mib,
-        scratch_mib=ask.scratch_mib,
-    )
+    return allotted(ask, view.node.name, tuple(sorted(device.id for device in devices)))
 
 
 def _choose(view: NodeView, demand: Demand, features: Features) -> tuple[Device, ...]:

@@ -14,7 +14,7 @@ from scheduler.model.units import WHOLE_CARD_MILLI
 from scheduler.placement import kernels, nearest, ranking
 from scheduler.placement.cluster import Cluster
 from scheduler.placement.core import address_of, core_of
-from scheduler.placement.fit import Demand, Features
+from scheduler.placement.fit import Demand, Features, allotted
 from scheduler.placement.kernels import Ranks, States, Work
 from scheduler.placement.table import Table, frag_of
 from scheduler.placement.wanted import NOTHING, Wanted
@@ -245,14 +245,7 @@ class Placer:
         """A place as a lease names it."""
         ask = self.table.demands[shape].resources
         ids = self.cluster.ids(row)
-        return Allocation(
-            node=self.cluster.nodes[row].name,
-            devices=tuple(sorted([ids[slot] for slot in slots])),
-            card_milli=ask.card_milli,
-            cpu_milli=ask.cpu_milli,
-            memory_mib=ask.memory_mib,
-            scratch_mib=ask.scratch_mib,
-        )
+        return allotted(ask, self.cluster.nodes[row].name, tuple(sorted([ids[slot] for slot in slots])))
 
     # -- inside
 

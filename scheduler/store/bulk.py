@@ -52,7 +52,7 @@ class Bulk(_Statement):
         self._row = f"({', '.join('?' * len(table.columns))})"
 
     def write(self, connection: sa.Connection, values: Sequence[Values]) -> None:
-        """Carry it out for every row. SQLite takes many in one statement in four fifths of the time of as many."""
+        """Carry it out for every row. SQLite takes many in one statement in four fifths of the time."""
         if self._names:
             super().write(connection, values)
             return

@@ -112,12 +112,10 @@ def as_it_was(url: str, revision: str) -> Iterator[sa.Connection]:
 
     config = Config()
     config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
-    database = Database(url)
-    with database.write() as connection:
+    with closing(Database(url)) as database, database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         yield connection
-    database.close()
 
 
 def test_keys_of_before_there_was_a_third_role_stay(store_url):
