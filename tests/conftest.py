@@ -12,9 +12,9 @@ from tests.postgres import NoPostgres, Postgres
 
 
 def pytest_configure(config):
-    """The suite says the same twice in a row; ``make soak`` looks for what nobody has seen yet and prints the seed."""
+    """The suite and the soak say the same twice in a row; ``make fuzz`` looks for what nobody has seen yet."""
     settings.register_profile("repeatable", derandomize=True)
-    settings.load_profile("default" if config.getoption("markexpr") == "soak" else "repeatable")
+    settings.load_profile(config.getoption("--hypothesis-profile") or "repeatable")
     drop_stale_kernels()
 
 

@@ -4,5 +4,5 @@ from scheduler.engine.core import Engine
 
 __all__ = ["VERSION", "Engine"]
 
-VERSION = 8
+VERSION = 9
 """Raised with each change after which equal facts may lead to another plan."""

@@ -151,7 +151,7 @@ class Engine:
         if job_id and job_id not in self._state.jobs:
             raise NotFound(f"no job {job_id!r}")
         draft = drafted(self._state, max(now_ms, self._state.at_ms), policy, explain=True)
-        return tuple(proposals(draft.trial, draft.left_over, job_id))
+        return tuple(proposals(draft.trial, (*draft.left_over, *draft.unseen), job_id))
 
     def outlook(self, job_id: str, step: str, now_ms: int, policy: Policy) -> Question | None:
         """When is the step's next task expected to start? None: nobody can say. Raises NotFound."""

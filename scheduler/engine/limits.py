@@ -27,6 +27,13 @@ def needed_reason(job_id: str, in_ms: int) -> Reason:
     return Reason(kind=ReasonKind.RESERVATION, resource=job_id, message=message)
 
 
+def seat_reason(seat: Promise, now_ms: int) -> Reason:
+    """A place is kept for the step and is not free yet."""
+    in_s = max(0, seat.start_ms - now_ms) // 1_000
+    message = f"its place on {', '.join(seat.nodes)} is kept for it and is expected to be free in {in_s} s"
+    return Reason(kind=ReasonKind.RESERVATION, resource=seat.job_id, message=message)
+
+
 def slot_reason(slot: Promise, now_ms: int) -> Reason:
     """It has a promised slot, which has not begun."""
     in_s = max(0, slot.start_ms - now_ms) // 1000

@@ -51,6 +51,9 @@ class Draft:
     left_over: list[Candidate] = field(default_factory=list)
     """Steps with tasks left, in the order they were reached. Unless it is to be explained, of those of which nothing
     more comes only the first of each kind."""
+    unseen: list[Candidate] = field(default_factory=list)
+    """Those behind them, which were not looked at because nothing more starts: all if it is to be explained, else one.
+    What is done depends on none of them."""
     reached: set[tuple[str, str]] = field(default_factory=set)
     """Steps that were passed over."""
     barred: Sequence[Wait] = ()
@@ -83,12 +86,14 @@ def make_plan(
     draft = drafted(state, now_ms, policy, jobs, queues, explain=waits)
     # 10. Move nodes between lanes for those who wait, cut cards for them, and move leases out of their way where a rule
     # allows it.
-    moves: tuple[Action, ...] = conversions(draft.trial, draft.left_over)
-    is_full = len(draft.starts) >= policy.starts_per_cycle  # who is left over was not looked at then
-    waiting_on = () if is_full else draft.left_over
-    moves += (*give_ups(draft.trial), *recuts(draft.trial, waiting_on), *relayouts(draft.trial, waiting_on))
+    moves: tuple[Action, ...] = (
+        *conversions(draft.trial, draft.left_over),
+        *give_ups(draft.trial),
+        *recuts(draft.trial, draft.left_over),
+        *relayouts(draft.trial, draft.left_over),
+    )
     draft.preempts += by_rule(draft.trial, draft.left_over)
-    kept = keep_starts(draft.trial, is_full=is_full)
+    kept = keep_starts(draft.trial, is_full=len(draft.starts) >= policy.starts_per_cycle)
     # 11. Say why everything else waits.
     actions: tuple[Action, ...] = (
         *_stops(state), *draft.preempts, *draft.starts, *reserves(draft.trial), *kept, *moves,
@@ -96,7 +101,7 @@ def make_plan(
     plan = Plan(now_ms=now_ms, actions=actions, waits=tuple(_waits(draft)) if waits else ())
     # 12. Say when something may change without an event.
     cut_ms = cut_wake_ms(draft.trial)
-    if not (draft.left_over or draft.barred or draft.delayed):
+    if not (draft.left_over or draft.unseen or draft.barred or draft.delayed):
         return replace(plan, wake_ms=cut_ms)
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
     due_ms = ends_ms(chain(draft.barred, draft.delayed.values()))
@@ -168,7 +173,7 @@ def _drafted(
     if first:
         _place_all(draft, Order(tree, state.totals, draft.shares, _only(entries, first)))
         entries = _only(entries, first, inside=False)
-    unsteered = len(draft.left_over)
+    over, unseen = len(draft.left_over), len(draft.unseen)
     # 7. Kinds of job below their floor go first, until they reach it.
     if policy.floors:
         kinds = {floor.kind for floor in policy.floors}
@@ -179,12 +184,12 @@ def _drafted(
         _place_all(draft, Order(tree, state.totals, draft.shares, entries), draft.trial.is_guaranteed)
     # 9. Everybody, by fair share, priority and age: one lease at a time; who does not fit keeps an expected start.
     # Where several do, all are promised theirs before anybody starts ahead of his turn.
-    del draft.left_over[unsteered:]
+    del draft.left_over[over:], draft.unseen[unseen:]
     if policy.promises_max > 1:
         draft.trial.in_turn = True
         _place_all(draft, Order(tree, state.totals, draft.shares, entries))
         draft.trial.in_turn = False
-        del draft.left_over[unsteered:]
+        del draft.left_over[over:], draft.unseen[unseen:]
     _place_all(draft, Order(tree, state.totals, draft.shares, entries))
     return draft
 
@@ -252,10 +257,13 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         order.drop()
         if not candidate.left:
             continue
-        draft.left_over.append(candidate)
-        if full and not explain:
+        if full:
+            draft.unseen.append(candidate)
+            if explain:
+                continue
             break  # nothing more starts, and nobody asks why
-        if only is None and not full and candidate.key not in draft.reached:
+        draft.left_over.append(candidate)
+        if only is None and candidate.key not in draft.reached:
             draft.reached.add(candidate.key)
             draft.preempts += trial.pass_over(candidate)
             draft.preempts += drain(trial, candidate)
@@ -302,7 +310,7 @@ def _start(draft: Draft, candidate: Candidate) -> Amounts | None:
 def _waits(draft: Draft) -> Iterator[Wait]:
     """One for each step of which something waits: those in the order first."""
     delayed = dict(draft.delayed)
-    for position, candidate in enumerate(draft.left_over, start=1):
+    for position, candidate in enumerate(chain(draft.left_over, draft.unseen), start=1):
         reasons, left = reasons_of(draft.trial, candidate), candidate.left
         later = delayed.pop(candidate.key, None)
         if later is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
+from scheduler.engine.limits import seat_reason
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Together
 from scheduler.model.layout import layout_under_way
@@ -122,9 +123,12 @@ def _turn(trial: Trial) -> Reason:
 
 def _kept(trial: Trial, candidate: Candidate, barred: Collection[str]) -> Reason:
     names = [name for name in barred if trial.search.copies_on(candidate.demand, name) > 0]
-    promises = [p for p in trial.guard.delayed(names) if (p.job_id, p.step) != candidate.key]
+    own = {id(promise) for promise in trial.own(candidate)}
+    promises = [promise for promise in trial.guard.delayed(names) if id(promise) not in own]
     if promises:
         first = promises[0]
+        if (first.job_id, first.step) == candidate.key:
+            return seat_reason(first, trial.now_ms)  # the seat of another lease of the same step
         in_s = max(0, first.start_ms - trial.now_ms) // 1000
         message = f"would run into the start of job {first.job_id}, expected in {in_s} s on {first.nodes[0]}"
         return Reason(kind=ReasonKind.RESERVATION, resource=first.job_id, message=message)

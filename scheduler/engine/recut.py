@@ -63,8 +63,7 @@ def recuts(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Recut, ...]:
     """Cuts to begin now, for single tasks at the front of the order; by the cheapest change first."""
     if not trial.policy.recut_every_ms:
         return ()
-    heard = left_over[:1] if trial.shut else left_over  # behind the one for whom all is shut nothing starts anyway
-    waiting = (c for c in heard if c.left and c.demand.resources.mig_profile and c.step.ranks == 1)
+    waiting = (c for c in left_over if c.left and c.demand.resources.mig_profile and c.step.ranks == 1)
     cost = cost_ms(trial)
     coming = _coming(trial.state)
     used = {*trial.guard.nodes, *trial.moves}

@@ -46,8 +46,7 @@ class LayoutOffer:
 def relayouts(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Recut, ...]:
     """What was drained and is empty, and idle nodes for single tasks at the front of the order."""
     if trial.policy.recut_every_ms and trial.state.laid:
-        heard = left_over[:1] if trial.shut else left_over  # behind the one for whom all is shut nothing starts anyway
-        waiting = (c for c in heard if _asks(c) and (c.blocked or trial.limit(c)) is None)
+        waiting = (c for c in left_over if _asks(c) and (c.blocked or trial.limit(c)) is None)
         coming = _coming(trial)
         for candidate in islice(waiting, LOOKED_AT):
             tasks = _missing(candidate, coming)

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.guard import Promise
+from scheduler.engine.limits import seat_reason
 from scheduler.engine.trial import Trial
 from scheduler.model.job import Job, Seat, Step, StepRecord, Together
 from scheduler.model.lease import Lease
-from scheduler.model.plan import Reason, ReasonKind
 from scheduler.placement.fit import Demand, demand_of
 
 
@@ -34,7 +34,7 @@ def sit(trial: Trial, candidate: Candidate, number: int) -> Iterator[Lease]:
             pending += [(seat, promise)] if promise is not None else []
     _keep(trial, pending)
     if pending and len(pending) >= candidate.left:
-        candidate.blocked = candidate.blocked or _reason(trial, *pending[0])
+        candidate.blocked = candidate.blocked or seat_reason(pending[0][1], trial.now_ms)
 
 
 def guard(trial: Trial, job: Job, step: Step, done: StepRecord) -> None:
@@ -72,10 +72,3 @@ def _promise(  # noqa: PLR0917 (all of them are the start)
         start_ms=start_ms,
         end_ms=start_ms + max(run_ms, 1),
     )
-
-
-def _reason(trial: Trial, seat: Seat, promise: Promise) -> Reason:
-    where = ", ".join(sorted(set(seat.nodes)))
-    in_s = max(0, promise.start_ms - trial.now_ms) // 1000
-    message = f"its place on {where} is kept for it and is expected to be free in {in_s} s"
-    return Reason(kind=ReasonKind.RESERVATION, resource=promise.job_id, message=message)

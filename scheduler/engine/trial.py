@@ -200,10 +200,14 @@ class Trial:
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
             stay, ranks = self._stay(candidate), candidate.step.ranks
-            own = self.slots.get(candidate.key) or self.promise_of(candidate)
-            with self.guard.without((*self.slots.films.get(candidate.key, ()), *((own,) if own is not None else ()))):
+            with self.guard.without(self.own(candidate)):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
+
+    def own(self, candidate: Candidate) -> tuple[Promise, ...]:
+        """What is kept for the candidate's next lease, and is in its way nowhere. Seats are each for one lease."""
+        start = self.slots.get(candidate.key) or self.promise_of(candidate)
+        return (*self.slots.films.get(candidate.key, ()), *((start,) if start is not None else ()))
 
     def closed(self, candidate: Candidate) -> frozenset[str]:
         """Nodes whose reservation the candidate would run into."""

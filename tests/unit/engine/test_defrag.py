@@ -9,7 +9,7 @@ import pytest
 from scheduler.model.event import SeatKept
 from scheduler.model.job import Seat
 from scheduler.model.lease import AttemptState
-from scheduler.model.plan import Keep, Preempt
+from scheduler.model.plan import Keep, Preempt, ReasonKind, Start
 from scheduler.model.policy import Policy, Preemption
 from tests.builders import Park, a_job, a_node, a_step, granted, lines, started
 
@@ -153,3 +153,30 @@ def test_the_same_fact_twice_is_one_seat():
     park.tell(fact, fact)
     assert len(park.job("j4").steps[0].seats) == 1
     assert any("j4" in line for line in lines(park.plan()))
+
+
+def test_a_lease_that_would_take_the_seat_of_another_of_its_step_waits_and_says_so():
+    park = Park(*(a_node(f"n{i}", cpus=1) for i in (1, 2, 3)))
+    park.submit(a_job(1, a_step(run_ms_expected=60_000)))
+    assert started(park.cycle()) == {"j1.work.0.a1": "n1"}
+    park.submit(a_job(2, a_step(count=2, ranks=2, run_ms_expected=HOUR)))
+    seat = Seat(nodes=("n1", "n2"), until_ms=2 * HOUR)
+    park.tell(SeatKept(at_ms=park.now_ms, job_id="j2", step="work", seat=seat))
+    plan = park.plan()
+    assert started(plan) == {}, "both of its nodes that are free would not be back in time"
+    (reason,) = plan.waits[0].reasons
+    assert (reason.kind, reason.resource) == (ReasonKind.RESERVATION, "j2")
+    assert reason.message == "its place on n1, n2 is kept for it and is expected to be free in 60 s"
+
+
+def test_nobody_is_moved_for_who_was_not_looked_at_whether_it_is_to_be_said_why_or_not():
+    park = a_park()
+    park.policy = Policy(defragment_permille=1_000, starts_per_cycle=1)
+    park.submit(a_job(4, a_step(count=2)))
+    park.submit(pair(5))
+    told, mine = (park.engine.plan(park.now_ms, park.policy, waits=waits) for waits in (False, True))
+    assert [type(action) for action in mine.actions] == [Start]
+    assert (told.actions, told.wake_ms) == (mine.actions, mine.wake_ms)
+    park.cycle()
+    park.cycle()
+    assert any(isinstance(action, Preempt) for action in park.cycle().actions), "its turn comes with the next cycle"
