@@ -7,6 +7,8 @@ engine in the same simulator; ``papers.py`` has the papers' own rules. ``python 
 
 from __future__ import annotations
 
+import math
+import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +34,8 @@ PEERS: Mapping[str, Policy] = {
     "las": replace(ALWAYS, name="las", sort=Sort.SERVED),
 }
 """The engine's own orders; all but FIFO stop what runs for who is clearly ahead."""
+DRAWS = range(1, 7)
+"""Seeds of how wrong owners are, where they are."""
 PHILLY_EVERY = 24
 """One job in so many of the Philly pool, on as many fewer nodes: the whole pool takes hours."""
 
@@ -50,17 +54,22 @@ class Case:
     objective: Objective
     measure: Callable[[Figures], float]
     known: bool = True
-    """Whether owners say how long their jobs take, and are right; shortest first always knows."""
+    """Whether owners say how long their jobs take; shortest first always knows."""
+    wrong: float = 0.0
+    """What they say is off by a factor whose logarithm has this deviation; shortest first is told the truth."""
     bound: float | None = None
     least: float | None = None
     anchors: Mapping[str, float]
 
-    def run(self, policy: Policy) -> Figures:
-        """The trace under a policy."""
+    def run(self, policy: Policy, seed: int = 0) -> Figures:
+        """The trace under a policy. ``seed``: of how wrong owners are."""
         made = scenario(later(self.trace, HOUR_MS), policy)
-        told = self.known or policy.sort is Sort.EXPECTED
+        knows = policy.sort is Sort.EXPECTED
+        draw, off = random.Random(seed), 0.0 if knows else self.wrong
         work = self.trace.work_ms
-        jobs = with_step(made.jobs, lambda job, step: replace(step, run_ms_expected=work[job.id] if told else 0))
+        said = {key: max(1, round(ms * math.exp(draw.gauss(0, off)))) for key, ms in sorted(work.items())}
+        told = self.known or knows
+        jobs = with_step(made.jobs, lambda job, step: replace(step, run_ms_expected=said[job.id] if told else 0))
         return figures(Leaving(replace(made, jobs=jobs), work).run())
 
     def result(self) -> Figure:
@@ -70,10 +79,11 @@ class Case:
         for name, policy in PEERS.items():
             if dated or name != "edf":
                 anchors[name] = (self.measure(self.run(policy)),)
-        value = self.measure(self.run(ours(self.objective)))
+        draws = DRAWS if self.wrong else (0,)
+        values = tuple(self.measure(self.run(ours(self.objective), seed)) for seed in draws)
         if not self.known:
             anchors["ours_told"] = (self.measure(replace(self, known=True).run(ours(self.objective))),)
-        return Figure(name=self.figure, runs=(value,), bound=self.bound, least=self.least, anchors=anchors)
+        return Figure(name=self.figure, runs=values, bound=self.bound, least=self.least, anchors=anchors)
 
 
 class Leaving(Simulation):
@@ -113,6 +123,14 @@ def cases(folder: Path) -> list[Case]:
             measure=met,
             least=0.74,
             anchors={"elasticflow_published": 0.728},
+        ),
+        Case(
+            figure="engine_deadline_met_elasticvpollux_owners_wrong",
+            trace=elasticflow(folder),
+            objective=Objective.COMPLETION,
+            measure=met,
+            wrong=0.2,
+            anchors={},
         ),
         Case(
             figure="engine_deadline_met_philly103959",

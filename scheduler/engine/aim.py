@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from scheduler.engine.candidates import Candidate
-from scheduler.engine.ends import estimate_of, left_ms
+from scheduler.engine.ends import LIKELY_PERMILLE, estimate_of, left_ms
 from scheduler.engine.gather import gather
 from scheduler.engine.state import State
 from scheduler.model.job import Job, Step
@@ -27,6 +27,9 @@ from scheduler.queueing.item import NEVER_MS, Item, Place, Supply, item_of
 from scheduler.queueing.lifecycle import find_step
 from scheduler.queueing.rate import FULL_PERMILLE, work_rate_permille
 
+TIMETABLE_PERMILLE = 900
+"""Quantile of the work left for which cards are sought that end it by its deadline, where there are any: those that are
+just enough for the likely work would end half of what owners misjudge too late."""
 STAY_LEAST_MS = 60_000
 STAY_RESTARTS = 5
 """A lease is left alone until it has run so many times as long as its restart takes. So no more than a sixth of the
@@ -60,9 +63,8 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     models = [model for model, _ in supply.cards]
     items = [_waiting_item(c, models) for c in waiting.values()]
     settled_ms = {key: _settled_ms(state, key, record) for key, record in running.items()}
-    rest_ms = {r.lease.id: left_ms(state, r, now_ms, estimate_of(state, *key)) for key, r in running.items()}
     for key, record in running.items():
-        item = _running_item(state, key, record, models, now_ms, rest_ms[record.lease.id])
+        item = _running_item(state, key, record, models, now_ms)
         items.append(replace(item, settles_ms=settled_ms[key]))
     items += [_stopping_item(state, *each, models, now_ms) for each in held.items() if _comes_back(state, *each)]
     found = allot(items, supply, now_ms, policy.objective, margin_ms=policy.margin_ms)
@@ -73,6 +75,7 @@ def aim(state: State, candidates: Iterable[Candidate], now_ms: int, policy: Poli
     asking = [(c, place) for key, c in waiting.items() if (place := places.get(key)) is not None]
     if any(c.step.resources.cards > 1 for c, _ in asking):
         lost_ms = {item.key: item.lose_ms for item in items}
+        rest_ms = {r.lease.id: left_ms(state, r, now_ms, estimate_of(state, *key)) for key, r in running.items()}
         settled = [(key, r, lost_ms[_text(key)]) for key, r in running.items() if now_ms >= settled_ms[key]]
         stops += tuple(_gathered(state, asking, settled, {stop.lease_id for stop in stops}, rest_ms))
     marks = [found.wake_ms, *(settled_ms.values() if waiting else ())]
@@ -165,40 +168,43 @@ def _supply(state: State, held: dict[Key, LeaseRecord]) -> Supply:
 
 
 def _waiting_item(candidate: Candidate, models: list[str]) -> Item:
-    remaining_ms = candidate.estimate.left(candidate.kept_ms)  # as of what runs: else it seems shorter while it waits
+    estimate, kept_ms = candidate.estimate, candidate.kept_ms
+    remaining_ms = estimate.left(kept_ms)  # as of what runs: else it seems shorter while it waits
     item = item_of(candidate.step, key=_text(candidate.key), remaining_ms=remaining_ms, models=models)
     restart_ms = candidate.step.restart_ms if candidate.record.preempted or candidate.record.worked else 0
     known = candidate.step.run_ms_expected or candidate.record.run_count
-    index_ms = 0 if known else gittins.index_ms(candidate.estimate.atoms, candidate.served_ms)
+    index_ms = 0 if known else gittins.index_ms(estimate.atoms, candidate.served_ms)
     item = replace(item, lose_ms=restart_ms, index_ms=index_ms, running=candidate.record.goes_on)
-    return _of_job(item, candidate.job)
+    return _of_job(item, candidate.job, estimate.left(kept_ms, TIMETABLE_PERMILLE))
 
 
-def _of_job(item: Item, job: Job) -> Item:
+def _of_job(item: Item, job: Job, careful_ms: int) -> Item:
     return replace(
         item,
+        careful_ms=careful_ms if job.deadline_ms else 0,
         deadline_ms=job.deadline_ms,
         submitted_ms=job.submitted_ms,
         weight=max(1, job.priority),
     )
 
 
-def _running_item(  # noqa: PLR0917 (all of them are the item)
-    state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int, rest_ms: int
-) -> Item:
+def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
     job = state.jobs[key[0]]
     step, done = find_step(job, key[1])
-    place = _place(state, record)
+    estimate, place = estimate_of(state, *key), _place(state, record)
     rate = max(1, work_rate_permille(step, place[1], place[0]))
-    left = rest_ms * rate // FULL_PERMILLE
+    likely, careful = (
+        max(1, left_ms(state, record, now_ms, estimate, permille) * rate // FULL_PERMILLE)
+        for permille in (LIKELY_PERMILLE, TIMETABLE_PERMILLE)
+    )
     ran_ms = now_ms - record.lease.granted_ms
     lost_ms = ran_ms % step.checkpoint_ms if step.checkpoint_ms else ran_ms
-    item = item_of(step, key=_text(key), remaining_ms=max(1, left), models=models)
+    item = item_of(step, key=_text(key), remaining_ms=likely, models=models)
     ran_ms += done.served_ms // step.ranks
     known = step.run_ms_expected or done.run_count
-    index_ms = 0 if known else gittins.index_ms(estimate_of(state, *key).atoms, ran_ms)
+    index_ms = 0 if known else gittins.index_ms(estimate.atoms, ran_ms)
     item = replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms)
-    return _of_job(item, job.job)
+    return _of_job(item, job.job, careful)
 
 
 def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
@@ -208,11 +214,9 @@ def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
 
 
 def _stopping_item(state: State, key: Key, record: LeaseRecord, models: list[str], now_ms: int) -> Item:
-    """As it will wait once it has stopped."""
+    """As it will wait once it has stopped, with the rest of its work, not of its grace."""
     step, done = find_step(state.jobs[key[0]], key[1])
-    going_on = replace(record, stopping=False)
-    rest_ms = left_ms(state, going_on, now_ms, estimate_of(state, *key))  # the rest, not of its grace
-    item = _running_item(state, key, going_on, models, now_ms, rest_ms)
+    item = _running_item(state, key, replace(record, stopping=False), models, now_ms)
     return replace(item, running=done.goes_on, lose_ms=step.restart_ms)
 
 

@@ -102,7 +102,7 @@ def make_plan(
     # 12. Say when something may change without an event.
     cut_ms = cut_wake_ms(draft.trial)
     if not (draft.left_over or draft.unseen or draft.barred or draft.delayed):
-        return replace(plan, wake_ms=cut_ms)
+        return replace(plan, wake_ms=min(filter(None, (cut_ms, draft.steer_ms)), default=0))
     banned = any(reason.kind is ReasonKind.CALENDAR for wait in draft.barred for reason in wait.reasons)
     due_ms = ends_ms(chain(draft.barred, draft.delayed.values()))
     due = (draft.steer_ms, due_ms, cut_ms, overtaken_ms(draft.trial, draft.left_over))

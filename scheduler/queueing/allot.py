@@ -60,6 +60,9 @@ def allot(
     _restore(hand, elastic)
     _grow(hand, elastic)
     later = [slot.start_ms for slot in table.slots.values() if slot.start_ms > now_ms]
+    begun = ((key, slot) for key, slot in table.slots.items() if slot.start_ms <= now_ms)
+    if any(hand.places.get(key) != (slot.model, slot.ranks) for key, slot in begun):
+        later += [item.settles_ms for item in settling]  # they have what somebody's deadline wants
     return Allotment(places=hand.places, slots=table.slots, wake_ms=min(later, default=NEVER_MS))
 
 

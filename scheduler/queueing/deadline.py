@@ -2,8 +2,9 @@
 
 Each item with a deadline gets a slot, the one of least card-time that ends in time, in the order of the deadlines
 (after ElasticFlow's minimum satisfactory share, ASPLOS 2023, section 4; but one stretch on a constant number of cards,
-since every resize costs a restart). It promises nothing: deadlines that were promised have slots on named nodes
-(``scheduler/engine/slots.py``) and are not steered.
+since every resize costs a restart). It is long enough for more work than is likely where there is room for that. It
+promises nothing: deadlines that were promised have slots on named nodes (``scheduler/engine/slots.py``) and are not
+steered.
 """
 
 from __future__ import annotations
@@ -82,19 +83,28 @@ class Timetable:
         self.slots[item.key] = slot
         return True
 
-    def add(self, item: Item, by_ms: int) -> bool:
-        """Enter the item's cheapest slot that ends by an instant; False: there is none."""
-        slot = self.cheapest(item, by_ms)
+    def add(self, item: Item, margin_ms: int) -> bool:
+        """Enter the item's cheapest slot that ends by its deadline; False: there is none.
+
+        One that is long enough even if it takes longer than is likely and ends the margin before, where there is one;
+        else one that ends the margin before; else any.
+        """
+        by_ms = item.deadline_ms
+        slot = self.cheapest(item, by_ms - margin_ms, careful=True) if item.careful_ms > item.remaining_ms else None
+        slot = slot or self.cheapest(item, by_ms - margin_ms) or self.cheapest(item, by_ms)
         return slot is not None and self.put(item, slot)
 
-    def cheapest(self, item: Item, by_ms: int) -> Slot | None:
-        """Its slot of least card-time that ends in time; then the earliest, then the smaller place."""
+    def cheapest(self, item: Item, by_ms: int, *, careful: bool = False) -> Slot | None:
+        """Its slot of least card-time that ends in time; then the earliest, then the smaller place.
+
+        ``careful``: see :meth:`Item.takes_ms`.
+        """
         best: tuple[int, int, Place] | None = None
         found: Slot | None = None
         for place, speed in item.places():
             if place[0] not in self.profiles:
                 continue
-            length, cards = item.takes_ms(place, speed), item.cards(place[1])
+            length, cards = item.takes_ms(place, speed, careful=careful), item.cards(place[1])
             cost = cards * length
             if self.now_ms + length > by_ms or (best is not None and cost > best[0]):
                 continue
@@ -103,16 +113,6 @@ class Timetable:
                 best = cost, start + length, place
                 found = Slot(model=place[0], ranks=place[1], start_ms=start, end_ms=start + length)
         return found
-
-    def soonest_ms(self, item: Item) -> int:
-        """When it could end at the earliest; NEVER_MS: never on these cards."""
-        ends = [NEVER_MS]
-        for place, speed in item.places():
-            if place[0] in self.profiles:
-                length = item.takes_ms(place, speed)
-                start = self.profiles[place[0]].earliest(item.cards(place[1]), length, NEVER_MS)
-                ends.append(min(start + length, NEVER_MS))
-        return min(ends)
 
 
 def timetable(items: Iterable[Item], supply: Supply, now_ms: int, *, margin_ms: int = 0) -> Timetable:
@@ -134,7 +134,7 @@ def _joined(base: Timetable, items: Sequence[Item], margin_ms: int) -> Timetable
         better = _in_order(base.copy(), [*kept, item], margin_ms) if len(kept) < RETIMED_MAX else None
         if better is not None:
             table = better
-        elif not table.add(item, item.deadline_ms - margin_ms) and not table.add(item, item.deadline_ms):
+        elif not table.add(item, margin_ms):
             continue
         kept.append(item)
     return table
@@ -162,6 +162,6 @@ def _by_due(item: Item) -> tuple[int, str]:
 def _in_order(table: Timetable, items: Sequence[Item], margin_ms: int) -> Timetable | None:
     """The table with a slot in time for every item, in the order of the deadlines; None: not so."""
     for item in sorted(items, key=_by_due):
-        if not table.add(item, item.deadline_ms - margin_ms) and not table.add(item, item.deadline_ms):
+        if not table.add(item, margin_ms):
             return None
     return table

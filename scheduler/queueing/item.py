@@ -28,6 +28,8 @@ class Item:
     """Unique; the last tie-break."""
     remaining_ms: int
     """Work still to do, as known or as estimated from what similar ones took; at least 1."""
+    careful_ms: int = 0
+    """The same if it turns out longer than is likely, for deadlines; 0: nobody says more than ``remaining_ms``."""
     index_ms: int = 0
     """What it is ranked by instead where the work is not known (``gittins.index_ms``); 0: by ``remaining_ms``."""
     models: tuple[str, ...]
@@ -64,10 +66,14 @@ class Item:
         running = self.running if self.running is not None and self.running[0] in self.models else None
         return _places(self.models, self.speeds, self.levels(), running)
 
-    def takes_ms(self, place: Place, speed: int) -> int:
-        """Time from now to its end there, restart included unless it runs there already; at least 1."""
+    def takes_ms(self, place: Place, speed: int, *, careful: bool = False) -> int:
+        """Time from now to its end there, restart included unless it runs there already; at least 1.
+
+        ``careful``: if it turns out longer than is likely.
+        """
         extra = self.lose_ms if self.running != place else 0
-        return max(-(-self.remaining_ms * WHOLE // speed), 1) + extra
+        work_ms = self.careful_ms if careful else self.remaining_ms
+        return max(-(-work_ms * WHOLE // speed), 1) + extra
 
     def cards(self, ranks: int) -> int:
         """Cards that so many ranks hold."""

@@ -55,6 +55,16 @@ def test_more_work_than_fits_leaves_out_the_largest() -> None:
     assert late.slots.keys() == {i.key for i in small}
 
 
+def test_a_slot_is_long_enough_for_more_work_than_is_likely_where_there_is_room() -> None:
+    doubtful = item("d", 100, 400, careful_ms=200 * SECOND, ranks=8, ranks_min=1, scaling=SCALING)
+    alone = timetable([doubtful], SUPPLY, 0).slots["d"]
+    assert (alone.ranks, alone.end_ms) == (4, 322_500)  # 200 s at 0.64 of full speed, and the restart
+    others = [item(f"o{at}", 389, 399, ranks=2) for at in range(3)]
+    beside = timetable([doubtful, *others], SUPPLY, 0)
+    assert len(beside.slots) == 4, "who may take longer leaves nobody out"
+    assert (beside.slots["d"].ranks, beside.slots["d"].end_ms) == (2, 287_778)  # 100 s at 0.36
+
+
 def test_a_profile_finds_the_earliest_gap_that_is_long_enough() -> None:
     profile = Profile([0], [4])
     assert profile.take(10, 20, 3)

@@ -98,6 +98,15 @@ def test_deadlines_that_cannot_wait_stop_no_gang_for_ever(seed):
     assert max(job.preempted for job in run.jobs) < 20
 
 
+def test_a_deadline_is_met_where_its_owner_was_too_hopeful():
+    """Two cards are enough for the hour that was said, all four for the 78 minutes that it takes."""
+    jobs = [a_gang(1, ranks=2), replace(a_gang(2, 1, ranks=4, ranks_min=2), deadline_ms=132 * MINUTE)]
+    scenario = a_scenario([a_node("n1", cards=4, cpus=16)], jobs, {"j1": 300, "j2": 78})
+    said = replace(scenario.jobs[1], steps=(replace(scenario.jobs[1].steps[0], run_ms_expected=60 * MINUTE),))
+    run, _ = played(replace(scenario, jobs=[scenario.jobs[0], said]))
+    assert run.jobs[1].finished_ms <= 132 * MINUTE
+
+
 def test_what_is_stopped_to_move_goes_where_it_was_to_go():
     nodes = [a_node("f", cards=1, model="fast"), a_node("s", cards=1, model="slow")]
     speeds = (("fast", 1_000), ("slow", 200))
