@@ -46,6 +46,8 @@ def conversions(trial: Trial, left_over: Sequence[Candidate]) -> tuple[Convert, 
         for node in _nodes_for(trial, candidate):
             if is_idle(trial, node):
                 trial.moves[node] = Lane(candidate.demand.lane)
+    if not trial.moves:
+        return ()
     cost = cost_ms(trial)
     return tuple(Convert(node=name, lane=trial.moves[name], cost_ms=cost) for name in sorted(trial.moves))
 
