@@ -189,8 +189,8 @@ class Evictor:
     def make_way(
         self, candidate: Candidate, names: Sequence[str], within_ms: int, enough: Callable[[frozenset[str]], bool]
     ) -> tuple[Preempt, ...]:
-        """The cheapest of what leaves on ``names`` for the candidate's promised start and can be gone in so long, without
-        which it is ``enough``; empty: not even without all of it, or a floor or a guarantee keeps them.
+        """The cheapest of what leaves on ``names`` for the candidate's promised start and can be gone in so
+        long, without which there is ``enough`` room; empty: never, or a floor or a guarantee keeps them.
         """
         found = [victim for victim, _ in self._possible(candidate, names, within_ms)]
         return self._stops(candidate, choose(found, enough, self._stays_above)) if found else ()
