@@ -186,6 +186,15 @@ class Evictor:
         self._claim(candidate, names)
         return stops
 
+    def make_way(
+        self, candidate: Candidate, names: Sequence[str], within_ms: int, enough: Callable[[frozenset[str]], bool]
+    ) -> tuple[Preempt, ...]:
+        """The cheapest of what leaves on ``names`` for the candidate's promised start and can be gone in so
+        long, without which there is ``enough`` room; empty: never, or a floor or a guarantee keeps them.
+        """
+        found = [victim for victim, _ in self._possible(candidate, names, within_ms)]
+        return self._stops(candidate, choose(found, enough, self._stays_above)) if found else ()
+
     @property
     def is_full(self) -> bool:
         """So many were passed over that :meth:`passed` notes no more."""

@@ -7,7 +7,7 @@ it moves when expectations do, and what runs as expected never moves it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -143,6 +143,20 @@ class Guard:
         """Nodes where a lease of ``demand`` would delay a promise, with as many of its ranks as fit on the node."""
         return frozenset(name for name in self._on if not self._leaves_room(name, demand, stay, tenant, ranks))
 
+    def crowded(self, promise: Promise, until_ms: int, gone: Collection[str] = ()) -> Promise | None:
+        """A slot that begins before ``until_ms`` and has no room beside a promised start that is kept here, the first.
+
+        ``gone``: leases that will have ended by then.
+        """
+        slots = (
+            slot
+            for name in promise.nodes
+            for slot in self._on[name]
+            if slot.is_slot and promise.start_ms < slot.start_ms < until_ms
+            if not self._still_fits(name, self.views[name], slot, gone)
+        )
+        return min(slots, key=lambda slot: slot.start_ms, default=None)
+
     def delayed(self, names: Iterable[str]) -> list[Promise]:
         """Promises on these nodes, earliest first."""
         found = {id(p): p for name in names for p in self._on.get(name, ())}
@@ -225,11 +239,11 @@ class Guard:
             view = view.take(allocate(view, demand, self._features), tenant)
         return not copies or all(self._still_fits(name, view, promise) for promise in late)
 
-    def _still_fits(self, name: str, view: NodeView, promise: Promise) -> bool:
+    def _still_fits(self, name: str, view: NodeView, promise: Promise, gone: Collection[str] = ()) -> bool:
         """At the promised start, with what ended by then given back and other promises begun by then taken."""
         at_ms = promise.start_ms
-        for end_ms, allocation, _ in self._ends(name, promise.leave):
-            if end_ms <= at_ms:
+        for end_ms, allocation, lease_id in self._ends(name, promise.leave):
+            if end_ms <= at_ms or lease_id in gone:
                 view = view.give_back(allocation)
         for other in self._on[name]:
             if other is not promise and other.start_ms <= at_ms < other.end_ms:

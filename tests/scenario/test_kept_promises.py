@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scheduler.model.event import JobCancelled
+from scheduler.model.job import Slot
 from scheduler.model.plan import Preempt, Reserve
 from scheduler.model.policy import Backfill, Policy, Preemption
 from tests.builders import Park, a_job, a_node, a_step, lines, started
@@ -128,6 +131,24 @@ def test_room_of_who_starts_later_may_still_be_held_when_those_who_leave_are_tol
     park.wait(10 * SECOND)
     park.end("j1.work.0.a1")
     l3_is_told_to_leave_for_j3(park)
+
+
+def test_who_leaves_is_told_where_only_a_slot_that_begins_during_the_start_needs_the_room():
+    """j3 gets the cards of j1, and the slot of j5, in the middle of its run, those that j4 leaves for j3."""
+    park = conservative(a_node("n1", cards=5, cpus=32))
+    park.submit(a_job(1, known(100, cards=3)))
+    serve(park)
+    park.submit(a_job(3, known(500, cards=3)), a_job(4, saving(5_000, cards=2)))
+    serve(park)
+    slot = Slot(model="H100", ranks=1, start_ms=300 * SECOND, end_ms=510 * SECOND, nodes=("n1",))
+    dated = a_job(5, known(200, cards=2), deadline_ms=900 * SECOND)
+    park.submit(replace(dated, slot=slot, promise_permille=990))
+    assert reserved_ms(park, "j3") <= 101 * SECOND
+    park.wait(101 * SECOND)
+    park.end("j1.work.0.a1")
+    assert serve(park) == ["l2"]
+    assert "j3.work.0.a1" in park.open_attempts(), "at once: the slot begins later"
+    assert reserved_ms(park, "j5") == 300 * SECOND
 
 
 def test_a_films_tasks_that_run_beside_its_tracks_take_no_new_ones():
