@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
 from scheduler.engine.candidates import Candidate, Kind, kind_at
-from scheduler.engine.guard import Promise
+from scheduler.engine.guard import Guard, Promise
 from scheduler.engine.kept import Slots
 from scheduler.engine.leave import Leavers
+from scheduler.engine.room import Room
 from scheduler.engine.standing import Standings
 from scheduler.engine.state import State
 from scheduler.model.job import JobRecord, Step
@@ -32,48 +33,6 @@ TRIES = 32
 """Searches for victims per plan: each looks at every lease on the nodes in question."""
 AHEAD_MAX = 64
 """Steps ahead that are looked at: behind more of them nobody is stopped, because one of those may take the room."""
-
-
-class Room:
-    """How much room there would be on some nodes if leases ended. What is asked of a node is worked out once: hundreds
-    of sets of leases are tried, and most of them differ on few nodes.
-    """
-
-    def __init__(
-        self,
-        leases: Mapping[str, LeaseRecord],
-        now: dict[str, int],
-        near: Iterable[Collection[str]],
-        on: Callable[[str, frozenset[str]], int],
-    ) -> None:
-        self._leases = leases
-        self._now = now
-        self._groups = [(frozenset(group), sum(now[name] for name in group)) for group in near]
-        self._on = on
-        self._known: dict[tuple[str, frozenset[str]], int] = {}
-
-    @property
-    def names(self) -> Collection[str]:
-        """The nodes."""
-        return self._now.keys()
-
-    def copies(self, ended: frozenset[str]) -> int:
-        """The most copies that fit near enough to each other once these leases have ended."""
-        by_node: dict[str, set[str]] = {}
-        for key in ended:
-            for allocation in self._leases[key].lease.allocations:
-                by_node.setdefault(allocation.node, set()).add(key)
-        gained = {name: self._gain(name, frozenset(keys)) for name, keys in by_node.items()}
-        totals = (total + sum(gain for name, gain in gained.items() if name in group) for group, total in self._groups)
-        return max(totals, default=0)
-
-    def _gain(self, name: str, ended: frozenset[str]) -> int:
-        if name not in self._now:
-            return 0
-        known = self._known.get((name, ended))
-        if known is None:
-            known = self._known[name, ended] = self._on(name, ended) - self._now[name]
-        return known
 
 
 class Evictor:
@@ -186,13 +145,18 @@ class Evictor:
         self._claim(candidate, names)
         return stops
 
-    def make_way(
-        self, candidate: Candidate, names: Sequence[str], within_ms: int, enough: Callable[[frozenset[str]], bool]
-    ) -> tuple[Preempt, ...]:
-        """The cheapest of what leaves on ``names`` for the candidate's promised start and can be gone in so
-        long, without which there is ``enough`` room; empty: never, or a floor or a guarantee keeps them.
+    def spare_slots(self, candidate: Candidate, promise: Promise, last_ms: int, guard: Guard) -> tuple[Preempt, ...]:
+        """The cheapest of what leaves for the candidate's promised start that is in the way only of a slot which begins
+        during it, before ``last_ms``: its place was found with that in mind. Empty: nothing is, or nothing helps.
         """
-        found = [victim for victim, _ in self._possible(candidate, names, within_ms)]
+
+        def enough(gone: frozenset[str]) -> bool:
+            return guard.crowded(promise, last_ms, gone) is None
+
+        slot = guard.crowded(promise, last_ms)
+        if slot is None:
+            return ()
+        found = [victim for victim, _ in self._possible(candidate, promise.nodes, slot.start_ms - self._now_ms)]
         return self._stops(candidate, choose(found, enough, self._stays_above)) if found else ()
 
     @property

@@ -315,25 +315,12 @@ class Trial:
             with self.evictor.without(late), self.evictor.beside(beside):
                 expected, stops = self._stop_for(candidate, nodes, promised_ms, presumed)
             if expected:
-                return True, (*stops, *self._spare_slots(candidate, promise))
+                last_ms = start_ms + self._stay(candidate).last_ms - self.now_ms
+                more = self.evictor.spare_slots(candidate, promise, last_ms, self.guard)
+                self.expected.stop(stop.lease_id for stop in more)
+                return True, (*stops, *more)
         with self.evictor.beside(others):
             return self._stop_for(candidate, nodes, FOREVER_MS)
-
-    def _spare_slots(self, candidate: Candidate, promise: Promise) -> tuple[Preempt, ...]:
-        """What leaves for its promised start is told also where only a slot that begins during it needs the room: its
-        place was found with that in mind.
-        """
-        until_ms = promise.start_ms + self._stay(candidate).last_ms - self.now_ms
-        slot = self.guard.crowded(promise, until_ms)
-        if slot is None:
-            return ()
-
-        def enough(gone: frozenset[str]) -> bool:
-            return self.guard.crowded(promise, until_ms, gone) is None
-
-        stops = self.evictor.make_way(candidate, promise.nodes, slot.start_ms - self.now_ms, enough)
-        self.expected.stop(stop.lease_id for stop in stops)
-        return stops
 
     def _stop_for(
         self, candidate: Candidate, names: Sequence[str], promised_ms: int = 0, presumed: Collection[str] = ()
