@@ -29,6 +29,7 @@ from scheduler.queueing.preempt import Ground, Victim, choose, cost_of, ground
 from scheduler.queueing.quota import Quotas, Share
 from scheduler.queueing.rank import weight_milli
 
+Mark = tuple[set[str], dict[str, list[tuple[Allocation, str]]], list[Share]]
 TRIES = 32
 """Searches for victims per plan: each looks at every lease on the nodes in question."""
 AHEAD_MAX = 64
@@ -100,6 +101,14 @@ class Evictor:
         if fits and self._gone:
             self._claim(candidate, names)
         return fits
+
+    def mark(self) -> Mark:
+        """What is stopped and for whom, to come back to."""
+        return set(self._gone), {name: list(claims) for name, claims in self._claims.items()}, list(self._expected)
+
+    def back(self, mark: Mark) -> None:
+        """What was stopped since then goes on."""
+        self._gone, self._claims, self._expected = mark
 
     @contextmanager
     def beside(self, promises: Iterable[Promise]) -> Iterator[None]:

@@ -65,6 +65,11 @@ class Expected:
         if len(self.stopped) > before:
             self._known.clear()
 
+    def go_on(self, lease_ids: Iterable[str]) -> None:
+        """The plan does not stop leases after all."""
+        self.stopped.difference_update(lease_ids)
+        self._known.clear()
+
     def stops(self) -> list[tuple[int, str]]:
         """What is being stopped, or this plan stops: ``(instant at which it has ended, lease)``, in that order."""
         keys = self.stopped.union(self._state.stopping)

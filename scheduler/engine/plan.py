@@ -13,6 +13,7 @@ from scheduler.engine.convert import conversions, drain
 from scheduler.engine.defrag import by_rule
 from scheduler.engine.evict import kind_of
 from scheduler.engine.faults import set_prices
+from scheduler.engine.passing import pass_over
 from scheduler.engine.promised import keep_starts, recall, reserves
 from scheduler.engine.reasons import reasons_of
 from scheduler.engine.recut import cut_wake_ms, give_ups, recuts
@@ -265,7 +266,7 @@ def _place_all(draft: Draft, order: Order[Candidate], only: Callable[[Candidate]
         draft.left_over.append(candidate)
         if only is None and candidate.key not in draft.reached:
             draft.reached.add(candidate.key)
-            draft.preempts += trial.pass_over(candidate)
+            draft.preempts += pass_over(trial, candidate)
             draft.preempts += drain(trial, candidate)
             drain_for_layout(trial, candidate)
             if hasty and _is_over_for(trial, candidate):

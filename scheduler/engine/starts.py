@@ -70,6 +70,11 @@ class Starts:
             self.recorded.clear()
         return self._anew(candidate, names, leave, gaps=gaps, from_ms=from_ms)
 
+    def expected(self, candidate: Candidate, names: Sequence[str], leave: str, *, gaps: bool) -> Promise | None:
+        """When it would start beside what was promised before; nothing is promised by that."""
+        with self._guard.beside(self.others(candidate)):
+            return self._anew(candidate, names, leave, gaps=gaps)
+
     def others(self, candidate: Candidate) -> list[Promise]:
         """What was promised before to steps that this plan has not come to yet, and begins before the candidate, if it
         was promised a start too, has ended.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from scheduler.engine.candidates import Candidate
@@ -15,24 +15,21 @@ from scheduler.engine.headroom import Headroom
 from scheduler.engine.kept import Slots
 from scheduler.engine.laid import Laid
 from scheduler.engine.leave import LEAST_MS, Leavers
-from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason, slot_reason
+from scheduler.engine.limits import licence_reason, needed_reason, parallel_reason, quota_reason
 from scheduler.engine.starts import Starts
 from scheduler.engine.state import State
 from scheduler.model.job import Seat
 from scheduler.model.lease import Allocation, Lease, attempt_id
 from scheduler.model.node import Lane
-from scheduler.model.plan import Preempt, Reason, ReasonKind, Recut
+from scheduler.model.plan import Preempt, Reason, Recut
 from scheduler.model.policy import Backfill, Policy
 from scheduler.model.queue import Reservation
 from scheduler.placement.fit import Demand, capacity
 from scheduler.placement.future import allocate
 from scheduler.placement.search import Search
-from scheduler.queueing.calendar import FOREVER_MS, Calendar, Floors
+from scheduler.queueing.calendar import Calendar, Floors
 from scheduler.queueing.quota import Quotas, ancestors
 from scheduler.queueing.tasks import tries
-
-Stops = tuple[bool, tuple[Preempt, ...]]
-"""Whether stops make room, and those that are new."""
 
 
 class Trial:
@@ -75,7 +72,8 @@ class Trial:
         """Nobody starts ahead of his turn yet: starts are promised first, to as many as the policy says."""
         self._seated = 0
         """Leases that started where they would have been promised a start."""
-        self._kept: set[str] = set()  # nodes with promises that wait for what runs to end by itself
+        self.unhurried: set[str] = set()
+        """Nodes with promises that wait for what runs to end by itself."""
         self._shapes_started: set[Demand] = set()
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +139,7 @@ class Trial:
             slots = min(self.search.copies(candidate.demand), candidate.parallel_left) + leased
             candidate.carry(chunk_size(candidate.step, candidate.record, self.policy, slots))
 
-    def _stay(self, candidate: Candidate) -> Stay:
+    def stay(self, candidate: Candidate) -> Stay:
         """Until when a lease of the candidate would be there."""
         end_ms, term_ms = self.now_ms + candidate.run_ms, self.leavers.term_ms(candidate)
         last_ms = max(end_ms, self.now_ms + candidate.careful_ms) if self.slots else end_ms
@@ -173,7 +171,7 @@ class Trial:
     def _in_turn(self, candidate: Candidate) -> tuple[Allocation, ...]:
         """The place where its start would be promised, if that is now: so it starts where it was promised before."""
         barred = self.barred(candidate) if self.slots else frozenset[str]()
-        names = [name for name in self._possible(candidate) if name not in barred]
+        names = [name for name in self.possible(candidate) if name not in barred]
         promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=True, is_part=bool(barred))
         if promise is None or promise.start_ms > self.now_ms:
             return ()
@@ -199,7 +197,7 @@ class Trial:
         """Nodes kept for others for as long as the candidate would need them."""
         promised: frozenset[str] = frozenset()
         if self.promises or self.slots or self.awaited:
-            stay, ranks = self._stay(candidate), candidate.step.ranks
+            stay, ranks = self.stay(candidate), candidate.step.ranks
             with self.guard.without(self.own(candidate)):
                 promised = self.guard.barred(candidate.demand, stay, candidate.job.tenant, ranks)
         return promised | self.closed(candidate) if self.calendar.nodes else promised
@@ -252,86 +250,12 @@ class Trial:
 
     # ── keep ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
-        """The candidate is next and does not fit: stop others for it if it is entitled, and promise it its start."""
-        if candidate.key in self.slots:
-            candidate.blocked = candidate.blocked or slot_reason(self.slots[candidate.key], self.now_ms)
-            return ()
-        if self.promise_of(candidate) is not None:
-            return ()
-        may_stop = self.evictor.may_try(candidate)
-        if not candidate.left or (not may_stop and self.evictor.is_full and len(self.promises) >= self.promises_max):
-            return ()
-        candidate.blocked = candidate.blocked or self.limit(candidate)
-        quota = candidate.blocked is not None and candidate.blocked.kind is ReasonKind.QUOTA
-        if candidate.blocked is not None and not quota:
-            return ()
-        promised = self.needs_promise(candidate) and not quota and len(self.promises) < self.promises_max
-        if not (may_stop or promised):
-            self.evictor.passed(candidate)
-            return ()
-        self.set_chunk(candidate)
-        names = self._possible(candidate)
-        ahead = candidate.key not in self.starts.recorded
-        with self.evictor.beside(() if ahead else self.starts.others(candidate)):
-            now = [name for name in names if name not in self.closed(candidate)] if may_stop else ()
-            expected, stops = self._stop_for(candidate, now) if may_stop else (False, ())
-        # Who is at a limit starts when those have ended whose stop lets it.
-        from_ms = self.evictor.opens_ms(candidate, self.expected.stops()) if quota and expected else self.now_ms
-        promise = self._promise(candidate, names, from_ms) if promised or expected else None
-        if promise is not None and not expected:
-            expected, stops = self._call_in(candidate, promise, () if ahead else self.starts.beside(promise))
-        if not expected:
-            self._kept.update(promise.nodes if promise is not None else ())
-            self.evictor.passed(candidate)
-        return stops
-
     def needs_promise(self, candidate: Candidate) -> bool:
         """One task of a shape that others of its shape hold needs none: the next of those to end makes room for it, and
         the order gives it that room.
         """
         held = candidate.demand in self.state.shapes_held or candidate.demand in self._shapes_started
         return candidate.step.ranks > 1 or not held or self.policy.backfill is Backfill.CONSERVATIVE
-
-    def _call_in(self, candidate: Candidate, promise: Promise, others: Sequence[Promise]) -> Stops:
-        """The same for its promised start: what leaves for it is told in time to be gone with the others.
-
-        ``others``: other promised starts. What those need that begin later may still be held when it starts.
-        """
-        nodes, start_ms = promise.nodes, promise.start_ms
-        lead_ms = self.leavers.lead_ms(nodes, candidate.job.id) if self.leave(candidate) else None
-        if lead_ms is None:
-            return False, ()
-        is_due = start_ms - lead_ms <= self.now_ms + 1
-        if not is_due:
-            self.calls_ms.append(start_ms - lead_ms)
-        # What is told late must not wait for what ends only after the promised instant.
-        promised_ms = max(start_ms - self.now_ms, LEAST_MS)
-        self.evictor.expect(self.leavers.ending(nodes, min(lead_ms, promised_ms)))
-        presumed = self.leavers.presumed(promise) if self.promises_max > 1 else frozenset[str]()
-        late = frozenset(key for end_ms, key in self.expected.stops() if end_ms > self.now_ms + promised_ms)
-        begun = [other for other in others if other.start_ms <= start_ms]
-        for beside in (others, begun) if is_due and len(begun) < len(others) else (others,):
-            with self.evictor.without(late), self.evictor.beside(beside):
-                expected, stops = self._stop_for(candidate, nodes, promised_ms, presumed)
-            if expected:
-                last_ms = start_ms + self._stay(candidate).last_ms - self.now_ms
-                more = self.evictor.spare_slots(candidate, promise, last_ms, self.guard)
-                self.expected.stop(stop.lease_id for stop in more)
-                return True, (*stops, *more)
-        with self.evictor.beside(others):
-            return self._stop_for(candidate, nodes, FOREVER_MS)
-
-    def _stop_for(
-        self, candidate: Candidate, names: Sequence[str], promised_ms: int = 0, presumed: Collection[str] = ()
-    ) -> Stops:
-        """Stops for the candidate. ``promised_ms``: of what leaves for its start, in so long."""
-        free = [name for name in names if name not in self._kept]
-        if self.evictor.fits_when_stopped(candidate, free):
-            return True, ()
-        stops = self.evictor.victims(candidate, free, promised_ms, presumed)
-        self.expected.stop(stop.lease_id for stop in stops)
-        return bool(stops), stops
 
     def leave_now(self, candidate: Candidate, names: Iterable[str]) -> tuple[Preempt, ...]:
         """What leaves for the candidate on nodes that hold nothing else is stopped."""
@@ -345,19 +269,23 @@ class Trial:
         is_first = first is None or (first.job_id, first.step) == candidate.key
         return candidate.job.id if is_first else ""
 
-    def _possible(self, candidate: Candidate) -> list[str]:
+    def possible(self, candidate: Candidate) -> list[str]:
         """Nodes where a copy would fit if they were empty."""
         return list(self.state.shapes.possible(self.state.shapes.of(candidate.demand)))
 
-    def _promise(self, candidate: Candidate, names: Sequence[str], from_ms: int) -> Promise | None:
+    def promise(self, candidate: Candidate, names: Sequence[str], leave: str, from_ms: int) -> Promise | None:
         """The start that is promised, not before an instant; None: there never will be one, or a limit forbids it."""
-        gaps = bool(self.slots or self.calendar.nodes) or self.promises_max > 1
-        promise = self.starts.promise(candidate, names, self.leave(candidate), gaps=gaps, from_ms=from_ms)
+        promise = self.starts.promise(candidate, names, leave, gaps=self.has_gaps, from_ms=from_ms)
         if promise is None or not self.headroom.allows(candidate):
             return None
         self.keep(promise)
         self.headroom.keep(promise, candidate)
         return promise
+
+    @property
+    def has_gaps(self) -> bool:
+        """A promised start may lie between others, or before a window."""
+        return bool(self.slots or self.calendar.nodes) or self.promises_max > 1
 
     def keep(self, promise: Promise, instead_of: Promise | None = None) -> None:
         """A start is promised: what comes later must not delay it."""
@@ -385,7 +313,7 @@ class Trial:
 
     def holds(self) -> bool:
         """Whether everybody can start as promised beside what this plan starts; the places are then those found."""
-        kept = [(p, candidate, self._possible(candidate)) for p, candidate in self.headroom.owners if not p.is_drain]
+        kept = [(p, candidate, self.possible(candidate)) for p, candidate in self.headroom.owners if not p.is_drain]
         found = self.starts.hold(kept)
         for (promise, _, _), after in zip(kept, found, strict=False):
             self.promises[self.promises.index(promise)] = after

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from unittest.mock import patch
 
-from scheduler.engine import Engine
+from scheduler.engine import Engine, plan
 from scheduler.engine.candidates import Candidate
 from scheduler.engine.evict import Evictor
 from scheduler.engine.guard import Promise
@@ -237,12 +237,14 @@ class Spied(Trial):
         super().keep(promise, instead_of)
         self.log.append(Did("promise", (promise.job_id, promise.step), promise.start_ms, promise.nodes))
 
-    def pass_over(self, candidate: Candidate) -> tuple[Preempt, ...]:
-        self.log.append(Did("pass", candidate.key))
-        Spied.asking = candidate.key
-        stops = super().pass_over(candidate)
-        Spied.asking = None
-        return stops
+
+def passes_over(trial: Trial, candidate: Candidate) -> tuple[Preempt, ...]:
+    """Likewise: notes who was reached and left waiting."""
+    Spied.log.append(Did("pass", candidate.key))
+    Spied.asking = candidate.key
+    stops = PASS_OVER(trial, candidate)
+    Spied.asking = None
+    return stops
 
 
 @dataclass(slots=True)
@@ -366,7 +368,7 @@ def stays_above(evictor: Evictor, leases: frozenset[str]) -> bool:
     return found
 
 
-TAKEN, STAYS = Evictor._taken_by_others, Evictor._stays_above
+TAKEN, STAYS, PASS_OVER = Evictor._taken_by_others, Evictor._stays_above, plan.pass_over
 
 
 @contextmanager
@@ -374,6 +376,7 @@ def spying() -> Iterator[None]:
     """Plans are made on trials that tell what they did."""
     with (
         patch("scheduler.engine.plan.Trial", Spied),
+        patch("scheduler.engine.plan.pass_over", passes_over),
         patch.object(Evictor, "_taken_by_others", taken_by_others),
         patch.object(Evictor, "_stays_above", stays_above),
     ):

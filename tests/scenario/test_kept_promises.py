@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from scheduler.model.event import JobCancelled
 from scheduler.model.job import Slot
+from scheduler.model.lease import AttemptState
 from scheduler.model.plan import Preempt, Reserve
 from scheduler.model.policy import Backfill, Policy, Preemption
+from scheduler.model.queue import Queue
 from tests.builders import Park, a_job, a_node, a_step, lines, started
 from tests.scenario.test_deadlines import promise as promise_slot
 from tests.scenario.test_films import promise as promise_tracks
@@ -149,6 +151,31 @@ def test_who_leaves_is_told_where_only_a_slot_that_begins_during_the_start_needs
     assert serve(park) == ["l2"]
     assert "j3.work.0.a1" in park.open_attempts(), "at once: the slot begins later"
     assert reserved_ms(park, "j5") == 300 * SECOND
+
+
+def test_who_is_entitled_stops_nobody_where_those_who_leave_make_room_sooner():
+    """When j2 ends the guarantee of its queue is j3's. j1 is cheaper to stop than j4, and takes its grace."""
+    park = Park(
+        a_node("n1", cards=3, cpus=32),
+        queues=(Queue(name="film"), Queue(name="lab", weight=300, guaranteed=(0, 0, 2_000, 0))),
+    )
+    keen = known(5_000, cards=1, checkpoint_ms=1 * SECOND, grace_ms=10 * SECOND)
+    park.submit(a_job(1, keen, queue="film"), a_job(2, known(100, cards=1), queue="lab"))
+    serve(park)
+    park.submit(a_job(3, known(500, cards=2), queue="lab", priority=60))
+    serve(park)
+    park.submit(a_job(4, saving(5_000, cards=1), queue="film"))
+    serve(park)
+    assert park.engine.lease("l3").lease.leaves_for == "j3"
+    park.wait(54 * SECOND)
+    park.end("j2.work.0.a1")
+    promised_ms = reserved_ms(park, "j3")
+    assert promised_ms <= park.now_ms + 1 * SECOND + 1
+    assert serve(park) == ["l3"]
+    park.wait(promised_ms - park.now_ms)
+    park.end("j4.work.0.a1", AttemptState.PREEMPTED)
+    serve(park)
+    assert "j3.work.0.a1" in park.open_attempts()
 
 
 def test_a_films_tasks_that_run_beside_its_tracks_take_no_new_ones():
