@@ -34,7 +34,7 @@ lint:
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --cache-dir build/import-linter
 
-soak: ## the heavy counts (up to 25 minutes on 2 cores)
+soak: ## the heavy counts (25 to 35 minutes on 2 cores)
 	@bin/setup test
 	@mkdir -p build
 	@$(PYTEST) -m soak -k "$(SOAKED)" >build/soak-left.log 2>&1 & left=$$!; \

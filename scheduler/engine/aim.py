@@ -193,18 +193,18 @@ def _running_item(state: State, key: Key, record: LeaseRecord, models: list[str]
     step, done = find_step(job, key[1])
     estimate, place = estimate_of(state, *key), _place(state, record)
     rate = max(1, work_rate_permille(step, place[1], place[0]))
-    likely, careful = (
-        max(1, left_ms(state, record, now_ms, estimate, permille) * rate // FULL_PERMILLE)
-        for permille in (LIKELY_PERMILLE, TIMETABLE_PERMILLE)
-    )
+
+    def work_ms(permille: int) -> int:
+        return max(1, left_ms(state, record, now_ms, estimate, permille) * rate // FULL_PERMILLE)
+
     ran_ms = now_ms - record.lease.granted_ms
     lost_ms = ran_ms % step.checkpoint_ms if step.checkpoint_ms else ran_ms
-    item = item_of(step, key=_text(key), remaining_ms=likely, models=models)
+    item = item_of(step, key=_text(key), remaining_ms=work_ms(LIKELY_PERMILLE), models=models)
     ran_ms += done.served_ms // step.ranks
     known = step.run_ms_expected or done.run_count
     index_ms = 0 if known else gittins.index_ms(estimate.atoms, ran_ms)
     item = replace(item, running=place, lose_ms=step.restart_ms + lost_ms, index_ms=index_ms)
-    return _of_job(item, job.job, careful)
+    return _of_job(item, job.job, work_ms(TIMETABLE_PERMILLE) if job.job.deadline_ms else 0)
 
 
 def _settled_ms(state: State, key: Key, record: LeaseRecord) -> int:
